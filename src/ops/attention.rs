@@ -8,7 +8,7 @@ use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::activation::exp;
-use super::backward::{recompute, with_backward3};
+use super::backward::{recompute3, with_backward3};
 use super::slices::{from_slices, on_cpu, with_slices};
 
 /// Queries per tile.
@@ -72,6 +72,7 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<T
 fn composed(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<Tensor> {
     let (_, queries, width) = q.dims3()?;
     let (keys, heads, head) = (k.dim(1)?, options.heads, width / options.heads);
+    let mask = if options.causal { Some(causal_mask(queries, keys, q.device())?) } else { None };
     let mut outputs = Vec::with_capacity(heads + 1);
     let mut seen: Option<Tensor> = None;
     for h in 0..heads {
@@ -80,31 +81,20 @@ fn composed(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<Ten
             Some(column) => Tensor::cat(&[part(v)?, column.unsqueeze(2)?], 2)?,
             None => part(v)?,
         };
-        let packed = Tensor::cat(&[part(q)?, part(k)?], 1)?;
-        let causal = options.causal;
-        let head_output = |packed: &Tensor, value: &Tensor| -> Result<Tensor> {
-            let (q, k) = (packed.narrow(1, 0, queries)?, packed.narrow(1, queries, keys)?);
-            let mut scores = (q.contiguous()?.matmul(&k.t()?.contiguous()?)? * (head as f64).powf(-0.5))?;
-            if causal {
-                scores = scores.broadcast_add(&causal_mask(queries, keys, scores.device())?)?;
+        let mask = mask.clone();
+        let y = recompute3([&part(q)?, &part(k)?, &value], move |[q, k, v]| {
+            let mut scores = (q.matmul(&k.t()?.contiguous()?)? * (head as f64).powf(-0.5))?;
+            if let Some(mask) = &mask {
+                scores = scores.broadcast_add(mask)?;
             }
-            candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(value)
-        };
-        // one recomputed function of queries, keys and values side by side
-        let width_value = value.dim(2)?;
-        let pad = |t: &Tensor, n: usize| t.pad_with_zeros(2, 0, n);
-        let wide = head.max(width_value);
-        let all = Tensor::cat(&[pad(&packed, wide - head)?, pad(&value, wide - width_value)?], 1)?;
-        let y = recompute(&all, move |all| {
-            let packed = all.narrow(1, 0, queries + keys)?.narrow(2, 0, head)?;
-            head_output(&packed, &all.narrow(1, queries + keys, keys)?.narrow(2, 0, width_value)?.contiguous()?)
+            candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(v)
         })?;
         outputs.push(y.narrow(2, 0, head)?);
         if options.column.is_some() {
-            let y = (y.narrow(2, head, 1)? / heads as f64)?;
+            let share = (y.narrow(2, head, 1)? / heads as f64)?;
             seen = Some(match seen {
-                Some(sum) => (sum + y)?,
-                None => y,
+                Some(sum) => (sum + share)?,
+                None => share,
             });
         }
     }
@@ -192,6 +182,11 @@ impl Shape {
         self.width / self.heads
     }
 
+    /// The columns of head `h` in `rows` rows from row `first` of [.., d] data.
+    fn head_of<'a>(&self, data: &'a [f32], first: usize, rows: usize, h: usize) -> Matrix<'a> {
+        Matrix::new(&data[first * self.width + h * self.head()..], rows, self.head(), self.width)
+    }
+
     fn scale(&self) -> f32 {
         (self.head() as f32).powf(-0.5)
     }
@@ -220,7 +215,7 @@ impl Shape {
             let rows = out.len() / width_out;
             scores.resize(rows * keys, 0.);
             for h in 0..heads {
-                let at = |data, start: usize, n| Matrix::new(&data[start * width + h * head..], n, head, width);
+                let at = |data, start, rows| self.head_of(data, start, rows, h);
                 self.probabilities(at(q, b * queries + first, rows), at(k, b * keys, keys), first, scores);
                 let p = Matrix::new(scores, rows, keys, keys);
                 multiply((&mut out[h * head..], width_out), 0., 1., (p, false), (at(v, b * keys, keys), false));
@@ -275,7 +270,7 @@ impl Shape {
             let rows = TILE.min(queries - first);
             probabilities.resize(rows * keys, 0.);
             d_scores.resize(rows * keys, 0.);
-            let at = |data, start: usize, n| Matrix::new(&data[start * width + h * head..], n, head, width);
+            let at = |data, start, rows| self.head_of(data, start, rows, h);
             let (q, k, v) = (at(q, b * queries + first, rows), at(k, b * keys, keys), at(v, b * keys, keys));
             let dy = &dy[(b * queries + first) * width_out..];
             let d_out = Matrix::new(&dy[h * head..], rows, head, width_out);

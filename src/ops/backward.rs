@@ -50,6 +50,20 @@ pub fn recompute(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync
     })
 }
 
+/// Like [`recompute`] for three inputs.
+pub fn recompute3(
+    inputs: [&Tensor; 3],
+    f: impl Fn([&Tensor; 3]) -> Result<Tensor> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let kept = inputs.map(|t| t.detach());
+    let y = f(kept.each_ref())?;
+    with_backward3(inputs, y, move |dy| {
+        let vars = [Var::from_tensor(&kept[0])?, Var::from_tensor(&kept[1])?, Var::from_tensor(&kept[2])?];
+        let mut grads = (f(vars.each_ref().map(|v| v.as_tensor()))? * dy)?.sum_all()?.backward()?;
+        Ok(vars.each_ref().map(|v| grads.remove(v)))
+    })
+}
+
 type Backward = Box<dyn Fn(&Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync>;
 
 struct Given {
