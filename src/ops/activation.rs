@@ -110,6 +110,14 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     recompute(x, |x| x.gelu_erf())
 }
 
+/// Clamps to [0, 1] with gradient 1 on the closed interval, as PyTorch 2.0 had it: a value that sits
+/// exactly on a bound still learns.
+pub fn clamp_unit(x: &Tensor) -> Result<Tensor> {
+    let kept = x.detach();
+    let y = kept.clamp(0f32, 1f32)?;
+    with_backward(x, y, move |dy| dy * (kept.ge(0f32)? * kept.le(1f32)?)?.to_dtype(dy.dtype())?)
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{Device, Var};

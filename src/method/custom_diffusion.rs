@@ -1,0 +1,82 @@
+//! Custom Diffusion's part: trained keys and values of every cross-attention, and the released code's
+//! loss on the attention map of `S*`, which the paper does not mention.
+
+use std::collections::BTreeMap;
+
+use candle_core::{D, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::model::Attention;
+use crate::ops::attention::Options;
+use crate::ops::{attend, linear};
+
+/// Settings of prior preservation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prior {
+    /// Number of class images, 0 for training without prior preservation.
+    pub class_images: usize,
+    /// Sampling steps of the class images that the base draws.
+    pub class_steps: usize,
+    /// Weight of the class images' loss.
+    pub weight: f64,
+}
+
+/// The tuned keys and values of one cross-attention.
+#[derive(Clone, Debug)]
+pub struct TunedCrossAttention {
+    /// [d, text width].
+    to_k: Tensor,
+    /// [d, text width].
+    to_v: Tensor,
+}
+
+impl TunedCrossAttention {
+    /// The initial weights of a layer under their names in the checkpoint: the base's own.
+    pub fn initial(layer: &Attention) -> Result<Vec<(String, Tensor)>> {
+        let weights = [layer.to_k.weight().copy()?, layer.to_v.weight().copy()?];
+        Ok(Self::keys(&layer.name).into_iter().zip(weights).collect())
+    }
+
+    /// Takes a layer's weights from `tensors`; none if either is missing.
+    pub fn from_tensors(tensors: &BTreeMap<String, Tensor>, layer: &str) -> Option<Self> {
+        let [to_k, to_v] = Self::keys(layer).map(|key| tensors.get(&key).cloned());
+        Some(Self { to_k: to_k?, to_v: to_v? })
+    }
+
+    fn keys(layer: &str) -> [String; 2] {
+        ["to_k", "to_v"].map(|name| format!("{layer}.{name}.weight"))
+    }
+
+    /// Attention of `x` [B, N, d] to `text` [B, L, c]: the output, and, with `column` [B, L] (1 at the
+    /// placeholder), the attention that `S*` gets, averaged over the heads [B, N].
+    pub fn forward(
+        &self,
+        layer: &Attention,
+        x: &Tensor,
+        text: &Tensor,
+        column: Option<&Tensor>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let key = start_detached(&linear::trained(text, &self.to_k)?)?;
+        let value = start_detached(&linear::trained(text, &self.to_v)?)?;
+        let options = Options { column: column.cloned(), ..layer.options() };
+        let seen = attend(&layer.to_q.forward(x)?, &key, &value, &options)?;
+        if column.is_none() {
+            return Ok((layer.to_out.forward(&seen)?, None));
+        }
+        let width = x.dim(D::Minus1)?;
+        let of_concept = seen.narrow(D::Minus1, width, 1)?.squeeze(2)?;
+        Ok((layer.to_out.forward(&seen.narrow(D::Minus1, 0, width)?)?, Some(of_concept)))
+    }
+}
+
+/// No gradient flows through the key and the value of the start-of-text token.
+fn start_detached(x: &Tensor) -> Result<Tensor> {
+    let length = x.dim(1)?;
+    Tensor::cat(&[x.narrow(1, 0, 1)?.detach(), x.narrow(1, 1, length - 1)?], 1)
+}
+
+/// The map of `S*` [B, N], divided by its maximum, against the subject's mask [B, N].
+pub fn cross_attention_loss(map: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    (map.broadcast_div(&map.max_keepdim(1)?)? - mask)?.sqr()?.mean_all()
+}

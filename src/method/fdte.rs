@@ -1,0 +1,246 @@
+//! FDTE, the frequency-aware decoupled textual embedding: which band of a photo's spectrum a training
+//! sample shows, and which concept embedding stands for `S*` in it (equations 3 to 5).
+
+use std::collections::BTreeMap;
+
+use candle_core::{Result, Tensor};
+use rand::RngExt;
+use rustfft::FftPlanner;
+use rustfft::num_complex::Complex64;
+use serde::{Deserialize, Serialize};
+
+/// Which part of the image's spectrum a training sample shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Band {
+    /// Low frequencies: colours and coarse shape.
+    Low,
+    /// High frequencies: edges and texture.
+    High,
+    /// The photo as it is.
+    Original,
+}
+
+impl Band {
+    /// All bands, in the order of the released code.
+    pub const ALL: [Band; 3] = [Band::Low, Band::High, Band::Original];
+
+    /// A band drawn with probabilities `p` of low, high and original (normalised by their sum).
+    pub fn draw(p: [f64; 3], rng: &mut impl rand::Rng) -> Self {
+        let x = rng.random::<f64>() * p.iter().sum::<f64>();
+        if x < p[0] {
+            Band::Low
+        } else if x < p[0] + p[1] {
+            Band::High
+        } else {
+            Band::Original
+        }
+    }
+}
+
+/// Whose filter: the two differ in everything but the transform.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filter {
+    /// The released code's: square, gray, magnitude; it made the published numbers.
+    #[default]
+    Released,
+    /// The paper's equations 3 and 4: disc, colour, real part.
+    Paper,
+}
+
+/// The region of the centred spectrum that a cutoff f encloses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Region {
+    /// The half-open square [c - f, c + f).
+    Square,
+    /// The closed disc of radius f.
+    Disc,
+}
+
+/// How an image is split.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Split {
+    /// Cutoff of the low-pass, in frequency bins.
+    pub low_cutoff: usize,
+    /// Cutoff of the high-pass, in frequency bins.
+    pub high_cutoff: usize,
+    /// Shape of the pass region.
+    pub region: Region,
+    /// Whether the channel mean is filtered and repeated three times.
+    pub gray: bool,
+    /// Whether the magnitude of the inverse transform is taken, else its real part.
+    pub magnitude: bool,
+}
+
+/// An image of any range as rows of RGB values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    /// Number of rows.
+    pub height: usize,
+    /// Number of columns.
+    pub width: usize,
+    /// Rows of pixels of three values: height * width * 3.
+    pub values: Vec<f64>,
+}
+
+/// Low and high band of `image`.
+pub fn split_bands(image: &Picture, split: &Split) -> (Picture, Picture) {
+    let &Picture { height, width, .. } = image;
+    let mut low = Picture { values: vec![0.; image.values.len()], ..*image };
+    let mut high = low.clone();
+    let planes = if split.gray { 1 } else { 3 };
+    for channel in 0..planes {
+        let value = |pixel: &[f64]| if split.gray { pixel.iter().sum::<f64>() / 3. } else { pixel[channel] };
+        let mut spectrum: Vec<_> = image.values.chunks(3).map(|pixel| Complex64::new(value(pixel), 0.)).collect();
+        fft2(&mut spectrum, height, width, false);
+        for (cutoff, keep_inside, out) in [(split.low_cutoff, true, &mut low), (split.high_cutoff, false, &mut high)] {
+            let mut band = spectrum.clone();
+            for (i, value) in band.iter_mut().enumerate() {
+                if inside(centred(i / width, height), centred(i % width, width), cutoff, split.region) != keep_inside {
+                    *value = Complex64::ZERO;
+                }
+            }
+            fft2(&mut band, height, width, true);
+            let scale = 1. / (height * width) as f64;
+            for (pixel, value) in out.values.chunks_mut(3).zip(&band) {
+                let value = scale * if split.magnitude { value.norm() } else { value.re };
+                if split.gray {
+                    pixel.fill(value);
+                } else {
+                    pixel[channel] = value;
+                }
+            }
+        }
+    }
+    (low, high)
+}
+
+/// Offset of frequency bin `i` from the centre (n / 2, rounded down) of the shifted spectrum.
+fn centred(i: usize, n: usize) -> i64 {
+    ((i + n / 2) % n) as i64 - (n / 2) as i64
+}
+
+fn inside(row: i64, column: i64, cutoff: usize, region: Region) -> bool {
+    let f = cutoff as i64;
+    match region {
+        Region::Square => (-f..f).contains(&row) && (-f..f).contains(&column),
+        Region::Disc => row * row + column * column <= f * f,
+    }
+}
+
+/// The unnormalised two-dimensional transform of row-major `data`.
+fn fft2(data: &mut [Complex64], height: usize, width: usize, inverse: bool) {
+    let mut planner = FftPlanner::new();
+    let mut plan = |n| if inverse { planner.plan_fft_inverse(n) } else { planner.plan_fft_forward(n) };
+    plan(width).process(data);
+    let mut columns = transposed(data, height, width);
+    plan(height).process(&mut columns);
+    data.copy_from_slice(&transposed(&columns, width, height));
+}
+
+fn transposed(data: &[Complex64], height: usize, width: usize) -> Vec<Complex64> {
+    (0..height * width).map(|i| data[i % height * width + i / height]).collect()
+}
+
+/// Settings of FDTE.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fdte {
+    /// Whether the embedding is decoupled at all; if not, one vector is learnt from the photos as they are.
+    pub enabled: bool,
+    /// Probabilities of the low band, the high band and the original.
+    pub probabilities: [f64; 3],
+    /// Whose filter.
+    pub filter: Filter,
+    /// The released filter's low-pass cutoff, for a side of 512 pixels.
+    pub low_cutoff: f64,
+    /// The released filter's high-pass cutoff, for a side of 512 pixels.
+    pub high_cutoff: f64,
+    /// The paper's f_c, for a side of 512 pixels: L = 1 - H.
+    pub cutoff: f64,
+    /// The word whose token embedding both vectors start from; empty: the class word.
+    pub init_word: String,
+}
+
+impl Fdte {
+    /// How an image of that side is split.
+    pub fn split(&self, side: usize) -> Split {
+        let bins = |cutoff: f64| ((cutoff * side as f64 / 512.).round() as usize).max(1);
+        match self.filter {
+            Filter::Released => Split {
+                low_cutoff: bins(self.low_cutoff),
+                high_cutoff: bins(self.high_cutoff),
+                region: Region::Square,
+                gray: true,
+                magnitude: true,
+            },
+            Filter::Paper => Split {
+                low_cutoff: bins(self.cutoff),
+                high_cutoff: bins(self.cutoff),
+                region: Region::Disc,
+                gray: false,
+                magnitude: false,
+            },
+        }
+    }
+}
+
+/// The learnt vectors [d] that stand for `S*`.
+#[derive(Clone, Debug)]
+pub struct ConceptEmbedding {
+    /// S_LF; without FDTE the only vector.
+    pub low: Tensor,
+    /// S_HF.
+    pub high: Option<Tensor>,
+}
+
+impl ConceptEmbedding {
+    /// Names of the two vectors among the trained tensors.
+    pub const LOW: &'static str = "s_low";
+    /// See [`LOW`](Self::LOW).
+    pub const HIGH: &'static str = "s_high";
+
+    /// Takes the vectors from `tensors`.
+    ///
+    /// # Errors
+    /// If there is no `s_low`.
+    pub fn from_tensors(tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
+        let Some(low) = tensors.get(Self::LOW) else { candle_core::bail!("there is no concept embedding s_low") };
+        Ok(Self { low: low.clone(), high: tensors.get(Self::HIGH).cloned() })
+    }
+
+    /// The embedding [d] for a band: S_LF, S_HF or their sum.
+    pub fn of(&self, band: Band) -> Result<Tensor> {
+        match (band, &self.high) {
+            (Band::Low, _) | (_, None) => Ok(self.low.clone()),
+            (Band::High, Some(high)) => Ok(high.clone()),
+            (Band::Original, Some(high)) => &self.low + high,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn papers_bands_add_up_to_the_image() {
+        let values: Vec<f64> = (0..9 * 12 * 3).map(|i| ((i * 37 % 101) as f64) / 50. - 1.).collect();
+        let image = Picture { height: 9, width: 12, values };
+        let split = Split { low_cutoff: 3, high_cutoff: 3, region: Region::Disc, gray: false, magnitude: false };
+        let (low, high) = split_bands(&image, &split);
+        for ((l, h), x) in low.values.iter().zip(&high.values).zip(&image.values) {
+            assert!((l + h - x).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn bands_are_drawn_with_their_probabilities() {
+        let mut rng = crate::rng::stream(1, "test", 0);
+        let mut counts = [0; 3];
+        for _ in 0..10_000 {
+            counts[Band::draw([0.1, 0.1, 0.8], &mut rng) as usize] += 1;
+        }
+        assert!((900..1100).contains(&counts[0]) && (900..1100).contains(&counts[1]), "{counts:?}");
+    }
+}

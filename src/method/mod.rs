@@ -1,0 +1,10 @@
+//! Equilibrated Diffusion's parts, each in the file of its name in the paper.
+
+pub mod custom_diffusion;
+pub mod customised;
+pub mod fdte;
+pub mod mgdp;
+pub mod rra;
+
+pub use customised::{Customisation, Customised, Features, Recorder, Watch};
+pub use fdte::{Band, ConceptEmbedding};

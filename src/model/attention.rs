@@ -1,0 +1,151 @@
+//! Transformer blocks of the UNet, and the hook through which the method changes their attention.
+
+use candle_core::{Result, Tensor};
+
+use super::layers::{group_norm, layer_norm, linear, linear_no_bias};
+use crate::base::Weights;
+use crate::ops::attention::Options;
+use crate::ops::{GroupNorm, LayerNorm, Linear, activation, attend};
+
+/// One attention layer, `attn1` (self) or `attn2` (cross) of a transformer block.
+pub struct Attention {
+    /// The layer's name in the checkpoint, e.g. `mid_block.attentions.0.transformer_blocks.0.attn1`.
+    pub name: String,
+    /// Number of heads.
+    pub heads: usize,
+    /// Query, key and value maps [d, d] or [d, text width], and the output map [d, d].
+    pub to_q: Linear,
+    /// See `to_q`.
+    pub to_k: Linear,
+    /// See `to_q`.
+    pub to_v: Linear,
+    /// See `to_q`.
+    pub to_out: Linear,
+}
+
+impl Attention {
+    fn load(w: &Weights, width: usize, context: usize, heads: usize) -> Result<Self> {
+        Ok(Self {
+            name: w.prefix().to_string(),
+            heads,
+            to_q: linear_no_bias(&w.pp("to_q"), width, width)?,
+            to_k: linear_no_bias(&w.pp("to_k"), context, width)?,
+            to_v: linear_no_bias(&w.pp("to_v"), context, width)?,
+            to_out: linear(&w.pp("to_out.0"), width, width)?,
+        })
+    }
+
+    /// Ordinary attention of `x` [B, N, d] to `context` [B, M, c]: [B, N, d].
+    pub fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let own = self.attend(&self.to_q.forward(x)?, context)?;
+        self.to_out.forward(&own)
+    }
+
+    /// Attention with given queries and frozen keys and values, before the output map.
+    pub fn attend(&self, query: &Tensor, context: &Tensor) -> Result<Tensor> {
+        attend(query, &self.to_k.forward(context)?, &self.to_v.forward(context)?, &self.options())
+    }
+
+    /// Options of [`attend`](crate::ops::attend) for this layer's heads.
+    pub fn options(&self) -> Options {
+        Options { heads: self.heads, ..Options::default() }
+    }
+}
+
+/// What happens in the attention layers of one UNet pass. The defaults are the base's own attention.
+pub trait AttentionProcessor {
+    /// Self-attention of `x` [B, N, d], the block's input after norm1.
+    fn self_attention(&mut self, layer: &Attention, x: &Tensor) -> Result<Tensor> {
+        layer.forward(x, x)
+    }
+
+    /// Cross-attention of `x` [B, N, d] to the text states [B, L, c].
+    fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {
+        layer.forward(x, text)
+    }
+}
+
+/// The base as it is.
+pub struct Plain;
+
+impl AttentionProcessor for Plain {}
+
+struct TransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff_in: Linear,
+    ff_out: Linear,
+}
+
+impl TransformerBlock {
+    fn load(w: &Weights, width: usize, context: usize, heads: usize) -> Result<Self> {
+        let norm = |name: &str| layer_norm(&w.pp(name), width, 1e-5);
+        Ok(Self {
+            norm1: norm("norm1")?,
+            attn1: Attention::load(&w.pp("attn1"), width, width, heads)?,
+            norm2: norm("norm2")?,
+            attn2: Attention::load(&w.pp("attn2"), width, context, heads)?,
+            norm3: norm("norm3")?,
+            ff_in: linear(&w.pp("ff.net.0.proj"), width, 8 * width)?,
+            ff_out: linear(&w.pp("ff.net.2"), 4 * width, width)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, text: &Tensor, processor: &mut dyn AttentionProcessor) -> Result<Tensor> {
+        let x = (x + processor.self_attention(&self.attn1, &self.norm1.forward(x)?)?)?;
+        let x = (&x + processor.cross_attention(&self.attn2, &self.norm2.forward(&x)?, text)?)?;
+        let hidden = activation::geglu(&self.ff_in.forward(&self.norm3.forward(&x)?)?)?;
+        x + self.ff_out.forward(&hidden)?
+    }
+}
+
+/// `Transformer2DModel`: the pixels of a feature map as tokens.
+pub struct Transformer2d {
+    norm: GroupNorm,
+    proj_in: Linear,
+    blocks: Vec<TransformerBlock>,
+    proj_out: Linear,
+}
+
+impl Transformer2d {
+    /// `context` is the width of the text states; the number of blocks is read off the checkpoint.
+    ///
+    /// # Errors
+    /// If a tensor is missing or misshapen.
+    pub fn load(w: &Weights, width: usize, context: usize, heads: usize, groups: usize) -> Result<Self> {
+        if !width.is_multiple_of(heads) {
+            candle_core::bail!("{} in {}: {width} channels in {heads} heads", w.prefix(), w.file());
+        }
+        let count = (0..).take_while(|i| w.has(&format!("transformer_blocks.{i}"))).count().max(1);
+        let blocks = (0..count)
+            .map(|i| TransformerBlock::load(&w.pp(format!("transformer_blocks.{i}")), width, context, heads))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            norm: group_norm(&w.pp("norm"), width, groups, 1e-6)?,
+            proj_in: linear(&w.pp("proj_in"), width, width)?,
+            blocks,
+            proj_out: linear(&w.pp("proj_out"), width, width)?,
+        })
+    }
+
+    /// `x` [B, d, h, w], `text` [B, L, c].
+    pub fn forward(&self, x: &Tensor, text: &Tensor, processor: &mut dyn AttentionProcessor) -> Result<Tensor> {
+        let (batch, width, height, side) = x.dims4()?;
+        let tokens = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        // proj_in is stored as a 1x1 convolution or as a linear map: the same thing on tokens
+        let mut tokens = self.proj_in.forward(&tokens)?;
+        for block in &self.blocks {
+            tokens = block.forward(&tokens, text, processor)?;
+        }
+        let tokens = self.proj_out.forward(&tokens)?;
+        x + tokens.transpose(1, 2)?.contiguous()?.reshape((batch, width, height, side))?
+    }
+
+    /// All attention layers, in order.
+    pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
+        self.blocks.iter().flat_map(|b| [&b.attn1, &b.attn2])
+    }
+}

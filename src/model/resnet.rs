@@ -1,0 +1,115 @@
+//! The residual convolution block of UNet and VAE, and the changes of resolution between blocks.
+
+use candle_core::{D, Result, Tensor};
+
+use super::layers::{conv, group_norm, linear};
+use crate::base::Weights;
+use crate::ops::{Conv2d, GroupNorm, Linear};
+
+/// Sizes of a [`ResnetBlock`].
+#[derive(Clone, Copy)]
+pub struct ResnetConfig {
+    /// Channels in and out.
+    pub from: usize,
+    /// See `from`.
+    pub to: usize,
+    /// Groups of the normalisations.
+    pub groups: usize,
+    /// Epsilon of the normalisations.
+    pub eps: f64,
+    /// Width of the time embedding; the VAE has none.
+    pub time: Option<usize>,
+}
+
+/// `ResnetBlock2D`: two 3x3 convolutions beside a shortcut.
+pub struct ResnetBlock {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    time_emb_proj: Option<Linear>,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    conv_shortcut: Option<Conv2d>,
+}
+
+impl ResnetBlock {
+    /// # Errors
+    /// If a tensor is missing or misshapen.
+    pub fn load(w: &Weights, config: ResnetConfig) -> Result<Self> {
+        let ResnetConfig { from, to, groups, eps, time } = config;
+        Ok(Self {
+            norm1: group_norm(&w.pp("norm1"), from, groups, eps)?.with_silu(),
+            conv1: conv(&w.pp("conv1"), from, to, 3, 1, 1)?,
+            time_emb_proj: time.map(|time| linear(&w.pp("time_emb_proj"), time, to)).transpose()?,
+            norm2: group_norm(&w.pp("norm2"), to, groups, eps)?.with_silu(),
+            conv2: conv(&w.pp("conv2"), to, to, 3, 1, 1)?,
+            conv_shortcut: if from == to { None } else { Some(conv(&w.pp("conv_shortcut"), from, to, 1, 1, 0)?) },
+        })
+    }
+
+    /// `x` [B, from, h, w]; `time` [B, t] is the time embedding after its SiLU.
+    pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
+        let shift = match (&self.time_emb_proj, time) {
+            (Some(project), Some(time)) => Some(project.forward(time)?),
+            _ => None,
+        };
+        let hidden = self.conv1.forward_plus(&self.norm1.forward(x)?, shift.as_ref())?;
+        let hidden = self.conv2.forward(&self.norm2.forward(&hidden)?)?;
+        match &self.conv_shortcut {
+            Some(shortcut) => shortcut.forward(x)? + hidden,
+            None => x + hidden,
+        }
+    }
+}
+
+/// Halves the resolution with a 3x3 convolution of stride 2.
+pub struct Downsample {
+    conv: Conv2d,
+    /// The VAE's encoder pads right and bottom only.
+    asymmetric: bool,
+}
+
+impl Downsample {
+    /// # Errors
+    /// If a tensor is missing or misshapen.
+    pub fn load(w: &Weights, channels: usize, asymmetric: bool) -> Result<Self> {
+        Ok(Self { conv: conv(&w.pp("conv"), channels, channels, 3, 2, !asymmetric as usize)?, asymmetric })
+    }
+
+    /// `x` [B, C, h, w].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.asymmetric {
+            let x = x.pad_with_zeros(D::Minus1, 0, 1)?.pad_with_zeros(D::Minus2, 0, 1)?;
+            return self.conv.forward(&x);
+        }
+        self.conv.forward(x)
+    }
+}
+
+/// Doubles the resolution (nearest) before a 3x3 convolution.
+pub struct Upsample {
+    conv: Conv2d,
+}
+
+impl Upsample {
+    /// # Errors
+    /// If a tensor is missing or misshapen.
+    pub fn load(w: &Weights, channels: usize) -> Result<Self> {
+        Ok(Self { conv: conv(&w.pp("conv"), channels, channels, 3, 1, 1)? })
+    }
+
+    /// `x` [B, C, h, w] to the given height and width; sides that were odd before the matching
+    /// downsampling are one short of twice those of `x`.
+    pub fn forward(&self, x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+        self.conv.forward(&nearest_double(x)?.narrow(2, 0, height)?.narrow(3, 0, width)?)
+    }
+}
+
+/// Every pixel four times. Written as a broadcast, whose gradient is a sum; candle's own
+/// `upsample_nearest2d` overwrites gradients.
+fn nearest_double(x: &Tensor) -> Result<Tensor> {
+    let (batch, channels, height, width) = x.dims4()?;
+    x.reshape((batch * channels, height, 1, width, 1))?
+        .broadcast_as((batch * channels, height, 2, width, 2))?
+        .contiguous()?
+        .reshape((batch, channels, 2 * height, 2 * width))
+}

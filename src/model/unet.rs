@@ -1,0 +1,211 @@
+//! `UNet2DConditionModel`: the denoiser of Stable Diffusion 1.x.
+
+use candle_core::{DType, Result, Tensor};
+use serde::Deserialize;
+
+use super::attention::{Attention, AttentionProcessor, Transformer2d};
+use super::layers::{conv, group_norm, linear};
+use super::unet_blocks::{Conditions, DownBlock, MidBlock, Sizes, UpBlock};
+use crate::base::Weights;
+use crate::ops::{Conv2d, GroupNorm, Linear};
+
+/// What `unet/config.json` says; the rest of the file has no effect on Stable Diffusion 1.x.
+#[derive(Clone, Debug, Deserialize)]
+pub struct UnetConfig {
+    /// Side of the latents that the model was trained on.
+    pub sample_size: usize,
+    #[serde(default = "four")]
+    in_channels: usize,
+    #[serde(default = "four")]
+    out_channels: usize,
+    down_block_types: Vec<String>,
+    up_block_types: Vec<String>,
+    block_out_channels: Vec<usize>,
+    layers_per_block: usize,
+    /// Width of the text states.
+    pub cross_attention_dim: usize,
+    /// In Stable Diffusion 1.x this is the *number* of heads.
+    attention_head_dim: OneOrEach,
+    #[serde(default)]
+    num_attention_heads: Option<OneOrEach>,
+    #[serde(default = "thirty_two")]
+    norm_num_groups: usize,
+    #[serde(default = "default_eps")]
+    norm_eps: f64,
+    #[serde(default)]
+    freq_shift: f64,
+    #[serde(default = "yes")]
+    flip_sin_to_cos: bool,
+    #[serde(default)]
+    addition_embed_type: Option<String>,
+    #[serde(default)]
+    class_embed_type: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrEach {
+    One(usize),
+    Each(Vec<usize>),
+}
+
+fn four() -> usize {
+    4
+}
+fn thirty_two() -> usize {
+    32
+}
+fn default_eps() -> f64 {
+    1e-5
+}
+fn yes() -> bool {
+    true
+}
+
+impl UnetConfig {
+    fn heads(&self, block: usize) -> Option<usize> {
+        match self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim) {
+            OneOrEach::One(heads) => Some(*heads),
+            OneOrEach::Each(heads) => heads.get(block).copied(),
+        }
+    }
+}
+
+/// The denoiser; predicts the noise in latents.
+pub struct Unet {
+    /// Its sizes.
+    pub config: UnetConfig,
+    conv_in: Conv2d,
+    time_embedding: (Linear, Linear),
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl Unet {
+    /// # Errors
+    /// If the configuration is not a Stable Diffusion 1.x, or a tensor is missing or misshapen.
+    pub fn load(w: &Weights, config: UnetConfig) -> Result<Self> {
+        let widths = &config.block_out_channels;
+        let (count, groups) = (widths.len(), config.norm_num_groups);
+        let (Some(&first), Some(&deepest)) = (widths.first(), widths.last()) else {
+            candle_core::bail!("block_out_channels is empty in the configuration of {}", w.file());
+        };
+        if config.down_block_types.len() != count || config.up_block_types.len() != count {
+            candle_core::bail!("{count} widths but not as many block types in the configuration of {}", w.file());
+        }
+        if config.addition_embed_type.is_some() || config.class_embed_type.is_some() || config.in_channels != 4 {
+            candle_core::bail!("{} is not a text-to-image Stable Diffusion 1.x", w.file());
+        }
+        let time = 4 * first;
+        let sizes = Sizes { groups, eps: config.norm_eps, time, context: config.cross_attention_dim };
+        let heads_of = |kind: &str, block: usize| match kind {
+            "CrossAttnDownBlock2D" | "CrossAttnUpBlock2D" => match config.heads(block) {
+                Some(heads) => Ok(Some(heads)),
+                None => candle_core::bail!("no number of heads for block {block} in the configuration of {}", w.file()),
+            },
+            "DownBlock2D" | "UpBlock2D" => Ok(None),
+            other => candle_core::bail!("block type {other} of {} is not known", w.file()),
+        };
+        let mut down_blocks = Vec::with_capacity(count);
+        for (i, kind) in config.down_block_types.iter().enumerate() {
+            let (from, to) = (widths[i.saturating_sub(1)], widths[i]);
+            let channels: Vec<_> =
+                (0..config.layers_per_block).map(|j| (if j == 0 { from } else { to }, to)).collect();
+            let w = w.pp(format!("down_blocks.{i}"));
+            down_blocks.push(DownBlock::load(&w, &channels, heads_of(kind, i)?, i + 1 == count, sizes)?);
+        }
+        let mut up_blocks = Vec::with_capacity(count);
+        for (i, kind) in config.up_block_types.iter().enumerate() {
+            let to = widths[count - 1 - i];
+            let before = if i == 0 { deepest } else { widths[count - i] };
+            let skip_last = widths[count.saturating_sub(i + 2)];
+            let layers = config.layers_per_block + 1;
+            let channels: Vec<_> = (0..layers)
+                .map(|j| {
+                    let skip = if j + 1 == layers { skip_last } else { to };
+                    (if j == 0 { before } else { to } + skip, to)
+                })
+                .collect();
+            let w = w.pp(format!("up_blocks.{i}"));
+            up_blocks.push(UpBlock::load(&w, &channels, heads_of(kind, count - 1 - i)?, i + 1 == count, sizes)?);
+        }
+        let mid_heads = match config.heads(count - 1) {
+            Some(heads) => heads,
+            None => candle_core::bail!("no number of heads for the middle block in the configuration of {}", w.file()),
+        };
+        Ok(Self {
+            conv_in: conv(&w.pp("conv_in"), config.in_channels, first, 3, 1, 1)?,
+            time_embedding: (
+                linear(&w.pp("time_embedding.linear_1"), first, time)?,
+                linear(&w.pp("time_embedding.linear_2"), time, time)?,
+            ),
+            down_blocks,
+            mid_block: MidBlock::load(&w.pp("mid_block"), deepest, mid_heads, sizes)?,
+            up_blocks,
+            conv_norm_out: group_norm(&w.pp("conv_norm_out"), first, groups, config.norm_eps)?.with_silu(),
+            conv_out: conv(&w.pp("conv_out"), first, config.out_channels, 3, 1, 1)?,
+            config,
+        })
+    }
+
+    /// The noise in `latents` [B, 4, h, w] at the given `timesteps` (one for each sample), with the
+    /// text states [B, L, c].
+    pub fn forward(
+        &self,
+        latents: &Tensor,
+        timesteps: &[usize],
+        text: &Tensor,
+        processor: &mut dyn AttentionProcessor,
+    ) -> Result<Tensor> {
+        let (batch, _, height, width) = latents.dims4()?;
+        let blocks = self.down_blocks.len();
+        if batch != timesteps.len() || batch != text.dim(0)? {
+            candle_core::bail!("{batch} latents, {} timesteps and {} texts", timesteps.len(), text.dim(0)?);
+        }
+        if height >> (blocks - 1) == 0 || width >> (blocks - 1) == 0 {
+            candle_core::bail!("{width}x{height} latents are too small for {blocks} levels");
+        }
+        let time = self.time_states(timesteps, latents)?;
+        let mut given = Conditions { time: &time, text, processor };
+        let mut x = self.conv_in.forward(latents)?;
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, &mut skips, &mut given)?;
+        }
+        x = self.mid_block.forward(&x, &mut given)?;
+        for block in &self.up_blocks {
+            x = block.forward(x, &mut skips, &mut given)?;
+        }
+        self.conv_out.forward(&self.conv_norm_out.forward(&x)?)
+    }
+
+    /// Sinusoidal timestep embedding through its two-layer network and the SiLU that every user of it
+    /// starts with: [B, 4 c].
+    fn time_states(&self, timesteps: &[usize], like: &Tensor) -> Result<Tensor> {
+        let half = self.config.block_out_channels[0] / 2;
+        let step = -(10000f64.ln()) / (half as f64 - self.config.freq_shift);
+        let mut values = Vec::with_capacity(timesteps.len() * 2 * half);
+        for &t in timesteps {
+            let angles: Vec<f64> = (0..half).map(|i| t as f64 * (step * i as f64).exp()).collect();
+            let (sines, cosines) = (angles.iter().map(|a| a.sin() as f32), angles.iter().map(|a| a.cos() as f32));
+            if self.config.flip_sin_to_cos {
+                values.extend(cosines.chain(sines));
+            } else {
+                values.extend(sines.chain(cosines));
+            }
+        }
+        let sinusoids = Tensor::from_vec(values, (timesteps.len(), 2 * half), like.device())?.to_dtype(DType::F32)?;
+        let hidden = self.time_embedding.0.forward(&sinusoids)?.silu()?;
+        self.time_embedding.1.forward(&hidden)?.silu()
+    }
+
+    /// All attention layers, in the order in which a pass meets them.
+    pub fn attentions(&self) -> Vec<&Attention> {
+        let down = self.down_blocks.iter().flat_map(|b| b.transformers());
+        let up = self.up_blocks.iter().flat_map(|b| b.transformers());
+        down.chain([self.mid_block.transformer()]).chain(up).flat_map(Transformer2d::attentions).collect()
+    }
+}

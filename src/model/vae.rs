@@ -1,0 +1,246 @@
+//! `AutoencoderKL`: pictures to latents and back.
+
+use candle_core::{Result, Tensor};
+use serde::Deserialize;
+
+use super::layers::{conv, group_norm, linear};
+use super::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample};
+use crate::base::Weights;
+use crate::ops::attention::Options;
+use crate::ops::{Conv2d, GroupNorm, Linear, attend};
+
+const EPS: f64 = 1e-6;
+
+/// What `vae/config.json` says of sizes.
+#[derive(Clone, Debug, Deserialize)]
+pub struct VaeConfig {
+    block_out_channels: Vec<usize>,
+    layers_per_block: usize,
+    #[serde(default = "default_latent_channels")]
+    latent_channels: usize,
+    #[serde(default = "default_groups")]
+    norm_num_groups: usize,
+    /// Latents are multiplied by this before the denoiser sees them.
+    #[serde(default = "default_scaling_factor")]
+    pub scaling_factor: f64,
+}
+
+fn default_latent_channels() -> usize {
+    4
+}
+fn default_groups() -> usize {
+    32
+}
+fn default_scaling_factor() -> f64 {
+    0.18215
+}
+
+/// The normal distribution over latents that a picture is encoded to, before scaling.
+#[derive(Clone)]
+pub struct Posterior {
+    /// [B, 4, h, w].
+    pub mean: Tensor,
+    /// [B, 4, h, w].
+    pub std: Tensor,
+}
+
+/// The autoencoder.
+pub struct Vae {
+    /// Its sizes and the latents' scale.
+    pub config: VaeConfig,
+    encoder: Encoder,
+    decoder: Decoder,
+}
+
+impl Vae {
+    /// # Errors
+    /// If a tensor is missing or misshapen.
+    pub fn load(w: &Weights, config: VaeConfig) -> Result<Self> {
+        if config.block_out_channels.is_empty() {
+            candle_core::bail!("block_out_channels is empty in the configuration of {}", w.file());
+        }
+        Ok(Self { encoder: Encoder::load(w, &config)?, decoder: Decoder::load(w, &config)?, config })
+    }
+
+    /// Pixels per latent, along a side.
+    pub fn factor(&self) -> usize {
+        1 << (self.config.block_out_channels.len() - 1)
+    }
+
+    /// The posterior of `image` [B, 3, H, W] in [-1, 1].
+    pub fn encode(&self, image: &Tensor) -> Result<Posterior> {
+        let moments = self.encoder.forward(image)?;
+        let channels = self.config.latent_channels;
+        let mean = moments.narrow(1, 0, channels)?.contiguous()?;
+        let log_variance = moments.narrow(1, channels, channels)?.clamp(-30., 20.)?;
+        Ok(Posterior { mean, std: (log_variance * 0.5)?.exp()? })
+    }
+
+    /// The picture [B, 3, H, W] (about [-1, 1]) of latents [B, 4, h, w] that are *not* scaled.
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        self.decoder.forward(latents)
+    }
+}
+
+/// Single-head self-attention over the pixels of the middle block.
+struct PixelAttention {
+    group_norm: GroupNorm,
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+}
+
+impl PixelAttention {
+    fn load(w: &Weights, width: usize, groups: usize) -> Result<Self> {
+        // the published Stable Diffusion 1.4 has the names of an older generation
+        let layer = |new: &str, old: &str| linear(&w.pp(if w.has(old) { old } else { new }), width, width);
+        Ok(Self {
+            group_norm: group_norm(&w.pp("group_norm"), width, groups, EPS)?,
+            to_q: layer("to_q", "query")?,
+            to_k: layer("to_k", "key")?,
+            to_v: layer("to_v", "value")?,
+            to_out: layer("to_out.0", "proj_attn")?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let tokens = self.group_norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let (q, k, v) = (self.to_q.forward(&tokens)?, self.to_k.forward(&tokens)?, self.to_v.forward(&tokens)?);
+        let seen = attend(&q, &k, &v, &Options { heads: 1, ..Options::default() })?;
+        x + self.to_out.forward(&seen)?.transpose(1, 2)?.contiguous()?.reshape(x.shape())?
+    }
+}
+
+struct MidBlock {
+    first: ResnetBlock,
+    attention: PixelAttention,
+    last: ResnetBlock,
+}
+
+impl MidBlock {
+    fn load(w: &Weights, width: usize, groups: usize) -> Result<Self> {
+        Ok(Self {
+            first: resnet(&w.pp("resnets.0"), width, width, groups)?,
+            attention: PixelAttention::load(&w.pp("attentions.0"), width, groups)?,
+            last: resnet(&w.pp("resnets.1"), width, width, groups)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.last.forward(&self.attention.forward(&self.first.forward(x, None)?)?, None)
+    }
+}
+
+fn resnet(w: &Weights, from: usize, to: usize, groups: usize) -> Result<ResnetBlock> {
+    ResnetBlock::load(w, ResnetConfig { from, to, groups, eps: EPS, time: None })
+}
+
+fn resnets(w: &Weights, count: usize, from: usize, to: usize, groups: usize) -> Result<Vec<ResnetBlock>> {
+    (0..count)
+        .map(|i| resnet(&w.pp(format!("resnets.{i}")), if i == 0 { from } else { to }, to, groups))
+        .collect()
+}
+
+struct Encoder {
+    conv_in: Conv2d,
+    blocks: Vec<(Vec<ResnetBlock>, Option<Downsample>)>,
+    mid_block: MidBlock,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    quant_conv: Option<Conv2d>,
+}
+
+impl Encoder {
+    fn load(w: &Weights, config: &VaeConfig) -> Result<Self> {
+        let (widths, groups) = (&config.block_out_channels, config.norm_num_groups);
+        let moments = 2 * config.latent_channels;
+        let quant = w.pp("quant_conv");
+        let quant_conv =
+            if w.has("quant_conv") { Some(conv(&quant, moments, moments, 1, 1, 0)?) } else { None };
+        let w = w.pp("encoder");
+        let mut blocks = Vec::with_capacity(widths.len());
+        for (i, &to) in widths.iter().enumerate() {
+            let w = w.pp(format!("down_blocks.{i}"));
+            let layers = resnets(&w, config.layers_per_block, widths[i.saturating_sub(1)], to, groups)?;
+            let last = i + 1 == widths.len();
+            let down = if last { None } else { Some(Downsample::load(&w.pp("downsamplers.0"), to, true)?) };
+            blocks.push((layers, down));
+        }
+        let deepest = widths[widths.len() - 1];
+        Ok(Self {
+            conv_in: conv(&w.pp("conv_in"), 3, widths[0], 3, 1, 1)?,
+            blocks,
+            mid_block: MidBlock::load(&w.pp("mid_block"), deepest, groups)?,
+            conv_norm_out: group_norm(&w.pp("conv_norm_out"), deepest, groups, EPS)?.with_silu(),
+            conv_out: conv(&w.pp("conv_out"), deepest, moments, 3, 1, 1)?,
+            quant_conv,
+        })
+    }
+
+    fn forward(&self, image: &Tensor) -> Result<Tensor> {
+        let mut x = self.conv_in.forward(image)?;
+        for (resnets, downsample) in &self.blocks {
+            for resnet in resnets {
+                x = resnet.forward(&x, None)?;
+            }
+            if let Some(downsample) = downsample {
+                x = downsample.forward(&x)?;
+            }
+        }
+        x = self.mid_block.forward(&x)?;
+        x = self.conv_out.forward(&self.conv_norm_out.forward(&x)?)?;
+        self.quant_conv.as_ref().map_or(Ok(x.clone()), |quant| quant.forward(&x))
+    }
+}
+
+struct Decoder {
+    post_quant_conv: Option<Conv2d>,
+    conv_in: Conv2d,
+    mid_block: MidBlock,
+    blocks: Vec<(Vec<ResnetBlock>, Option<Upsample>)>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl Decoder {
+    fn load(w: &Weights, config: &VaeConfig) -> Result<Self> {
+        let (widths, groups, latent) = (&config.block_out_channels, config.norm_num_groups, config.latent_channels);
+        let quant = w.pp("post_quant_conv");
+        let post_quant_conv =
+            if w.has("post_quant_conv") { Some(conv(&quant, latent, latent, 1, 1, 0)?) } else { None };
+        let w = w.pp("decoder");
+        let (count, deepest) = (widths.len(), widths[widths.len() - 1]);
+        let mut blocks = Vec::with_capacity(count);
+        for i in 0..count {
+            let w = w.pp(format!("up_blocks.{i}"));
+            let (from, to) = (widths[(count - i).min(count - 1)], widths[count - 1 - i]);
+            let layers = resnets(&w, config.layers_per_block + 1, from, to, groups)?;
+            let up = if i + 1 == count { None } else { Some(Upsample::load(&w.pp("upsamplers.0"), to)?) };
+            blocks.push((layers, up));
+        }
+        Ok(Self {
+            post_quant_conv,
+            conv_in: conv(&w.pp("conv_in"), latent, deepest, 3, 1, 1)?,
+            mid_block: MidBlock::load(&w.pp("mid_block"), deepest, groups)?,
+            blocks,
+            conv_norm_out: group_norm(&w.pp("conv_norm_out"), widths[0], groups, EPS)?.with_silu(),
+            conv_out: conv(&w.pp("conv_out"), widths[0], 3, 3, 1, 1)?,
+        })
+    }
+
+    fn forward(&self, latents: &Tensor) -> Result<Tensor> {
+        let latents = self.post_quant_conv.as_ref().map_or(Ok(latents.clone()), |conv| conv.forward(latents))?;
+        let mut x = self.mid_block.forward(&self.conv_in.forward(&latents)?)?;
+        for (resnets, upsample) in &self.blocks {
+            for resnet in resnets {
+                x = resnet.forward(&x, None)?;
+            }
+            if let Some(upsample) = upsample {
+                let (_, _, height, width) = x.dims4()?;
+                x = upsample.forward(&x, 2 * height, 2 * width)?;
+            }
+        }
+        self.conv_out.forward(&self.conv_norm_out.forward(&x)?)
+    }
+}
