@@ -8,3 +8,7 @@ pub mod method;
 pub mod model;
 pub mod ops;
 pub mod rng;
+pub mod sampling;
+pub mod settings;
+pub mod training;
+pub mod verify;

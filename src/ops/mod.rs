@@ -7,6 +7,7 @@
 //! composed of candle operations.
 
 pub mod activation;
+pub mod adamw;
 pub mod attention;
 mod backward;
 pub mod conv;

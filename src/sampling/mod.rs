@@ -1,0 +1,3 @@
+//! Drawing pictures from prompts.
+
+pub mod ddim;

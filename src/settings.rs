@@ -1,0 +1,202 @@
+//! All settings of a training, and the layers that they come from.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::method::custom_diffusion::Prior;
+use crate::method::fdte::Fdte;
+use crate::method::mgdp::Mgdp;
+use crate::method::rra::Rra;
+
+/// The presets, by name; the first one holds every setting.
+pub const PRESETS: [(&str, &str); 8] = [
+    ("eqdiff", include_str!("../configs/eqdiff.toml")),
+    ("paper", include_str!("../configs/paper.toml")),
+    ("a", include_str!("../configs/a.toml")),
+    ("b", include_str!("../configs/b.toml")),
+    ("c", include_str!("../configs/c.toml")),
+    ("d", include_str!("../configs/d.toml")),
+    ("e", include_str!("../configs/e.toml")),
+    ("f", include_str!("../configs/f.toml")),
+];
+
+/// Everything that a training depends on beside the base and the subject. `configs/eqdiff.toml` has a
+/// comment on each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The optimiser's settings and the run's.
+    pub training: Training,
+    /// Frequency-aware decoupled textual embedding.
+    pub fdte: Fdte,
+    /// Mask-guided diffusion process.
+    pub mgdp: Mgdp,
+    /// Residual reference attention.
+    pub rra: Rra,
+    /// Prior preservation.
+    pub prior: Prior,
+    /// The released code's cross-attention loss.
+    pub cross_attention: CrossAttention,
+    /// How pictures are drawn.
+    pub sampling: Sampling,
+}
+
+/// The optimiser's settings and the run's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each is explained in configs/eqdiff.toml
+pub struct Training {
+    pub steps: usize,
+    pub batch_size: usize,
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    pub max_grad_norm: f64,
+    pub side: usize,
+    pub seed: u64,
+    pub checkpoint_every: usize,
+    pub preview_every: usize,
+}
+
+/// The released code's cross-attention loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrossAttention {
+    /// Its weight.
+    pub loss_weight: f64,
+}
+
+/// How pictures are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sampling {
+    /// DDIM steps.
+    pub steps: usize,
+    /// Guidance scale.
+    pub guidance: f64,
+}
+
+/// Layers of settings, each over the ones before.
+pub struct Layers {
+    table: Table,
+}
+
+impl Layers {
+    /// Starts with the default preset.
+    ///
+    /// # Errors
+    /// If the program's own presets are broken.
+    pub fn new() -> Result<Self> {
+        Ok(Self { table: PRESETS[0].1.parse().context("configs/eqdiff.toml")? })
+    }
+
+    /// Lays TOML text over what is there; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// If it is no TOML, or holds a setting that does not exist.
+    pub fn over(mut self, toml: &str, origin: &str) -> Result<Self> {
+        let layer: Table = toml.parse().with_context(|| format!("{origin} is not valid TOML"))?;
+        merge(&mut self.table, layer, "").with_context(|| origin.to_string())?;
+        Ok(self)
+    }
+
+    /// Lays a preset over what is there.
+    ///
+    /// # Errors
+    /// If there is no such preset.
+    pub fn preset(self, name: &str) -> Result<Self> {
+        match PRESETS.iter().find(|(preset, _)| *preset == name.to_lowercase()) {
+            Some((preset, toml)) => self.over(toml, &format!("configs/{preset}.toml")),
+            None => bail!("unknown preset {name:?}: one of {}", PRESETS.map(|(name, _)| name).join(", ")),
+        }
+    }
+
+    /// Lays a file over what is there.
+    ///
+    /// # Errors
+    /// If it cannot be read, or as [`over`](Self::over).
+    pub fn file(self, path: &Path) -> Result<Self> {
+        let toml = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        self.over(&toml, &path.display().to_string())
+    }
+
+    /// The settings that result.
+    ///
+    /// # Errors
+    /// If a value has the wrong type or makes no sense.
+    pub fn settings(self) -> Result<Settings> {
+        let settings: Settings = self.table.try_into()?;
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+fn merge(below: &mut Table, above: Table, path: &str) -> Result<()> {
+    for (key, value) in above {
+        let name = format!("{path}{key}");
+        match (below.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => merge(below, above, &format!("{name}."))?,
+            (Some(below), above) => *below = above,
+            (None, _) => bail!("there is no setting {name} (configs/eqdiff.toml has all)"),
+        }
+    }
+    Ok(())
+}
+
+impl Settings {
+    fn check(&self) -> Result<()> {
+        let Settings { training, fdte, rra, sampling, prior, cross_attention, .. } = self;
+        let positive = |value: f64, name: &str| {
+            if value > 0. && value.is_finite() { Ok(()) } else { bail!("{name} = {value}: it must be positive") }
+        };
+        let not_negative = |value: f64, name: &str| {
+            if value >= 0. && value.is_finite() { Ok(()) } else { bail!("{name} = {value}: it must not be negative") }
+        };
+        positive(training.batch_size as f64, "training.batch_size")?;
+        positive(training.steps as f64, "training.steps")?;
+        positive(training.learning_rate, "training.learning_rate")?;
+        positive(training.max_grad_norm, "training.max_grad_norm")?;
+        not_negative(training.weight_decay, "training.weight_decay")?;
+        for p in fdte.probabilities {
+            not_negative(p, "fdte.probabilities")?;
+        }
+        positive(fdte.probabilities.iter().sum(), "the sum of fdte.probabilities")?;
+        for (value, name) in [(fdte.low_cutoff, "low_cutoff"), (fdte.high_cutoff, "high_cutoff"), (fdte.cutoff, "cutoff")]
+        {
+            positive(value, &format!("fdte.{name}"))?;
+        }
+        not_negative(rra.loss_weight, "rra.loss_weight")?;
+        not_negative(prior.weight, "prior.weight")?;
+        not_negative(cross_attention.loss_weight, "cross_attention.loss_weight")?;
+        positive(rra.references_per_photo as f64, "rra.references_per_photo")?;
+        positive(sampling.steps as f64, "sampling.steps")?;
+        not_negative(sampling.guidance, "sampling.guidance")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_layers_win_and_unknown_settings_are_errors() -> Result<()> {
+        let layers = Layers::new()?.over("[training]\nsteps = 7", "base")?.preset("A")?;
+        let settings = layers.over("[training]\nseed = 5\n[fdte]\nenabled = true", "file")?.settings()?;
+        assert_eq!((settings.training.steps, settings.training.seed, settings.training.batch_size), (7, 5, 2));
+        assert!(settings.fdte.enabled && !settings.rra.enabled);
+        let error = Layers::new()?.over("[training]\nstep = 7", "my.toml").err().map(|e| format!("{e:#}"));
+        assert!(error.is_some_and(|e| e.contains("my.toml") && e.contains("training.step")));
+        assert!(Layers::new()?.over("[training]\nlearning_rate = -1.0", "x")?.settings().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn every_preset_is_valid() -> Result<()> {
+        for (name, _) in PRESETS {
+            Layers::new()?.preset(name)?.settings()?;
+        }
+        Ok(())
+    }
+}

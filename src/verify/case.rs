@@ -1,0 +1,135 @@
+//! Recorded tensors, and the comparison with ours.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor};
+use serde::de::DeserializeOwned;
+
+use crate::base::Weights;
+
+/// Activations and pictures: relative L2 distance.
+pub const ACTIVATION: f64 = 1e-4;
+/// Losses: relative distance.
+pub const LOSS: f64 = 1e-5;
+/// Gradients, and parameters after a step: relative L2 distance.
+pub const GRADIENT: f64 = 1e-3;
+/// Metrics: absolute distance.
+pub const METRIC: f64 = 1e-4;
+
+/// One comparison.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What was compared, e.g. `step: grad s_low`.
+    pub name: String,
+    /// How far ours is from the recorded value.
+    pub error: f64,
+    /// How far it may be.
+    pub bound: f64,
+}
+
+impl Check {
+    /// Whether ours is close enough; an error that is not a number is not.
+    pub fn passed(&self) -> bool {
+        self.error <= self.bound
+    }
+}
+
+/// Collects the checks of one case after another.
+pub struct Report<'a> {
+    show: &'a mut dyn FnMut(&Check),
+}
+
+impl<'a> Report<'a> {
+    pub fn new(show: &'a mut dyn FnMut(&Check)) -> Self {
+        Self { show }
+    }
+
+    /// The relative L2 distance of tensors of one shape; infinite for others.
+    pub fn tensors(&mut self, name: String, ours: &Tensor, recorded: &Tensor, bound: f64) -> Result<()> {
+        let flat = |t: &Tensor| -> Result<Vec<f64>> {
+            Ok(t.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
+        };
+        let same_shape = ours.elem_count() == recorded.elem_count();
+        let error = if same_shape { distance(&flat(ours)?, &flat(recorded)?) } else { f64::INFINITY };
+        self.check(name, error, bound);
+        Ok(())
+    }
+
+    /// The relative distance of two numbers.
+    pub fn number(&mut self, name: String, ours: f64, recorded: f64, bound: f64) {
+        self.check(name, distance(&[ours], &[recorded]), bound);
+    }
+
+    pub fn check(&mut self, name: String, error: f64, bound: f64) {
+        (self.show)(&Check { name, error, bound });
+    }
+}
+
+/// |a - b| / |b|, or |a - b| where b is all zero.
+pub fn distance(a: &[f64], b: &[f64]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let gap = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
+    let size = norm(&mut b.iter().copied());
+    if size > 0. { gap / size } else { gap }
+}
+
+/// The tensors and the settings of a recorded case.
+pub struct Case {
+    tensors: Weights,
+    settings: String,
+    name: String,
+}
+
+impl Case {
+    /// # Errors
+    /// If a file is missing or damaged.
+    pub fn open(folder: &Path, name: &str, device: &Device) -> Result<Self> {
+        let tensors = Weights::open(&folder.join(format!("{name}.safetensors")), device)?;
+        let path = folder.join(format!("{name}.json"));
+        let settings = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self { tensors, settings, name: path.display().to_string() })
+    }
+
+    /// The settings that the case was recorded with.
+    ///
+    /// # Errors
+    /// If they have another form.
+    pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(&self.settings).with_context(|| format!("{} does not fit", self.name))
+    }
+
+    /// A tensor, floats in f32.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        Ok(self.tensors.any(name)?)
+    }
+
+    /// A tensor's values as numbers.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn numbers(&self, name: &str) -> Result<Vec<f64>> {
+        Ok(self.get(name)?.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
+    }
+
+    /// A scalar.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn number(&self, name: &str) -> Result<f64> {
+        self.numbers(name)?.first().copied().with_context(|| format!("{name} of {} is empty", self.name))
+    }
+
+    /// Whether a tensor was recorded.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.shape(name).is_some()
+    }
+
+    /// The rest of the names that start with `prefix`.
+    pub fn below(&self, prefix: &str) -> Vec<String> {
+        self.tensors.names().iter().filter_map(|name| name.strip_prefix(prefix)).map(str::to_string).collect()
+    }
+}

@@ -1,0 +1,50 @@
+//! Checks this build on this device against recorded PyTorch cases, through the code that trains,
+//! samples and evaluates.
+
+mod case;
+mod metrics;
+mod models;
+mod sampling;
+mod step;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use include_dir::{Dir, include_dir};
+
+use crate::base::Base;
+pub use case::Check;
+use case::Report;
+
+/// A small set of cases that is part of the program.
+static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/golden");
+
+/// Runs all cases in `folder` (none: the embedded ones) and tells `show` of each check.
+///
+/// # Errors
+/// If the cases cannot be read. A check that fails is no error.
+pub fn run(folder: Option<&Path>, device: &Device, show: &mut dyn FnMut(&Check)) -> Result<()> {
+    let unpacked;
+    let folder = match folder {
+        Some(folder) => folder,
+        None => {
+            unpacked = tempfile::tempdir().context("cannot make a temporary folder for the embedded cases")?;
+            EMBEDDED.extract(unpacked.path()).context("cannot unpack the embedded cases")?;
+            unpacked.path()
+        }
+    };
+    if !folder.join("model").is_dir() {
+        bail!("{} holds no recorded cases: there is no folder `model` in it", folder.display());
+    }
+    let mut report = Report::new(show);
+    models::bands(folder, &mut report)?;
+    models::tokens(folder, &mut report)?;
+    let name = folder.join("model");
+    let base = Base::load(&name.display().to_string(), true, device)?;
+    models::vae(folder, &base, &mut report)?;
+    step::step(folder, "first_step", &base, &mut report)?;
+    step::step(folder, "step", &base, &mut report)?;
+    sampling::sample(folder, &base, &mut report)?;
+    metrics::metrics(folder, device, &mut report)
+}

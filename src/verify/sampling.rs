@@ -1,0 +1,73 @@
+//! DDIM with guidance and reference attention, with a clean and a noised reference.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use candle_core::Tensor;
+use serde::Deserialize;
+
+use super::case::{ACTIVATION, Case, Report};
+use crate::base::Base;
+use crate::method::{Band, Customisation};
+use crate::sampling::ddim::{Draft, Plan, Reference, sample as ddim};
+use crate::training::losses::Texts;
+
+#[derive(Deserialize)]
+struct SampleSettings {
+    prompts: Prompts,
+    placeholder: String,
+    steps: usize,
+    guidance: f64,
+}
+
+#[derive(Deserialize)]
+struct Prompts {
+    prompt: String,
+    negative: String,
+    reference: String,
+}
+
+pub fn sample(folder: &Path, base: &Base, report: &mut Report) -> Result<()> {
+    let case = Case::open(folder, "sample", &base.device)?;
+    let SampleSettings { prompts, placeholder, steps, guidance } = case.settings()?;
+    let mut tensors = BTreeMap::new();
+    for name in case.below("in.unet.") {
+        tensors.insert(name.clone(), case.get(&format!("in.unet.{name}"))?);
+    }
+    // what was recorded is S_ori, the sum
+    tensors.insert("s_low".into(), case.get("in.embedding")?.flatten_all()?);
+    let weights = Customisation::from_tensors(&base.unet, &tensors)?;
+    let texts = Texts::new(base);
+    let tokens = |prompt: &str| base.tokenizer.encode(prompt, &placeholder);
+    let negative = texts.plain(&tokens(&prompts.negative)?)?;
+    let class = texts.plain(&tokens(&prompts.reference)?)?;
+    let prompt = texts.with_concept(&tokens(&prompts.prompt)?, &weights.concept.of(Band::Original)?)?;
+    for (name, noise) in [("clean", None), ("noised", Some(case.get("in.reference_noise")?))] {
+        let reference = Reference {
+            latents: case.get("in.reference_latents")?,
+            noise,
+            text: Tensor::cat(&[&negative, &class], 0)?,
+        };
+        let plan = Plan {
+            customisation: Some(&weights),
+            reference: Some(reference),
+            negative: negative.clone(),
+            steps,
+            guidance,
+            batch: 2,
+        };
+        let init = case.get("in.init_latents")?;
+        // twice the same picture, so that the batched path is what is checked
+        let draft = || Draft { text: prompt.clone(), latents: init.clone() };
+        let mut drafts = [draft(), draft()];
+        ddim(base, &plan, &mut drafts, |_| Ok(()))?;
+        for (i, draft) in drafts.iter().enumerate() {
+            let latents = case.get(&format!("out.{name}.latents"))?;
+            report.tensors(format!("sample: {name} latents {i}"), &draft.latents, &latents, ACTIVATION)?;
+        }
+        let image = base.pictures(&drafts[0].latents)?;
+        report.tensors(format!("sample: {name} image"), &image, &case.get(&format!("out.{name}.image"))?, ACTIVATION)?;
+    }
+    Ok(())
+}
