@@ -1,6 +1,7 @@
 //! Deterministic sampling with classifier-free guidance and the reference pass shared by all pictures.
 
-use candle_core::{Result, Tensor};
+use anyhow::Result;
+use candle_core::Tensor;
 
 use crate::base::Base;
 use crate::method::{Customisation, Customised, Features, Recorder};

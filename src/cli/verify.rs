@@ -1,0 +1,32 @@
+//! `eqdiff verify`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::Outcome;
+use crate::base::device;
+use crate::verify;
+
+/// Arguments of `verify`.
+#[derive(Args)]
+pub struct VerifyArgs {
+    /// A folder of recorded cases (scripts/golden makes them) [default: a small set in the program]
+    cases: Option<PathBuf>,
+    /// auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+/// Prints a line for each check.
+pub fn run(args: &VerifyArgs) -> Result<Outcome> {
+    let (mut passed, mut failed) = (0, 0);
+    verify::run(args.cases.as_deref(), &device(&args.device)?, &mut |check| {
+        let verdict = if check.passed() { "ok" } else { "FAILED" };
+        println!("{verdict:<6} {:.1e} (bound {:.0e})  {}", check.error, check.bound, check.name);
+        *(if check.passed() { &mut passed } else { &mut failed }) += 1;
+    })?;
+    println!("{passed} checks passed, {failed} failed");
+    Ok(if failed == 0 && passed > 0 { Outcome::Done } else { Outcome::Failed })
+}

@@ -1,0 +1,77 @@
+//! Running the real program in a folder of its own.
+#![allow(dead_code)] // not every test file uses every helper
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use image::{GrayImage, Luma, Rgb, RgbImage};
+
+/// A tiny Stable Diffusion with random weights, in the diffusers layout.
+pub fn tiny_base() -> String {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/assets/golden/model").to_string()
+}
+
+/// A temporary folder in which the program runs.
+pub struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::cargo_bin("eqdiff").expect("the program");
+        command.current_dir(self.folder.path()).env("HF_HOME", self.path("hf")).args(arguments);
+        command.output().expect("the program runs")
+    }
+
+    /// Runs and expects success; gives what was printed.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let text = printed(&output);
+        assert!(output.status.success(), "{arguments:?}\n{text}");
+        text
+    }
+
+    /// Runs and expects an exit code and parts of the message, and no panic.
+    pub fn fails(&self, code: i32, parts: &[&str], arguments: &[&str]) {
+        let output = self.run(arguments);
+        let text = printed(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{text}");
+        assert!(!text.contains("panicked"), "{arguments:?}\n{text}");
+        for part in parts {
+            assert!(text.contains(part), "{arguments:?}: no {part:?} in\n{text}");
+        }
+    }
+
+    /// A subject of three photos with masks in `masks/`.
+    pub fn subject(&self, name: &str) -> PathBuf {
+        let folder = self.path(name);
+        std::fs::create_dir_all(folder.join("masks")).expect("a folder");
+        for i in 0..3u32 {
+            let photo = RgbImage::from_fn(96, 80, |x, y| Rgb([(x * 2) as u8, (y * 3) as u8, (40 * i) as u8]));
+            let inside = |x, y| (20 + i..60 + i).contains(&x) && (20..60).contains(&y);
+            let mask = GrayImage::from_fn(96, 80, |x, y| Luma([if inside(x, y) { 255 } else { 0 }]));
+            photo.save(folder.join(format!("{i}.png"))).expect("a photo");
+            mask.save(folder.join(format!("masks/{i}.png"))).expect("a mask");
+        }
+        folder
+    }
+}
+
+/// Both streams of a run.
+pub fn printed(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The content of a file.
+pub fn bytes(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}

@@ -1,0 +1,26 @@
+//! The recorded PyTorch cases, through the code that trains, samples and evaluates.
+
+use candle_core::Device;
+use eqdiff::verify;
+
+#[test]
+fn embedded_cases_agree_with_pytorch() {
+    let mut checks = Vec::new();
+    // candle walks the graph recursively, deeper than a test thread's stack
+    let worker = std::thread::Builder::new().stack_size(256 << 20).spawn(move || {
+        verify::run(None, &Device::Cpu, &mut |check| checks.push(check.clone())).map(|()| checks)
+    });
+    let checks = worker.expect("a thread").join().expect("no panic").expect("the cases can be read");
+    for case in ["bands", "tokens", "vae", "first_step", "step", "sample", "metrics"] {
+        let of_case = checks.iter().filter(|check| check.name.starts_with(&format!("{case}:")));
+        assert!(of_case.count() > 0, "no checks of {case}");
+    }
+    let failed: Vec<_> = checks.iter().filter(|check| !check.passed()).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn a_wrong_number_is_noticed() {
+    let check = |error| verify::Check { name: "x".into(), error, bound: 1e-4 };
+    assert!(check(1e-5).passed() && !check(1e-3).passed() && !check(f64::NAN).passed());
+}
