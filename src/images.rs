@@ -9,14 +9,22 @@ use crate::method::fdte::Picture;
 pub fn to_tensor(image: &RgbImage, device: &Device) -> Result<Tensor> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let values: Vec<f32> = image.as_raw().iter().map(|&v| v as f32 / 127.5 - 1.).collect();
-    Tensor::from_vec(values, (1, height, width, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?.to_device(device)
+    Tensor::from_vec(values, (1, height, width, 3), &Device::Cpu)?
+        .permute((0, 3, 1, 2))?
+        .contiguous()?
+        .to_device(device)
 }
 
 /// A tensor [1, 3, H, W] in [-1, 1] as a picture; values outside are clamped.
 pub fn from_tensor(tensor: &Tensor) -> Result<RgbImage> {
     let (_, _, height, width) = tensor.dims4()?;
-    let values: Vec<f32> =
-        tensor.to_device(&Device::Cpu)?.squeeze(0)?.permute((1, 2, 0))?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    let values: Vec<f32> = tensor
+        .to_device(&Device::Cpu)?
+        .squeeze(0)?
+        .permute((1, 2, 0))?
+        .to_dtype(DType::F32)?
+        .flatten_all()?
+        .to_vec1()?;
     Ok(from_values(width, height, values.into_iter()))
 }
 

@@ -1,14 +1,21 @@
 //! Equilibrated Diffusion: teaches Stable Diffusion a subject from a few photos and their masks.
 //!
-//! Data flows one way: [`subject`] -> training -> adapter -> sampling -> evaluation, on top of the
-//! frozen models of [`model`], which [`base`] finds and loads.
+//! Data flows one way: [`subject`] -> [`training`] -> [`adapter`] -> [`sampling`] -> [`evaluation`], on
+//! top of the frozen models of [`model`], which [`base`] finds and loads. The paper's parts are in
+//! [`method`], the tensor operations in [`ops`]; [`cli`] alone knows of the command line.
 
+pub mod adapter;
 pub mod base;
+pub mod cli;
+pub mod evaluation;
+pub mod images;
 pub mod method;
 pub mod model;
 pub mod ops;
+pub mod pictures;
 pub mod rng;
 pub mod sampling;
 pub mod settings;
+pub mod subject;
 pub mod training;
 pub mod verify;

@@ -163,7 +163,8 @@ impl Settings {
             not_negative(p, "fdte.probabilities")?;
         }
         positive(fdte.probabilities.iter().sum(), "the sum of fdte.probabilities")?;
-        for (value, name) in [(fdte.low_cutoff, "low_cutoff"), (fdte.high_cutoff, "high_cutoff"), (fdte.cutoff, "cutoff")]
+        for (value, name) in
+            [(fdte.low_cutoff, "low_cutoff"), (fdte.high_cutoff, "high_cutoff"), (fdte.cutoff, "cutoff")]
         {
             positive(value, &format!("fdte.{name}"))?;
         }

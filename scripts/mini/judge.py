@@ -23,7 +23,7 @@ import scenes
 import sprites
 from common import SCRATCH
 
-SIDE, FIRST_SEED = 64, 10_000_000  # seeds that make_data.py does not reach
+SIDE, FIRST_SEED = 128, 10_000_000  # seeds that make_data.py does not reach
 PATH = os.path.join(SCRATCH, "judge.pt")
 NAMES = {"word": list(sprites.CLASSES), "background": list(scenes.BACKGROUNDS), "style": ["photo", *scenes.STYLES]}
 STYLE_WORDS = {
@@ -35,9 +35,10 @@ STYLE_WORDS = {
 class Judge(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        block = lambda a, b: [torch.nn.Conv2d(a, b, 3, 2, 1), torch.nn.BatchNorm2d(b), torch.nn.SiLU(), torch.nn.Conv2d(b, b, 3, 1, 1), torch.nn.BatchNorm2d(b), torch.nn.SiLU()]
-        self.body = torch.nn.Sequential(*block(3, 24), *block(24, 64), *block(64, 128), *block(128, 192))
-        self.heads = torch.nn.ModuleDict({k: torch.nn.Linear(2 * 192, len(v)) for k, v in NAMES.items()})
+        conv = lambda a, b, *shape: [torch.nn.Conv2d(a, b, *shape), torch.nn.BatchNorm2d(b), torch.nn.SiLU()]
+        block = lambda a, b: conv(a, b, 3, 2, 1) + conv(b, b, 3, 1, 1)
+        self.body = torch.nn.Sequential(*conv(3, 48, 7, 4, 3), *block(48, 96), *block(96, 160), *block(160, 224))
+        self.heads = torch.nn.ModuleDict({k: torch.nn.Linear(2 * 224, len(v)) for k, v in NAMES.items()})
 
     def forward(self, x):
         h = self.body(x)
@@ -50,10 +51,6 @@ def to_input(pictures):
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def shrink(picture):
-    return cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-
-
 def labels_of(rows):
     return {k: torch.tensor([v.index(r[k]) for r in rows]) for k, v in NAMES.items()}
 
@@ -61,7 +58,7 @@ def labels_of(rows):
 def real(count, seed, pool=None):
     pool = pool or scenes.training_pool()
     rows = [scenes.draw(s, pool) for s in range(seed, seed + count)]
-    return np.stack([shrink(r["image"]) for r in rows]), labels_of(rows)
+    return np.stack([r["image"] for r in rows]), labels_of(rows)
 
 
 def held_out_pool():
@@ -76,8 +73,8 @@ def held_out_pool():
 
 def augment(x, rng):
     """Shifts, flips and the softness of generated pictures, so that blur alone does not fool the judge."""
-    dx, dy = rng.integers(-3, 4, 2)
-    x = F.pad(x, (3, 3, 3, 3), mode="reflect")[..., 3 + dy : 3 + dy + SIDE, 3 + dx : 3 + dx + SIDE]
+    dx, dy = rng.integers(-6, 7, 2)
+    x = F.pad(x, (6, 6, 6, 6), mode="reflect")[..., 6 + dy : 6 + dy + SIDE, 6 + dx : 6 + dx + SIDE]
     if rng.random() < 0.5:
         x = x.flip(-1)
     soft = rng.random()
@@ -107,7 +104,7 @@ def train(minutes, count=16000, held=1500):
     (data, labels), check, unseen = torch.load(cache, weights_only=False)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    judge = Judge()
+    judge = load() if os.path.exists(PATH) else Judge()
     opt = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=0.05)
     start = time.time()
     step = 0
@@ -168,7 +165,7 @@ def write_prompts(path, n, seed=1):
 def score(pictures, prompts, judge=None):
     """-> {"word": share recognised, ...} over the labels that the prompts name, and the confusions of the words."""
     said = [read_prompt(p) for p in prompts]
-    got = guess(judge or load(), np.stack([shrink(p) for p in pictures]))
+    got = guess(judge or load(), np.stack([cv2.resize(p, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for p in pictures]))
     right, wrong = {k: [] for k in NAMES}, []
     for i, labels in enumerate(said):
         for k, label in labels.items():

@@ -45,7 +45,12 @@ pub fn run(args: &BandsArgs) -> Result<Outcome> {
         let out = args.out.join(format!("{stem}-{name}.png"));
         save_png(&out, &images::from_picture(&band), &[])?;
         let side = if name == "low" { "below" } else { "above" };
-        println!("{}: {side} {cutoff} cycles per picture ({:?}, {:?})", out.display(), settings.fdte.filter, split.region);
+        println!(
+            "{}: {side} {cutoff} cycles per picture ({:?}, {:?})",
+            out.display(),
+            settings.fdte.filter,
+            split.region
+        );
     }
     Ok(Outcome::Done)
 }

@@ -3,6 +3,7 @@
 mod bands;
 mod demo;
 mod eval;
+mod report;
 mod sample;
 mod train;
 mod ui;

@@ -16,7 +16,6 @@ use crate::method::Customisation;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::pictures::{Parameters, contact_sheet, save_png};
 use crate::sampling::{Order, Style, draw, latent_size};
-use crate::subject;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -108,7 +107,7 @@ pub fn run(args: &SampleArgs) -> Result<Outcome> {
         bail!(Usage("--guidance: give a finite number".into()));
     }
     make_folder(&args.out)?;
-    let saved = studio.draw_and_save(&style, &orders, &args.out)?;
+    let saved = studio.draw_and_save(studio.customisation.as_ref(), &style, &orders, &args.out)?;
     if saved.len() > 1 {
         let columns = if args.count > 1 { args.count.min(6) } else { saved.len().min(4) };
         let sheet = args.out.join("contact-sheet.png");
@@ -145,13 +144,7 @@ impl Studio {
         let customisation = adapter.as_ref().map(|adapter| adapter.customisation(&base)).transpose()?;
         let reference = match (&adapter, customisation.as_ref().is_some_and(|c| c.has_reference())) {
             (Some(adapter), true) => {
-                let (photos, masks) = adapter.photos();
-                let subject = subject::find(&subject::Request {
-                    subject: &adapter.manifest.subject,
-                    images: Some(&photos),
-                    masks: Some(&masks),
-                    class: Some(&adapter.manifest.class),
-                })?;
+                let subject = super::report::subject(adapter)?;
                 let photo = subject.photos.first().context("the adapter has no photos")?;
                 Some(photo.square(adapter.manifest.side as u32))
             }
@@ -186,12 +179,17 @@ impl Studio {
     }
 
     /// Draws `orders` and writes them to `folder`, in groups, so that what is drawn is saved soon.
-    pub fn draw_and_save(&self, style: &Style, orders: &[Order], folder: &Path) -> Result<Vec<(PathBuf, RgbImage)>> {
+    pub fn draw_and_save(
+        &self,
+        customisation: Option<&Customisation>,
+        style: &Style,
+        orders: &[Order],
+        folder: &Path,
+    ) -> Result<Vec<(PathBuf, RgbImage)>> {
         let bar = ui::bar("Drawing", orders.len() * style.steps);
         let mut saved = Vec::with_capacity(orders.len());
         for orders in orders.chunks(32) {
-            let images =
-                draw(&self.base, self.customisation.as_ref(), style, orders, |count| ui::advance(&bar, count))?;
+            let images = draw(&self.base, customisation, style, orders, |count| ui::advance(&bar, count))?;
             for (order, image) in orders.iter().zip(images) {
                 let path = free_name(folder, &order.prompt, order.seed);
                 let parameters = Parameters {
@@ -286,9 +284,3 @@ fn init_latents(path: &Path, base: &Base, (width, height): (usize, usize)) -> Re
     }
     Ok(latents.clone())
 }
-
-/// Where the pictures of an evaluation go.
-pub fn evaluation_folder(adapter: &Adapter) -> PathBuf {
-    adapter.folder.join("evaluation")
-}
-

@@ -124,17 +124,12 @@ pub fn fresh(args: &TrainArgs) -> Result<(Outcome, PathBuf)> {
 
 fn resume(args: &TrainArgs) -> Result<(Outcome, PathBuf)> {
     let folder = super::adapter_folder(args.out.as_deref())?;
-    let Adapter { mut manifest, .. } = Adapter::open(&folder)?;
+    let adapter = Adapter::open(&folder)?;
+    let subject = super::report::subject(&adapter)?;
+    let mut manifest = adapter.manifest;
     if let Some(steps) = args.steps {
         manifest.settings.training.steps = steps;
     }
-    let (photos, masks) = (folder.join("photos"), folder.join("masks"));
-    let subject = subject::find(&subject::Request {
-        subject: &manifest.subject,
-        images: Some(&photos),
-        masks: Some(&masks),
-        class: Some(&manifest.class),
-    })?;
     if subject.digest() != manifest.photos {
         bail!("the photos or masks in {} are not those that the training began with", folder.display());
     }

@@ -67,7 +67,10 @@ impl Scheduler {
         let config: SchedulerConfig = serde_json::from_str(json)?;
         let (count, start, end) = (config.num_train_timesteps, config.beta_start, config.beta_end);
         if config.prediction_type != "epsilon" {
-            anyhow::bail!("it predicts {:?}, not the noise (epsilon) as Stable Diffusion 1.x does", config.prediction_type);
+            anyhow::bail!(
+                "it predicts {:?}, not the noise (epsilon) as Stable Diffusion 1.x does",
+                config.prediction_type
+            );
         }
         let line = |a: f64, b: f64, i: usize| a + (b - a) * i as f64 / (count.max(2) - 1) as f64;
         let beta = |i| match config.beta_schedule.as_str() {

@@ -112,8 +112,7 @@ impl Unet {
         let mut down_blocks = Vec::with_capacity(count);
         for (i, kind) in config.down_block_types.iter().enumerate() {
             let (from, to) = (widths[i.saturating_sub(1)], widths[i]);
-            let channels: Vec<_> =
-                (0..config.layers_per_block).map(|j| (if j == 0 { from } else { to }, to)).collect();
+            let channels: Vec<_> = (0..config.layers_per_block).map(|j| (if j == 0 { from } else { to }, to)).collect();
             let w = w.pp(format!("down_blocks.{i}"));
             down_blocks.push(DownBlock::load(&w, &channels, heads_of(kind, i)?, i + 1 == count, sizes)?);
         }

@@ -76,8 +76,7 @@ impl DownBlock {
         sizes: Sizes,
     ) -> Result<Self> {
         let width = channels.last().map_or(0, |c| c.1);
-        let downsampler =
-            if last { None } else { Some(Downsample::load(&w.pp("downsamplers.0"), width, false)?) };
+        let downsampler = if last { None } else { Some(Downsample::load(&w.pp("downsamplers.0"), width, false)?) };
         Ok(Self { layers: Layers::load(w, channels, heads, sizes)?, downsampler })
     }
 

@@ -137,9 +137,7 @@ fn resnet(w: &Weights, from: usize, to: usize, groups: usize) -> Result<ResnetBl
 }
 
 fn resnets(w: &Weights, count: usize, from: usize, to: usize, groups: usize) -> Result<Vec<ResnetBlock>> {
-    (0..count)
-        .map(|i| resnet(&w.pp(format!("resnets.{i}")), if i == 0 { from } else { to }, to, groups))
-        .collect()
+    (0..count).map(|i| resnet(&w.pp(format!("resnets.{i}")), if i == 0 { from } else { to }, to, groups)).collect()
 }
 
 struct Encoder {
@@ -156,8 +154,7 @@ impl Encoder {
         let (widths, groups) = (&config.block_out_channels, config.norm_num_groups);
         let moments = 2 * config.latent_channels;
         let quant = w.pp("quant_conv");
-        let quant_conv =
-            if w.has("quant_conv") { Some(conv(&quant, moments, moments, 1, 1, 0)?) } else { None };
+        let quant_conv = if w.has("quant_conv") { Some(conv(&quant, moments, moments, 1, 1, 0)?) } else { None };
         let w = w.pp("encoder");
         let mut blocks = Vec::with_capacity(widths.len());
         for (i, &to) in widths.iter().enumerate() {

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::activation::exp;
 use super::backward::{recompute3, with_backward3};
+use super::gemm::{Matrix, multiply};
 use super::slices::{from_slices, on_cpu, with_slices};
 
 /// Queries per tile.
@@ -115,66 +116,6 @@ struct Shape {
     width: usize,
     heads: usize,
     causal: bool,
-}
-
-/// A row-major matrix inside a larger one: the columns of one head.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    data: &'a [f32],
-    rows: usize,
-    columns: usize,
-    stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
-        assert!(rows == 0 || data.len() >= (rows - 1) * stride + columns);
-        Self { data, rows, columns, stride }
-    }
-}
-
-/// out [rows, columns; row stride `stride`] = `keep` * out + scale * a b, where `transpose_a` and
-/// `transpose_b` read a matrix the other way round.
-fn multiply(
-    out: (&mut [f32], usize),
-    keep: f32,
-    scale: f32,
-    (a, transpose_a): (Matrix, bool),
-    (b, transpose_b): (Matrix, bool),
-) {
-    let (out, stride) = out;
-    let (m, k) = if transpose_a { (a.columns, a.rows) } else { (a.rows, a.columns) };
-    let (inner, n) = if transpose_b { (b.columns, b.rows) } else { (b.rows, b.columns) };
-    assert!(inner == k && (m == 0 || out.len() >= (m - 1) * stride + n));
-    let strides = |matrix: Matrix, transposed: bool| {
-        let (row, column) = (matrix.stride as isize, 1);
-        if transposed { (row, column) } else { (column, row) }
-    };
-    let ((a_cs, a_rs), (b_cs, b_rs)) = (strides(a, transpose_a), strides(b, transpose_b));
-    // SAFETY: `Matrix::new` and the assertion above hold every index inside its slice.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            stride as isize,
-            keep != 0.,
-            a.data.as_ptr(),
-            a_cs,
-            a_rs,
-            b.data.as_ptr(),
-            b_cs,
-            b_rs,
-            keep,
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
 }
 
 impl Shape {

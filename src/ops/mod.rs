@@ -11,6 +11,7 @@ pub mod adamw;
 pub mod attention;
 mod backward;
 pub mod conv;
+mod gemm;
 pub mod linear;
 pub mod norm;
 mod slices;

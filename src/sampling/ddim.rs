@@ -45,7 +45,12 @@ pub struct Draft {
 ///
 /// All pictures go through a timestep before any goes to the next: the reference pass depends on the
 /// timestep alone, so it is computed once for all of them and nothing has to be kept.
-pub fn sample(base: &Base, plan: &Plan, drafts: &mut [Draft], mut progress: impl FnMut(usize) -> Result<()>) -> Result<()> {
+pub fn sample(
+    base: &Base,
+    plan: &Plan,
+    drafts: &mut [Draft],
+    mut progress: impl FnMut(usize) -> Result<()>,
+) -> Result<()> {
     let reference = plan.reference.as_ref().filter(|_| plan.customisation.is_some_and(|c| c.has_reference()));
     for step in base.scheduler.ddim(plan.steps)? {
         let features = reference.map(|r| reference_features(base, r, step.timestep)).transpose()?;

@@ -64,6 +64,14 @@ pub fn generated(
 /// # Errors
 /// If there are none, or one cannot be read.
 pub fn from_folder(folder: &Path, side: usize) -> Result<Vec<RgbImage>> {
+    pictures_in(folder)?.iter().map(|path| read(path, side)).collect()
+}
+
+/// The pictures (png, jpg) of a folder, by name.
+///
+/// # Errors
+/// If there are none.
+pub fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
     let is_picture = |path: &PathBuf| {
         path.extension().is_some_and(|e| ["png", "jpg", "jpeg"].iter().any(|known| e.eq_ignore_ascii_case(known)))
@@ -71,9 +79,9 @@ pub fn from_folder(folder: &Path, side: usize) -> Result<Vec<RgbImage>> {
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_picture).collect();
     paths.sort();
     if paths.is_empty() {
-        bail!("there are no class images (png, jpg) in {}", folder.display());
+        bail!("there are no pictures (png, jpg) in {}", folder.display());
     }
-    paths.iter().map(|path| read(path, side)).collect()
+    Ok(paths)
 }
 
 fn read(path: &Path, side: usize) -> Result<RgbImage> {

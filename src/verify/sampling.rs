@@ -67,7 +67,12 @@ pub fn sample(folder: &Path, base: &Base, report: &mut Report) -> Result<()> {
             report.tensors(format!("sample: {name} latents {i}"), &draft.latents, &latents, ACTIVATION)?;
         }
         let image = base.pictures(&drafts[0].latents)?;
-        report.tensors(format!("sample: {name} image"), &image, &case.get(&format!("out.{name}.image"))?, ACTIVATION)?;
+        report.tensors(
+            format!("sample: {name} image"),
+            &image,
+            &case.get(&format!("out.{name}.image"))?,
+            ACTIVATION,
+        )?;
     }
     Ok(())
 }

@@ -1,0 +1,345 @@
+//! The report of a run: the subject, how it was trained, what was drawn and how it scores.
+
+use std::borrow::Cow;
+
+use anyhow::Result;
+use image::{DynamicImage, GrayImage, RgbImage};
+
+use super::html::{Card, Page, Picture, Row};
+use super::report::{Evaluation, Group, ImageScores, Metric, Scores, number};
+
+/// A photo of the subject, and what training saw in it.
+pub struct Photo {
+    /// Its file's name.
+    pub name: String,
+    /// The photo.
+    pub photo: RgbImage,
+    /// White where the subject is.
+    pub mask: Option<GrayImage>,
+    /// Its low and high frequency band.
+    pub bands: Option<(RgbImage, RgbImage)>,
+}
+
+/// A picture drawn from a prompt, and the base's picture of the same prompt and seed.
+pub struct Drawing {
+    /// The picture.
+    pub picture: RgbImage,
+    /// Its prompt, group and scores.
+    pub scores: ImageScores,
+    /// What the base alone drew, and its scores.
+    pub without: Option<(RgbImage, Scores)>,
+}
+
+/// What goes into a report; what is empty is left out of it.
+#[derive(Default)]
+pub struct ReportInput {
+    /// The page's title, such as "S* dog on mini".
+    pub title: String,
+    /// A sentence or two below it.
+    pub introduction: String,
+    /// The subject's photos.
+    pub photos: Vec<Photo>,
+    /// Names and values of the settings.
+    pub settings: Vec<(String, String)>,
+    /// The losses over the steps, as a picture.
+    pub loss_curve: Option<RgbImage>,
+    /// Everything that was drawn.
+    pub drawings: Vec<Drawing>,
+    /// The scores.
+    pub evaluation: Option<Evaluation>,
+}
+
+/// Lays out the report.
+///
+/// # Errors
+/// If a picture cannot be encoded.
+pub fn report_page(input: &ReportInput) -> Result<Page> {
+    let mut page = Page::new(&input.title, &input.introduction);
+    if let Some(evaluation) = &input.evaluation {
+        add_scores(&mut page, evaluation);
+    }
+    for group in Group::ALL {
+        add_drawings(&mut page, group, &input.drawings)?;
+    }
+    add_photos(&mut page, &input.photos)?;
+    if let Some(curve) = &input.loss_curve {
+        page.section("Training", "The losses of each step, smoothed.");
+        page.wide(&picture(curve, "Losses over the training steps", String::new()))?;
+    }
+    if !input.settings.is_empty() {
+        page.section("Settings", "");
+        page.list(&input.settings);
+    }
+    Ok(page)
+}
+
+fn add_scores(page: &mut Page, evaluation: &Evaluation) {
+    let metrics = evaluation.metrics();
+    page.section("Scores", &explanation(evaluation, &metrics));
+    let mut header = vec!["prompts", "pictures drawn", "pictures"];
+    header.extend(metrics.iter().map(|m| m.name()));
+    let row = |words: [String; 3], strong, value: &dyn Fn(Metric) -> String| Row {
+        cells: words.into_iter().chain(metrics.iter().map(|&m| value(m))).collect(),
+        strong,
+    };
+    let mut rows = Vec::new();
+    for (name, count, with) in evaluation.measured.rows() {
+        let first = [name.to_string(), "with the adapter".into(), count.to_string()];
+        rows.push(row(first, false, &|m| number(with.get(m))));
+        if let Some(without) = evaluation.without(name) {
+            let words = |second: &str| [String::new(), second.into(), String::new()];
+            rows.push(row(words("without it"), false, &|m| number(without.get(m))));
+            rows.push(row(words("difference"), true, &|m| difference(with.get(m), without.get(m))));
+        }
+    }
+    page.table(&header, 2, &rows);
+}
+
+/// What the measured metrics mean, and what measured them.
+fn explanation(evaluation: &Evaluation, metrics: &[Metric]) -> String {
+    let mut sentences = Vec::new();
+    if metrics.contains(&Metric::ClipT) {
+        sentences
+            .push("CLIP-T tells how well a picture follows its prompt (2.5 times the cosine of the two).".to_string());
+    }
+    let likeness: Vec<_> =
+        metrics.iter().filter(|m| matches!(m, Metric::ClipI | Metric::Dino)).map(|m| m.name()).collect();
+    if !likeness.is_empty() {
+        let (names, verb) = (likeness.join(" and "), if likeness.len() > 1 { "tell" } else { "tells" });
+        let photos = evaluation.photos;
+        sentences.push(format!(
+            "{names} {verb} how much it looks like the subject: the mean cosine to its {photos} photos."
+        ));
+    }
+    sentences.push("Higher is better.".into());
+    let clip = metrics.iter().any(|m| *m != Metric::Dino).then(|| format!("CLIP: {}", evaluation.clip));
+    let dino = metrics.contains(&Metric::Dino).then(|| format!("DINO: {}", evaluation.dino));
+    let encoders: Vec<_> = [clip, dino].into_iter().flatten().collect();
+    if !encoders.is_empty() {
+        sentences.push(format!("{}.", encoders.join(", ")));
+    }
+    sentences.join(" ")
+}
+
+fn add_drawings(page: &mut Page, group: Group, drawings: &[Drawing]) -> Result<()> {
+    let members: Vec<_> = drawings.iter().filter(|d| d.scores.group == group).collect();
+    let compared = members.iter().any(|d| d.without.is_some());
+    let heading = match group {
+        Group::Unstylised => "The subject elsewhere",
+        Group::Stylised => "The subject in other styles",
+        Group::Other => "Pictures",
+    };
+    if members.is_empty() {
+        return Ok(());
+    }
+    let text = "The same prompt from the same noise, with the adapter and without it.";
+    page.section(heading, if compared { text } else { "" });
+    let cards: Vec<_> = members.into_iter().map(drawing_card).collect();
+    page.cards(&cards)
+}
+
+fn drawing_card(drawing: &Drawing) -> Card<'_> {
+    let ImageScores { prompt, file, scores, .. } = &drawing.scores;
+    let title = if prompt.is_empty() { file } else { prompt };
+    let caption = if drawing.without.is_some() { "with the adapter" } else { file.as_str() };
+    let mut pictures = vec![picture(&drawing.picture, caption, note(scores))];
+    if let Some((base, scores)) = &drawing.without {
+        pictures.push(picture(base, "without it", note(scores)));
+    }
+    Card { title: title.clone(), pictures }
+}
+
+fn add_photos(page: &mut Page, photos: &[Photo]) -> Result<()> {
+    if photos.is_empty() {
+        return Ok(());
+    }
+    let bands = "The low band of a photo holds its shapes and colours, the high band its detail, around gray.";
+    page.section("The subject", if photos.iter().any(|p| p.bands.is_some()) { bands } else { "" });
+    let cards: Vec<_> = photos.iter().map(photo_card).collect();
+    page.cards(&cards)
+}
+
+fn photo_card(photo: &Photo) -> Card<'_> {
+    let mut pictures = vec![picture(&photo.photo, "photo", String::new())];
+    if let Some(mask) = &photo.mask {
+        let image = Cow::Owned(DynamicImage::ImageLuma8(mask.clone()).into_rgb8());
+        pictures.push(Picture { image, caption: "mask".into(), note: coverage(mask) });
+    }
+    if let Some((low, high)) = &photo.bands {
+        pictures.push(picture(low, "low band", String::new()));
+        pictures.push(picture(high, "high band", String::new()));
+    }
+    Card { title: photo.name.clone(), pictures }
+}
+
+fn picture<'a>(image: &'a RgbImage, caption: &str, note: String) -> Picture<'a> {
+    Picture { image: Cow::Borrowed(image), caption: caption.into(), note }
+}
+
+/// How much of the picture the mask covers, for the eye to check.
+fn coverage(mask: &GrayImage) -> String {
+    let white = mask.iter().filter(|&&level| level >= 128).count();
+    format!("{:.0} % of the picture", 100. * white as f64 / mask.len().max(1) as f64)
+}
+
+/// A picture's scores in one line; the cosine would only repeat CLIP-T.
+fn note(scores: &Scores) -> String {
+    let measured = Metric::ALL.into_iter().filter(|&m| m != Metric::Cosine);
+    let shown = measured.filter_map(|m| Some(format!("{}\u{a0}{}", m.name(), number(Some(scores.get(m)?)))));
+    shown.collect::<Vec<_>>().join("\u{2003}")
+}
+
+/// How much the adapter adds, with its sign.
+fn difference(with: Option<f32>, without: Option<f32>) -> String {
+    match (with, without) {
+        (Some(with), Some(without)) => format!("{:+.3}", with - without).replace('-', "\u{2212}"),
+        _ => number(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::example;
+    use super::*;
+
+    fn plain(level: u8) -> RgbImage {
+        RgbImage::from_pixel(8, 8, image::Rgb([level; 3]))
+    }
+
+    fn input() -> ReportInput {
+        let evaluation = example();
+        let base = evaluation.without_adapter.as_ref().map_or(&[][..], |b| &b.images);
+        let drawing = |(i, scores): (usize, &ImageScores)| Drawing {
+            picture: plain(90),
+            scores: scores.clone(),
+            without: base.get(i).map(|b| (plain(160), b.scores)),
+        };
+        let mask = GrayImage::from_fn(8, 8, |x, _| image::Luma([if x < 2 { 255 } else { 0 }]));
+        let bands = Some((plain(100), plain(128)));
+        ReportInput {
+            title: "S* dog".into(),
+            introduction: "A run.".into(),
+            photos: vec![Photo { name: "photo_0.png".into(), photo: plain(50), mask: Some(mask), bands }],
+            settings: vec![("steps".into(), "400".into())],
+            loss_curve: Some(plain(255)),
+            drawings: evaluation.measured.images.iter().enumerate().map(drawing).collect(),
+            evaluation: Some(evaluation),
+        }
+    }
+
+    #[test]
+    fn a_whole_report_shows_everything() {
+        let html = report_page(&input()).unwrap().to_html();
+        assert_eq!(html.matches("<img").count(), 4 + 1 + 3 + 2);
+        for text in
+            ["25 % of the picture", "\u{2212}0.175", "+0.350", "CLIP-I\u{a0}0.800", "its 5 photos", "<dt>steps</dt>"]
+        {
+            assert!(html.contains(text), "{text}");
+        }
+        assert_eq!(html.matches("<section>").count(), 6);
+    }
+
+    #[test]
+    fn what_is_not_there_is_left_out() {
+        let html = report_page(&ReportInput::default()).unwrap().to_html();
+        assert!(!html.contains("<section") && !html.contains("<img"));
+        let mut input = ReportInput { evaluation: None, settings: vec![], ..input() };
+        for drawing in &mut input.drawings {
+            drawing.scores.group = Group::Other;
+            drawing.scores.scores = Scores::default();
+            drawing.without = None;
+        }
+        let html = report_page(&input).unwrap().to_html();
+        assert!(!html.contains("adapter") && !html.contains("<table") && !html.contains("CLIP"));
+        assert_eq!(html.matches("<section>").count(), 3);
+    }
+}
+
+#[cfg(test)]
+mod sample {
+    use super::super::report::Measured;
+    use super::*;
+    #[test]
+    fn sample_page() {
+        let dir = std::path::PathBuf::from("/work/shared/mini/subjects/black_cat");
+        let load = |n: String| image::open(dir.join(n)).unwrap();
+        let photos: Vec<Photo> = (0..5)
+            .map(|i| {
+                let photo = load(format!("photo_{i}.png")).to_rgb8();
+                let low = image::imageops::blur(&photo, 4.);
+                let mut high = photo.clone();
+                for (h, (p, l)) in high.iter_mut().zip(photo.iter().zip(low.iter())) {
+                    *h = (128 + *p as i32 - *l as i32).clamp(0, 255) as u8;
+                }
+                Photo {
+                    name: format!("photo_{i}.png"),
+                    photo,
+                    mask: Some(load(format!("mask_{i}.png")).to_luma8()),
+                    bands: Some((low, high)),
+                }
+            })
+            .collect();
+        let set = crate::evaluation::prompts::builtin(crate::evaluation::prompts::Kind::Live);
+        let mut drawings = vec![];
+        for (group, prompts) in [(Group::Unstylised, &set.unstylised), (Group::Stylised, &set.stylised)] {
+            for (i, p) in prompts.iter().take(5).enumerate() {
+                let scores = Scores {
+                    clip_t: Some(0.7 + 0.01 * i as f32),
+                    clip_t_cosine: Some(0.28),
+                    clip_i: Some(0.81),
+                    dino: Some(0.67),
+                };
+                let base = Scores { clip_t: Some(0.75), clip_t_cosine: Some(0.3), clip_i: Some(0.6), dino: Some(0.4) };
+                drawings.push(Drawing {
+                    picture: photos[i].photo.clone(),
+                    without: Some((photos[(i + 1) % 5].photo.clone(), base)),
+                    scores: ImageScores {
+                        file: format!("{i}.png"),
+                        prompt: crate::evaluation::prompts::fill(p, "S* cat"),
+                        group,
+                        scores,
+                    },
+                });
+            }
+        }
+        let measured = Measured::new(drawings.iter().map(|d| d.scores.clone()).collect());
+        let base = Measured::new(
+            drawings
+                .iter()
+                .map(|d| ImageScores { scores: d.without.as_ref().unwrap().1, ..d.scores.clone() })
+                .collect(),
+        );
+        let curve = RgbImage::from_fn(900, 360, |x, y| {
+            if (y as f32 - 60. - 220. * (1. - (-(x as f32) / 200.).exp())).abs() < 2. {
+                image::Rgb([40, 100, 200])
+            } else {
+                image::Rgb([255; 3])
+            }
+        });
+        let settings = ["base", "class", "steps", "batch size", "learning rate", "seed"]
+            .map(|s| (s.to_string(), "mini, embedded in the program".to_string()))
+            .to_vec();
+        let evaluation = Evaluation {
+            subject: "black_cat".into(),
+            photos: 5,
+            clip: "the mini base's".into(),
+            dino: "the mini base's".into(),
+            measured,
+            without_adapter: Some(base),
+        };
+        println!("{}", super::super::report::table(&evaluation));
+        let input = ReportInput {
+            title: "S* cat: black_cat on the mini base".into(),
+            introduction:
+                "Five photos, 400 steps, 44 prompts; trained, drawn and scored in 6 minutes 12 seconds on the CPU."
+                    .into(),
+            photos,
+            settings,
+            loss_curve: Some(curve),
+            drawings,
+            evaluation: Some(evaluation),
+        };
+        let page = report_page(&input).unwrap();
+        page.write(std::path::Path::new("/tmp/sample_report.html")).unwrap();
+    }
+}

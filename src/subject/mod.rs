@@ -1,0 +1,151 @@
+//! The thing in the photos: finding its pictures and masks, and bringing them to one form.
+
+mod masks;
+mod photos;
+mod store;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use image::imageops::{self, FilterType};
+use image::{GrayImage, RgbImage};
+use sha2::{Digest, Sha256};
+
+use store::{BUNDLED, Store};
+
+/// Photos larger than this on their shorter side are reduced: models see at most 512 pixels.
+const LARGEST_SIDE: u32 = 1024;
+
+/// Photos with a shorter side below this show nothing.
+const SMALLEST_SIDE: u32 = 16;
+
+/// A photo and the subject's place in it.
+#[derive(Clone, Debug)]
+pub struct Photo {
+    /// Where it came from, for messages.
+    pub path: std::path::PathBuf,
+    /// The picture, upright.
+    pub image: RgbImage,
+    /// 255 where the subject is, else 0; as large as the picture.
+    pub mask: GrayImage,
+    /// Width and height of the file, before any reduction.
+    pub file_size: (u32, u32),
+    /// Where the mask came from, for messages.
+    pub mask_source: String,
+}
+
+/// The subject of a customisation.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Its name, from its folder.
+    pub name: String,
+    /// Its ordinary noun.
+    pub class: String,
+    /// Its photos, sorted by name.
+    pub photos: Vec<Photo>,
+    /// What the user should know, but can live with.
+    pub warnings: Vec<String>,
+}
+
+/// Where to look for a subject.
+pub struct Request<'a> {
+    /// A folder, or a name that is looked up here, in `subjects/` and among the bundled ones.
+    pub subject: &'a str,
+    /// The photos' folder, if it is another one.
+    pub images: Option<&'a Path>,
+    /// The masks' folder, relative to the photos' or the current one.
+    pub masks: Option<&'a Path>,
+    /// The class word, if the folder's name does not tell.
+    pub class: Option<&'a str>,
+}
+
+/// Finds and reads a subject.
+///
+/// # Errors
+/// If photos or masks are missing, unreadable or make no sense; the message names the file.
+pub fn find(request: &Request) -> Result<Subject> {
+    let store = match request.images {
+        Some(folder) if folder.is_dir() => Store::Disk(folder.to_path_buf()),
+        Some(folder) => bail!("there is no folder {} with photos", folder.display()),
+        None => Store::of_subject(request.subject)?,
+    };
+    let name = Path::new(request.subject).file_name().map(|n| n.to_string_lossy().into_owned());
+    let name =
+        name.filter(|name| !name.is_empty()).with_context(|| format!("no subject named {:?}", request.subject))?;
+    let class = match request.class {
+        Some(class) => class.trim().to_string(),
+        None => store.class().unwrap_or_else(|| class_of(&name)),
+    };
+    if class.is_empty() {
+        bail!("give the class word (e.g. --class dog): {name:?} has none in it");
+    }
+    let photos = photos::read_all(&store, request.masks)?;
+    let mut warnings = Vec::new();
+    if photos.len() < 2 {
+        warnings.push("there is one photo only: reference attention looks at other photos, give 4 to 6".to_string());
+    }
+    for photo in &photos {
+        if photo.coverage() == 1. {
+            warnings.push(format!("the mask of {} is all white: it hides nothing", photo.path.display()));
+        }
+    }
+    Ok(Subject { name, class, photos, warnings })
+}
+
+/// The names of the subjects that are part of the program.
+pub fn bundled() -> Vec<String> {
+    BUNDLED.dirs().filter_map(|dir| Some(dir.path().file_name()?.to_string_lossy().into_owned())).collect()
+}
+
+/// "cat_toy" is a cat toy, "dog2" a dog.
+fn class_of(name: &str) -> String {
+    let word = name.trim_end_matches(|c: char| c.is_ascii_digit() || "_- ".contains(c));
+    word.replace(['_', '-'], " ").to_lowercase().trim().to_string()
+}
+
+impl Subject {
+    /// A line for each photo: its size, its mask, and how much of it the subject covers.
+    pub fn summary(&self) -> String {
+        let line = |photo: &Photo| {
+            let (width, height) = photo.file_size;
+            let size = format!("{width}x{height}");
+            let share = 100. * photo.coverage();
+            format!("  {}  {size:>11}  subject {share:4.1} %  mask {}", photo.path.display(), photo.mask_source)
+        };
+        self.photos.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Tells these photos and masks from others.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for photo in &self.photos {
+            hash.update(photo.image.width().to_le_bytes());
+            hash.update(photo.image.as_raw());
+            hash.update(photo.mask.as_raw());
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl Photo {
+    /// The picture squeezed into a square, as training takes it.
+    pub fn square(&self, side: u32) -> RgbImage {
+        imageops::resize(&self.image, side, side, FilterType::CatmullRom)
+    }
+
+    /// The mask at side x side, 0 or 1, nearest: the value at floor(i * source / side).
+    pub fn mask_at(&self, side: u32) -> Vec<f32> {
+        let (width, height) = self.mask.dimensions();
+        let at = |x: u32, y: u32| self.mask.get_pixel(x * width / side, y * height / side).0[0];
+        (0..side).flat_map(|y| (0..side).map(move |x| (x, y))).map(|(x, y)| (at(x, y) > 0) as u8 as f32).collect()
+    }
+
+    /// The share of the picture that the subject covers.
+    pub fn coverage(&self) -> f64 {
+        let inside = self.mask.iter().filter(|&&v| v > 0).count();
+        inside as f64 / self.mask.len().max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! The folder of a subject: on disk, or part of the program.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use include_dir::{Dir, include_dir};
+
+pub static BUNDLED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/subjects");
+
+/// Where a subject's files are.
+pub enum Store {
+    /// A folder.
+    Disk(PathBuf),
+    /// A bundled subject.
+    Bundled(&'static Dir<'static>),
+}
+
+impl Store {
+    /// The folder of that path or name.
+    pub fn of_subject(subject: &str) -> Result<Self> {
+        let places = [PathBuf::from(subject), Path::new("subjects").join(subject)];
+        if let Some(folder) = places.iter().find(|place| place.is_dir()) {
+            return Ok(Self::Disk(folder.clone()));
+        }
+        if let Some(dir) = BUNDLED.get_dir(subject) {
+            return Ok(Self::Bundled(dir));
+        }
+        bail!(
+            "no subject {subject:?}: there is no folder {}, and the bundled ones are {}",
+            places.map(|place| place.display().to_string()).join(" or "),
+            super::bundled().join(", ")
+        )
+    }
+
+    /// Names of the files directly in `folder` of the store ("" is its top), sorted, without hidden ones.
+    pub fn files(&self, folder: &Path) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = match self {
+            Self::Disk(top) => std::fs::read_dir(top.join(folder))
+                .map(|entries| {
+                    entries.filter_map(|e| e.ok()).filter(|e| e.path().is_file()).map(|e| folder.join(e.file_name()))
+                })
+                .map(Iterator::collect)
+                .unwrap_or_default(),
+            Self::Bundled(dir) => {
+                let inner =
+                    if folder.as_os_str().is_empty() { Some(*dir) } else { dir.get_dir(dir.path().join(folder)) };
+                let files = inner.map(|inner| inner.files().filter_map(|f| f.path().strip_prefix(dir.path()).ok()));
+                files.map(|files| files.map(Path::to_path_buf).collect()).unwrap_or_default()
+            }
+        };
+        let hidden = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        files.retain(|path| !hidden(path));
+        files.sort();
+        files
+    }
+
+    /// Whether there is a folder of that name.
+    pub fn has_folder(&self, folder: &Path) -> bool {
+        match self {
+            Self::Disk(top) => top.join(folder).is_dir(),
+            Self::Bundled(dir) => dir.get_dir(dir.path().join(folder)).is_some(),
+        }
+    }
+
+    /// A file's content.
+    pub fn read(&self, file: &Path) -> Result<Vec<u8>> {
+        match self {
+            Self::Disk(top) => {
+                let path = top.join(file);
+                std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+            }
+            Self::Bundled(dir) => {
+                let found = dir.get_file(dir.path().join(file));
+                Ok(found.with_context(|| format!("no {} is bundled", self.path(file).display()))?.contents().to_vec())
+            }
+        }
+    }
+
+    /// The full name of a file, for messages.
+    pub fn path(&self, file: &Path) -> PathBuf {
+        match self {
+            Self::Disk(top) => top.join(file),
+            Self::Bundled(dir) => Path::new("bundled").join(dir.path()).join(file),
+        }
+    }
+
+    /// The class word in `subject.json`, if there is one.
+    pub fn class(&self) -> Option<String> {
+        let json: serde_json::Value = serde_json::from_slice(&self.read(Path::new("subject.json")).ok()?).ok()?;
+        json["class"].as_str().map(str::to_string)
+    }
+}

@@ -1,0 +1,136 @@
+use std::path::PathBuf;
+
+use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+
+use super::*;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(photos: &[&str]) -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        for name in photos {
+            photo().save(folder.path(name)).unwrap();
+        }
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    }
+
+    fn find(&self, masks: Option<&str>) -> Result<Subject> {
+        let path = self.0.path().display().to_string();
+        find(&Request { subject: &path, images: None, masks: masks.map(Path::new), class: Some("thing") })
+    }
+
+    fn error(&self, masks: Option<&str>) -> String {
+        format!("{:#}", self.find(masks).unwrap_err())
+    }
+}
+
+fn photo() -> RgbImage {
+    RgbImage::from_fn(60, 40, |x, y| Rgb([x as u8 * 4, y as u8 * 6, 9]))
+}
+
+/// White in the left half.
+fn mask(width: u32, height: u32) -> GrayImage {
+    GrayImage::from_fn(width, height, |x, _| Luma([if x < width / 2 { 230 } else { 20 }]))
+}
+
+#[test]
+fn masks_are_found_in_every_layout() {
+    for place in ["masks/a.png", "masks/a.jpg", "seg_masks/a/any name.jpg", "a-masklabel.png"] {
+        let folder = Folder::new(&["a.png"]);
+        mask(60, 40).save(folder.path(place)).unwrap();
+        let subject = folder.find(None).unwrap();
+        assert_eq!(subject.photos.len(), 1, "{place}");
+        assert!((subject.photos[0].coverage() - 0.5).abs() < 0.02, "{place}");
+        assert!(subject.warnings[0].contains("one photo"));
+    }
+    let folder = Folder::new(&["a.png"]);
+    mask(120, 80).save(folder.path("other/a.png")).unwrap();
+    let photo = &folder.find(Some("other/")).unwrap().photos[0];
+    assert_eq!(photo.mask.dimensions(), (60, 40));
+    assert_eq!(photo.mask_at(4), [1., 1., 0., 0.].repeat(4));
+}
+
+#[test]
+fn an_alpha_channel_is_a_mask() {
+    let folder = Folder::new(&[]);
+    let image = RgbaImage::from_fn(60, 40, |x, _| Rgba([10, 20, 30, if x < 30 { 255 } else { 0 }]));
+    image.save(folder.path("a.png")).unwrap();
+    let photo = &folder.find(None).unwrap().photos[0];
+    assert_eq!(photo.coverage(), 0.5);
+    assert_eq!((photo.image.get_pixel(0, 0).0, photo.image.get_pixel(59, 0).0), ([10, 20, 30], [255; 3]));
+}
+
+#[test]
+fn exif_orientation_turns_the_photo_and_its_mask() {
+    let folder = Folder::new(&[]);
+    let mut jpeg = Vec::new();
+    DynamicImage::ImageRgb8(photo()).write_to(&mut std::io::Cursor::new(&mut jpeg), image::ImageFormat::Jpeg).unwrap();
+    // an Exif segment that says "rotate by 90 degrees"
+    let tiff = [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".as_slice()].concat();
+    let body = [b"Exif\0\0".as_slice(), &tiff].concat();
+    let segment = [&[0xff, 0xe1][..], &(body.len() as u16 + 2).to_be_bytes(), &body].concat();
+    jpeg.splice(2..2, segment);
+    std::fs::write(folder.path("a.jpg"), jpeg).unwrap();
+    mask(60, 40).save(folder.path("masks/a.png")).unwrap();
+    let photo = &folder.find(None).unwrap().photos[0];
+    assert_eq!((photo.image.dimensions(), photo.mask.dimensions()), ((40, 60), (40, 60)));
+    assert_eq!((photo.mask.get_pixel(20, 5).0[0], photo.mask.get_pixel(20, 55).0[0]), (255, 0));
+}
+
+#[test]
+fn errors_name_the_file() {
+    let folder = Folder::new(&[]);
+    assert!(folder.error(None).contains("no photos"));
+    let folder = Folder::new(&["a.png", "b.png"]);
+    assert!(folder.error(None).contains("no mask for") && folder.error(None).contains("a-masklabel.png"));
+    mask(60, 40).save(folder.path("masks/a.png")).unwrap();
+    assert!(folder.error(None).contains("b.png"));
+    GrayImage::new(60, 40).save(folder.path("masks/b.png")).unwrap();
+    assert!(folder.error(None).contains("all black"));
+    mask(40, 60).save(folder.path("masks/b.png")).unwrap();
+    assert!(folder.error(None).contains("40x60"));
+    let bytes = std::fs::read(folder.path("masks/a.png")).unwrap();
+    std::fs::write(folder.path("masks/b.png"), &bytes[..40]).unwrap();
+    assert!(folder.error(None).contains("cannot read the mask"));
+    mask(60, 40).save(folder.path("masks/b.png")).unwrap();
+    assert_eq!(folder.find(None).unwrap().photos.len(), 2);
+    assert!(folder.error(Some("none")).contains("none"));
+    RgbImage::new(1, 1).save(folder.path("c.png")).unwrap();
+    assert!(folder.error(None).contains("1x1"));
+}
+
+#[test]
+fn bundled_subjects_are_whole() {
+    assert!(bundled().contains(&"dog".to_string()));
+    for name in bundled() {
+        for masks in [None, Some(Path::new("masks/"))] {
+            let subject = find(&Request { subject: &name, images: None, masks, class: None }).unwrap();
+            assert!(subject.photos.len() >= 4 && subject.warnings.is_empty(), "{name}");
+        }
+    }
+    let error = find(&Request { subject: "unknown", images: None, masks: None, class: None }).unwrap_err().to_string();
+    assert!(error.contains("subjects/unknown") && error.contains("dog"), "{error}");
+}
+
+#[test]
+fn the_class_is_read_off_the_name() {
+    assert_eq!(["cat_toy", "dog2", "red-vase_01"].map(class_of), ["cat toy", "dog", "red vase"]);
+}
+
+#[test]
+fn the_digest_tells_photos_apart() {
+    let folder = Folder::new(&["a.png"]);
+    mask(60, 40).save(folder.path("masks/a.png")).unwrap();
+    let before = folder.find(None).unwrap().digest();
+    assert_eq!(before, folder.find(None).unwrap().digest());
+    GrayImage::from_pixel(60, 40, Luma([255])).save(folder.path("masks/a.png")).unwrap();
+    let after = folder.find(None).unwrap();
+    assert!(before != after.digest() && after.warnings.iter().any(|w| w.contains("all white")));
+}
