@@ -57,8 +57,26 @@ def labels_of(rows):
 
 def real(count, seed, pool=None):
     pool = pool or scenes.training_pool()
-    rows = [scenes.draw(s, pool) for s in range(seed, seed + count)]
-    return np.stack([r["image"] for r in rows]), labels_of(rows)
+    pictures, rows = np.empty((count, SIDE, SIDE, 3), np.uint8), []
+    for i in range(count):
+        row = scenes.draw(seed + i, pool)
+        pictures[i] = row["image"]
+        rows.append({k: row[k] for k in NAMES})
+    return pictures, labels_of(rows)
+
+
+def cached(count, held):
+    """-> training set, held-out set, set of the held-out instances; drawn once."""
+    sets = {"train": (count, FIRST_SEED), "held": (held, 2 * FIRST_SEED), "unseen": (500, 3 * FIRST_SEED, held_out_pool())}
+    out = []
+    for name, what in sets.items():
+        path = os.path.join(SCRATCH, f"judge-{name}.npz")
+        if not os.path.exists(path):
+            pictures, labels = real(*what)
+            np.savez(path, pictures=pictures, **{k: v.numpy() for k, v in labels.items()})
+        z = np.load(path)
+        out.append((z["pictures"], {k: torch.from_numpy(z[k]) for k in NAMES}))
+    return out
 
 
 def held_out_pool():
@@ -98,10 +116,7 @@ def accuracy(judge, pictures, labels):
 
 
 def train(minutes, count=16000, held=1500):
-    cache = os.path.join(SCRATCH, "judge_data.pt")
-    if not os.path.exists(cache):
-        torch.save((real(count, FIRST_SEED), real(held, 2 * FIRST_SEED), real(500, 3 * FIRST_SEED, held_out_pool())), cache)
-    (data, labels), check, unseen = torch.load(cache, weights_only=False)
+    (data, labels), check, unseen = cached(count, held)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     judge = load() if os.path.exists(PATH) else Judge()

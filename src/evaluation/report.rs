@@ -172,9 +172,9 @@ pub struct Evaluation {
     pub subject: String,
     /// How many photos of it the pictures were compared with.
     pub photos: usize,
-    /// The encoders: what computed CLIP-T and CLIP-I.
+    /// The CLIP that CLIP-T and CLIP-I were taken with.
     pub clip: String,
-    /// And DINO-I.
+    /// The DINO that DINO-I was taken with.
     pub dino: String,
     /// The pictures in question.
     #[serde(flatten)]

@@ -58,13 +58,13 @@ pub fn report_page(input: &ReportInput) -> Result<Page> {
     if let Some(evaluation) = &input.evaluation {
         add_scores(&mut page, evaluation);
     }
+    add_photos(&mut page, &input.photos)?;
     for group in Group::ALL {
         add_drawings(&mut page, group, &input.drawings)?;
     }
-    add_photos(&mut page, &input.photos)?;
     if let Some(curve) = &input.loss_curve {
-        page.section("Training", "The losses of each step, smoothed.");
-        page.wide(&picture(curve, "Losses over the training steps", String::new()))?;
+        page.section("Training", "What each part of the loss came to, step by step.");
+        page.wide(&picture(curve, "losses over the training steps", String::new()))?;
     }
     if !input.settings.is_empty() {
         page.section("Settings", "");
@@ -252,94 +252,5 @@ mod tests {
         let html = report_page(&input).unwrap().to_html();
         assert!(!html.contains("adapter") && !html.contains("<table") && !html.contains("CLIP"));
         assert_eq!(html.matches("<section>").count(), 3);
-    }
-}
-
-#[cfg(test)]
-mod sample {
-    use super::super::report::Measured;
-    use super::*;
-    #[test]
-    fn sample_page() {
-        let dir = std::path::PathBuf::from("/work/shared/mini/subjects/black_cat");
-        let load = |n: String| image::open(dir.join(n)).unwrap();
-        let photos: Vec<Photo> = (0..5)
-            .map(|i| {
-                let photo = load(format!("photo_{i}.png")).to_rgb8();
-                let low = image::imageops::blur(&photo, 4.);
-                let mut high = photo.clone();
-                for (h, (p, l)) in high.iter_mut().zip(photo.iter().zip(low.iter())) {
-                    *h = (128 + *p as i32 - *l as i32).clamp(0, 255) as u8;
-                }
-                Photo {
-                    name: format!("photo_{i}.png"),
-                    photo,
-                    mask: Some(load(format!("mask_{i}.png")).to_luma8()),
-                    bands: Some((low, high)),
-                }
-            })
-            .collect();
-        let set = crate::evaluation::prompts::builtin(crate::evaluation::prompts::Kind::Live);
-        let mut drawings = vec![];
-        for (group, prompts) in [(Group::Unstylised, &set.unstylised), (Group::Stylised, &set.stylised)] {
-            for (i, p) in prompts.iter().take(5).enumerate() {
-                let scores = Scores {
-                    clip_t: Some(0.7 + 0.01 * i as f32),
-                    clip_t_cosine: Some(0.28),
-                    clip_i: Some(0.81),
-                    dino: Some(0.67),
-                };
-                let base = Scores { clip_t: Some(0.75), clip_t_cosine: Some(0.3), clip_i: Some(0.6), dino: Some(0.4) };
-                drawings.push(Drawing {
-                    picture: photos[i].photo.clone(),
-                    without: Some((photos[(i + 1) % 5].photo.clone(), base)),
-                    scores: ImageScores {
-                        file: format!("{i}.png"),
-                        prompt: crate::evaluation::prompts::fill(p, "S* cat"),
-                        group,
-                        scores,
-                    },
-                });
-            }
-        }
-        let measured = Measured::new(drawings.iter().map(|d| d.scores.clone()).collect());
-        let base = Measured::new(
-            drawings
-                .iter()
-                .map(|d| ImageScores { scores: d.without.as_ref().unwrap().1, ..d.scores.clone() })
-                .collect(),
-        );
-        let curve = RgbImage::from_fn(900, 360, |x, y| {
-            if (y as f32 - 60. - 220. * (1. - (-(x as f32) / 200.).exp())).abs() < 2. {
-                image::Rgb([40, 100, 200])
-            } else {
-                image::Rgb([255; 3])
-            }
-        });
-        let settings = ["base", "class", "steps", "batch size", "learning rate", "seed"]
-            .map(|s| (s.to_string(), "mini, embedded in the program".to_string()))
-            .to_vec();
-        let evaluation = Evaluation {
-            subject: "black_cat".into(),
-            photos: 5,
-            clip: "the mini base's".into(),
-            dino: "the mini base's".into(),
-            measured,
-            without_adapter: Some(base),
-        };
-        println!("{}", super::super::report::table(&evaluation));
-        let input = ReportInput {
-            title: "S* cat: black_cat on the mini base".into(),
-            introduction:
-                "Five photos, 400 steps, 44 prompts; trained, drawn and scored in 6 minutes 12 seconds on the CPU."
-                    .into(),
-            photos,
-            settings,
-            loss_curve: Some(curve),
-            drawings,
-            evaluation: Some(evaluation),
-        };
-        let page = report_page(&input).unwrap();
-        page.write(std::path::Path::new("/tmp/sample_report.html")).unwrap();
     }
 }

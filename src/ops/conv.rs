@@ -6,11 +6,13 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::backward::with_backward;
-use super::gemm::{Matrix, multiply_parallel};
+use super::gemm::{Matrix, multiply, multiply_parallel};
 use super::slices::{from_slices, on_cpu};
 
-/// Values of unfolded input that are held at a time (64 MiB).
-const UNFOLDED: usize = 1 << 24;
+/// Pixels of the output that a task computes at least and at most.
+const SMALLEST_TASK: usize = 32;
+/// See [`SMALLEST_TASK`].
+const LARGEST_TASK: usize = 512;
 
 /// A convolution with frozen kernel [out, in, k, k] and bias [out]; the same padding on all sides.
 #[derive(Debug)]
@@ -121,43 +123,45 @@ impl Unfold {
             add_bias(&mut y, bias, pixels);
             return y;
         }
-        // as many whole samples at a time as fit, so that small maps still make large products; of a
-        // large map as many rows as fit
-        let samples = (UNFOLDED / (taps * pixels)).clamp(1, self.batch);
-        let rows = (UNFOLDED / (taps * self.columns_out())).clamp(1, self.rows_out());
-        let mut unfolded = Vec::new();
-        let mut product = Vec::new();
-        for first in (0..self.batch).step_by(samples) {
-            let samples = samples.min(self.batch - first);
-            for row in (0..self.rows_out()).step_by(rows) {
-                let rows = rows.min(self.rows_out() - row);
-                let part = rows * self.columns_out();
-                let count = samples * part;
+        // a task takes some lines of the output; small maps share tasks, so that the products stay large
+        let (lines, columns) = (self.batch * self.rows_out(), self.columns_out());
+        let share = (lines * columns).div_ceil(rayon::current_num_threads()).clamp(SMALLEST_TASK, LARGEST_TASK);
+        let lines_per_task = (share / columns).max(1);
+        let tasks: Vec<usize> = (0..lines).step_by(lines_per_task).collect();
+        let products: Vec<Vec<f32>> = tasks
+            .par_iter()
+            .map_init(Vec::new, |unfolded: &mut Vec<f32>, &first| {
+                let count = lines_per_task.min(lines - first) * columns;
                 unfolded.resize(taps * count, 0.);
-                self.unfold(x, (first, samples), (row, rows), &mut unfolded);
-                product.resize(out * count, 0.);
-                let columns = Matrix::new(&unfolded, taps, count, count);
-                multiply_parallel((&mut product, count), 0., 1., (kernel, false), (columns, false));
-                let target = &mut y[first * out * pixels..][..samples * out * pixels];
-                target.par_chunks_mut(pixels).enumerate().for_each(|(i, y)| {
-                    let (sample, channel) = (i / out, i % out);
-                    let from = &product[channel * count + sample * part..][..part];
-                    y[row * self.columns_out()..][..part].copy_from_slice(from);
-                });
+                self.unfold(x, first, unfolded);
+                let mut product = vec![0f32; out * count];
+                let unfolded = Matrix::new(unfolded, taps, count, count);
+                multiply((&mut product, count), 0., 1., (kernel, false), (unfolded, false));
+                product
+            })
+            .collect();
+        y.par_chunks_mut(pixels).enumerate().for_each(|(map, y)| {
+            let (sample, channel) = (map / out, map % out);
+            for (row, y) in y.chunks_mut(columns).enumerate() {
+                let line = sample * self.rows_out() + row;
+                let product = &products[line / lines_per_task];
+                let count = product.len() / out;
+                y.copy_from_slice(&product[channel * count + line % lines_per_task * columns..][..columns]);
             }
-        }
+        });
         add_bias(&mut y, bias, pixels);
         y
     }
 
-    /// Fills `unfolded` [channels * k * k, samples * rows * columns]: row (c, i, j) holds the inputs that
-    /// tap (i, j) of channel c meets.
-    fn unfold(&self, x: &[f32], samples: (usize, usize), rows: (usize, usize), unfolded: &mut [f32]) {
-        let (columns_out, count) = (self.columns_out(), samples.1 * rows.1 * self.columns_out());
-        unfolded.par_chunks_mut(count).enumerate().for_each(|(tap, line)| {
+    /// Fills `unfolded` [channels * k * k, lines * columns]: row (c, i, j) holds the inputs that tap (i, j)
+    /// of channel c meets in the lines of the output from line `first` of all samples on.
+    fn unfold(&self, x: &[f32], first: usize, unfolded: &mut [f32]) {
+        let columns = self.columns_out();
+        let count = unfolded.len() / (self.channels * self.size * self.size);
+        for (tap, taps) in unfolded.chunks_mut(count).enumerate() {
             let (channel, i, j) = (tap / (self.size * self.size), tap / self.size % self.size, tap % self.size);
-            for (n, line) in line.chunks_mut(columns_out).enumerate() {
-                let (sample, row) = (samples.0 + n / rows.1, rows.0 + n % rows.1);
+            for (n, line) in taps.chunks_mut(columns).enumerate() {
+                let (sample, row) = ((first + n) / self.rows_out(), (first + n) % self.rows_out());
                 let y = (row * self.stride + i).wrapping_sub(self.padding);
                 if y >= self.height {
                     line.fill(0.);
@@ -166,7 +170,7 @@ impl Unfold {
                 let source = &x[((sample * self.channels + channel) * self.height + y) * self.width..][..self.width];
                 self.unfold_line(source, j, line);
             }
-        });
+        }
     }
 
     fn unfold_line(&self, source: &[f32], j: usize, line: &mut [f32]) {

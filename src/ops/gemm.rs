@@ -1,5 +1,7 @@
 //! Matrix products on the CPU.
 
+use rayon::prelude::*;
+
 /// A row-major matrix inside a larger one, e.g. the columns of one attention head.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
@@ -17,25 +19,41 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// out = keep * out + scale * a b on all threads, which share out the rows of the result: what is computed does not depend on
+/// their number.
+pub fn multiply_parallel(
+    (out, stride): (&mut [f32], usize),
+    keep: f32,
+    scale: f32,
+    (a, transpose_a): (Matrix, bool),
+    b: (Matrix, bool),
+) {
+    let rows = if transpose_a { a.columns } else { a.rows };
+    let share = rows.div_ceil(rayon::current_num_threads()).clamp(SMALLEST_SHARE, LARGEST_SHARE);
+    out.par_chunks_mut(share * stride).enumerate().for_each(|(i, out)| {
+        let (first, count) = (i * share, share.min(rows - i * share));
+        let part = if transpose_a {
+            Matrix { data: &a.data[first..], columns: count, ..a }
+        } else {
+            Matrix { data: &a.data[first * a.stride..], rows: count, ..a }
+        };
+        multiply((out, stride), keep, scale, (part, transpose_a), b);
+    });
+}
+
+/// Rows of the result that a thread takes at a time: enough to be worth reading `b` again for.
+const SMALLEST_SHARE: usize = 32;
+/// See [`SMALLEST_SHARE`].
+const LARGEST_SHARE: usize = 512;
+
 /// out = keep * out + scale * a b on the calling thread. `out` comes with its row stride; a matrix
 /// with `true` beside it is read transposed.
-pub fn multiply(out: (&mut [f32], usize), keep: f32, scale: f32, a: (Matrix, bool), b: (Matrix, bool)) {
-    product(out, keep, scale, a, b, gemm::Parallelism::None);
-}
-
-/// The same on all threads. What is computed does not depend on their number: they share out rows and
-/// columns of the result, never a sum.
-pub fn multiply_parallel(out: (&mut [f32], usize), keep: f32, scale: f32, a: (Matrix, bool), b: (Matrix, bool)) {
-    product(out, keep, scale, a, b, gemm::Parallelism::Rayon(rayon::current_num_threads()));
-}
-
-fn product(
+pub fn multiply(
     (out, stride): (&mut [f32], usize),
     keep: f32,
     scale: f32,
     (a, transpose_a): (Matrix, bool),
     (b, transpose_b): (Matrix, bool),
-    parallelism: gemm::Parallelism,
 ) {
     let (m, k) = if transpose_a { (a.columns, a.rows) } else { (a.rows, a.columns) };
     let (inner, n) = if transpose_b { (b.columns, b.rows) } else { (b.rows, b.columns) };
@@ -66,7 +84,7 @@ fn product(
             false,
             false,
             false,
-            parallelism,
+            gemm::Parallelism::None,
         );
     }
 }
