@@ -1,9 +1,73 @@
-//! Between pictures and tensors.
+//! Pictures: reading files, and between pixels and tensors.
 
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
 use candle_core::{DType, Device, Result, Tensor};
-use image::RgbImage;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 use crate::method::fdte::Picture;
+
+/// Bytes that one decoded picture may take; a photo of 12000 x 9000 pixels takes 324 MB. A damaged
+/// header can ask for any amount, and memory that is not there ends the process.
+const LARGEST: u64 = 1 << 30;
+
+/// A decoded file.
+pub struct Decoded {
+    /// Upright.
+    pub image: DynamicImage,
+    /// How the file's pixels were turned.
+    pub orientation: Orientation,
+    /// Width and height of the file's pixels as they are stored.
+    pub stored: (u32, u32),
+}
+
+/// Decodes a PNG or JPEG and turns it upright.
+///
+/// # Errors
+/// If the content is damaged, of another format or larger than a gibibyte in memory.
+pub fn decode(bytes: &[u8]) -> anyhow::Result<Decoded> {
+    let mut decoder = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    if decoder.total_bytes() > LARGEST {
+        bail!("{width}x{height} pixels are too many: they take more than 1 GiB");
+    }
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(Decoded { image, orientation, stored: (width, height) })
+}
+
+/// Reads a PNG or JPEG file, upright.
+///
+/// # Errors
+/// As [`decode`], or if there is no such file; the message names it.
+pub fn open(path: &Path) -> anyhow::Result<RgbImage> {
+    let read = || anyhow::Ok(decode(&std::fs::read(path)?)?.image.to_rgb8());
+    read().with_context(|| format!("cannot read the picture {}", path.display()))
+}
+
+/// Whether a file is a PNG or JPEG by its name.
+pub fn is_picture(file: &Path) -> bool {
+    file.extension().is_some_and(|e| ["png", "jpg", "jpeg"].iter().any(|known| e.eq_ignore_ascii_case(known)))
+}
+
+/// The pictures in a folder, by name.
+///
+/// # Errors
+/// If the folder cannot be read or has none.
+pub fn pictures_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| is_picture(path));
+    paths.sort();
+    if paths.is_empty() {
+        bail!("there are no pictures (png, jpg) in {}", folder.display());
+    }
+    Ok(paths)
+}
 
 /// A picture as a tensor [1, 3, H, W] in [-1, 1].
 pub fn to_tensor(image: &RgbImage, device: &Device) -> Result<Tensor> {

@@ -1,6 +1,7 @@
 //! Finding and loading the pretrained models: the base that is customised, and those of the metrics.
 
 mod source;
+pub mod texts;
 mod weights;
 
 use anyhow::{Context, Result, bail};
@@ -56,7 +57,7 @@ impl Base {
             tokenizer: tokenizer(&folder, "tokenizer/", text_config.max_position_embeddings)?,
             text: ClipText::load(&text, text_config, None)?,
             scheduler: Scheduler::from_json(&scheduler)
-                .with_context(|| format!("{}", folder.describe("scheduler/scheduler_config.json")))?,
+                .with_context(|| folder.describe("scheduler/scheduler_config.json"))?,
             fingerprint: fingerprint(&[&unet, &text])?,
             device: device.clone(),
         };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use super::{Outcome, make_folder};
@@ -36,7 +36,7 @@ pub fn run(args: &BandsArgs) -> Result<Outcome> {
     }
     let settings = layers.settings()?;
     let path = &args.image;
-    let image = image::open(path).with_context(|| format!("cannot read the picture {}", path.display()))?.to_rgb8();
+    let image = images::open(path)?;
     let split = settings.fdte.split(image.width().min(image.height()) as usize);
     let (low, high) = split_bands(&images::to_picture(&image), &split);
     make_folder(&args.out)?;

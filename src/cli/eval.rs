@@ -14,9 +14,9 @@ use crate::evaluation::prompts::{self, without_placeholder};
 use crate::evaluation::report::{Evaluation, Group, ImageScores, Measured, table};
 use crate::evaluation::report_page::Drawing;
 use crate::evaluation::scorer::{Scorer, Wanted};
+use crate::images::{self, pictures_in};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::Order;
-use crate::training::class_images::pictures_in;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -161,13 +161,10 @@ fn scorer(args: &EvalArgs, base: &str) -> Result<Scorer> {
 }
 
 fn score_folders(args: &EvalArgs, generated: &Path, concept: &Path) -> Result<()> {
-    let read = |path: &PathBuf| -> Result<RgbImage> {
-        Ok(image::open(path).with_context(|| format!("cannot read the picture {}", path.display()))?.to_rgb8())
-    };
     let all = |folder: &Path| -> Result<(Vec<PathBuf>, Vec<RgbImage>)> {
         let mut paths = pictures_in(folder)?;
         paths.retain(|path| path.file_name().is_none_or(|name| name != "contact-sheet.png"));
-        let pictures = paths.iter().map(read).collect::<Result<_>>()?;
+        let pictures = paths.iter().map(|path| images::open(path)).collect::<Result<_>>()?;
         Ok((paths, pictures))
     };
     let ((paths, pictures), (_, photos)) = (all(generated)?, all(concept)?);

@@ -68,5 +68,5 @@ pub fn write(
 
 /// The picture that training left; an adapter from elsewhere may have none.
 fn loss_curve(adapter: &Adapter) -> Option<RgbImage> {
-    Some(image::open(adapter.folder.join("loss.png")).ok()?.to_rgb8())
+    images::open(&adapter.folder.join("loss.png")).ok()
 }

@@ -12,6 +12,7 @@ use super::{MachineArgs, Outcome, Usage, adapter_folder, make_folder, ui};
 use crate::adapter::{Adapter, load_tensors};
 use crate::base::{Base, MINI};
 use crate::evaluation::prompts;
+use crate::images;
 use crate::method::Customisation;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::pictures::{Parameters, contact_sheet, save_png};
@@ -269,8 +270,8 @@ fn parse_size(text: &str) -> Result<(usize, usize)> {
 }
 
 fn square(path: &Path, side: usize) -> Result<RgbImage> {
-    let image = image::open(path).with_context(|| format!("cannot read the reference photo {}", path.display()))?;
-    Ok(imageops::resize(&image.to_rgb8(), side as u32, side as u32, FilterType::CatmullRom))
+    let image = images::open(path)?;
+    Ok(imageops::resize(&image, side as u32, side as u32, FilterType::CatmullRom))
 }
 
 fn init_latents(path: &Path, base: &Base, (width, height): (usize, usize)) -> Result<Tensor> {

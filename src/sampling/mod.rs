@@ -7,12 +7,12 @@ use candle_core::Tensor;
 use image::RgbImage;
 
 use crate::base::Base;
+use crate::base::texts::Texts;
 use crate::images;
 use crate::method::rra::ReferenceNoise;
 use crate::method::{Band, Customisation};
 use crate::model::tokenizer::{PLACEHOLDER, Tokens};
 use crate::rng;
-use crate::training::losses::Texts;
 use ddim::{Draft, Plan, Reference};
 
 /// One picture to draw.

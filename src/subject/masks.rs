@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, GrayImage};
 
-use super::photos::{Decoded, decode, is_picture};
 use super::store::Store;
+use crate::images::{Decoded, decode, is_picture};
 
 /// Gray levels from here on are subject.
 const THRESHOLD: u8 = 128;

@@ -1,26 +1,15 @@
 //! Reading the photos of a subject.
 
-use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use image::DynamicImage;
 use image::imageops::FilterType;
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
 use super::masks::{self, MaskFinder};
 use super::store::Store;
 use super::{LARGEST_SIDE, Photo, SMALLEST_SIDE};
-
-/// A decoded file.
-pub struct Decoded {
-    /// Upright.
-    pub image: DynamicImage,
-    /// How the file's pixels were turned.
-    pub orientation: Orientation,
-    /// Width and height of the file's pixels as they are stored.
-    pub stored: (u32, u32),
-}
+use crate::images::{decode, is_picture};
 
 /// All photos of a subject with their masks.
 pub fn read_all(store: &Store, masks_folder: Option<&Path>) -> Result<Vec<Photo>> {
@@ -61,20 +50,6 @@ fn read(store: &Store, file: &Path, finder: &MaskFinder) -> Result<Photo> {
     Ok(Photo { path, image, mask, file_size: (width, height), mask_source })
 }
 
-/// Decodes a PNG or JPEG and turns it upright.
-pub fn decode(bytes: &[u8]) -> Result<Decoded> {
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(2 << 30); // a photo of 12000 x 9000 takes 324 MB
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder()?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let stored = decoder.dimensions();
-    let mut image = DynamicImage::from_decoder(decoder)?;
-    image.apply_orientation(orientation);
-    Ok(Decoded { image, orientation, stored })
-}
-
 fn reduced(image: DynamicImage, mask: image::GrayImage) -> (DynamicImage, image::GrayImage) {
     let (width, height) = (image.width(), image.height());
     let shorter = width.min(height);
@@ -85,10 +60,4 @@ fn reduced(image: DynamicImage, mask: image::GrayImage) -> (DynamicImage, image:
     let (width, height) = (scale(width), scale(height));
     let mask = image::imageops::resize(&mask, width, height, FilterType::Nearest);
     (image.resize_exact(width, height, FilterType::CatmullRom), mask)
-}
-
-/// Whether a file looks like a picture by its name.
-pub fn is_picture(file: &Path) -> bool {
-    let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase());
-    extension.is_some_and(|e| ["png", "jpg", "jpeg"].contains(&e.as_str()))
 }

@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
 use crate::base::Base;
+use crate::images::{self, pictures_in};
 use crate::pictures::save_png;
 use crate::sampling::{Order, Style, draw};
 use crate::settings::Settings;
@@ -67,26 +68,9 @@ pub fn from_folder(folder: &Path, side: usize) -> Result<Vec<RgbImage>> {
     pictures_in(folder)?.iter().map(|path| read(path, side)).collect()
 }
 
-/// The pictures (png, jpg) of a folder, by name.
-///
-/// # Errors
-/// If there are none.
-pub fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
-    let is_picture = |path: &PathBuf| {
-        path.extension().is_some_and(|e| ["png", "jpg", "jpeg"].iter().any(|known| e.eq_ignore_ascii_case(known)))
-    };
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_picture).collect();
-    paths.sort();
-    if paths.is_empty() {
-        bail!("there are no pictures (png, jpg) in {}", folder.display());
-    }
-    Ok(paths)
-}
-
 fn read(path: &Path, side: usize) -> Result<RgbImage> {
     let side = side as u32;
-    let image = image::open(path).with_context(|| format!("cannot read the class image {}", path.display()))?.to_rgb8();
+    let image = images::open(path)?;
     if image.dimensions() == (side, side) {
         return Ok(image);
     }

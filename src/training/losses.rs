@@ -1,16 +1,13 @@
 //! One training step's losses, from latents and token ids to the total.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-
 use candle_core::{Result, Tensor};
 
-use crate::base::{Base, ids_tensor};
+use crate::base::Base;
+use crate::base::texts::{Texts, placeholder_columns};
 use crate::method::custom_diffusion::cross_attention_loss;
 use crate::method::mgdp::{self, Guidance};
 use crate::method::rra::reference_loss;
 use crate::method::{Band, Customisation, Customised, Features, Recorder, Watch};
-use crate::model::clip::Injection;
 use crate::model::tokenizer::Tokens;
 
 /// The samples of one step: B photos of the subject and class images, in any order.
@@ -70,58 +67,6 @@ pub struct Losses {
     pub predicted: Tensor,
     /// Fusion masks M^f [B, N, 1] by layer.
     pub fusion_masks: std::collections::BTreeMap<String, Tensor>,
-}
-
-/// The frozen text encoder with a memory of prompts that do not change.
-pub struct Texts<'a> {
-    base: &'a Base,
-    known: Mutex<HashMap<Vec<u32>, Tensor>>,
-}
-
-impl<'a> Texts<'a> {
-    /// An empty memory.
-    pub fn new(base: &'a Base) -> Self {
-        Self { base, known: Mutex::default() }
-    }
-
-    /// States [1, L, d] of a prompt without placeholder.
-    pub fn plain(&self, tokens: &Tokens) -> Result<Tensor> {
-        if let Ok(known) = self.known.lock()
-            && let Some(states) = known.get(&tokens.ids)
-        {
-            return Ok(states.clone());
-        }
-        let states = self.base.text.forward(&ids_tensor(&[&tokens.ids], &self.base.device)?, None)?;
-        if let Ok(mut known) = self.known.lock() {
-            known.insert(tokens.ids.clone(), states.clone());
-        }
-        Ok(states)
-    }
-
-    /// States [B, L, d] of prompts without placeholder.
-    pub fn plain_batch(&self, prompts: &[Tokens]) -> Result<Tensor> {
-        let states = prompts.iter().map(|tokens| self.plain(tokens)).collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&states, 0)
-    }
-
-    /// States [1, L, d] of a prompt whose placeholder stands for `embedding` [d].
-    pub fn with_concept(&self, tokens: &Tokens, embedding: &Tensor) -> Result<Tensor> {
-        if tokens.placeholder.is_empty() {
-            return self.plain(tokens);
-        }
-        let positions = placeholder_columns(std::slice::from_ref(tokens), &self.base.device)?;
-        let injection = Injection { positions: &positions, embeddings: &embedding.unsqueeze(0)? };
-        self.base.text.forward(&ids_tensor(&[&tokens.ids], &self.base.device)?, Some(injection))
-    }
-}
-
-/// 1 at the placeholder's positions: [B, L].
-fn placeholder_columns(prompts: &[Tokens], device: &candle_core::Device) -> Result<Tensor> {
-    let rows: Vec<f32> = prompts
-        .iter()
-        .flat_map(|tokens| (0..tokens.ids.len()).map(|i| tokens.placeholder.contains(&i) as u8 as f32))
-        .collect();
-    Tensor::from_vec(rows, (prompts.len(), prompts.first().map_or(0, |t| t.ids.len())), device)
 }
 
 /// All loss terms of one step (equations 6, 7 and 10).

@@ -8,11 +8,12 @@ use candle_core::{Tensor, Var};
 use image::RgbImage;
 
 use super::log::{Log, Record, TERMS};
-use super::losses::{LossSettings, Losses, Texts, training_losses};
+use super::losses::{LossSettings, Losses, training_losses};
 use super::optimiser::{AdamW, AdamWSettings};
 use super::{Data, state};
 use crate::adapter::{self, Manifest};
 use crate::base::Base;
+use crate::base::texts::Texts;
 use crate::method::Customisation;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::pictures::{contact_sheet, save_png};

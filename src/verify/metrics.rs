@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use super::case::{Case, METRIC, Report};
 use crate::base::{Clip, load_dino};
 use crate::evaluation::metrics::{clip_t, pairwise};
 use crate::evaluation::scorer::{clip_features, dino_features, text_features};
+use crate::images::{self, pictures_in};
 
 /// Features go through the resampling of another library.
 const FEATURE: f64 = 1e-3;
@@ -53,14 +54,7 @@ pub fn metrics(folder: &Path, device: &Device, report: &mut Report) -> Result<()
     Ok(())
 }
 
-/// All PNG files of a folder, by name.
+/// All pictures of a folder, by name.
 fn pictures(folder: &Path) -> Result<Vec<RgbImage>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.retain(|path| path.extension().is_some_and(|e| e == "png"));
-    paths.sort();
-    let open = |path: &std::path::PathBuf| {
-        Ok(image::open(path).with_context(|| format!("cannot read {}", path.display()))?.to_rgb8())
-    };
-    paths.iter().map(open).collect()
+    pictures_in(folder)?.iter().map(|path| images::open(path)).collect()
 }

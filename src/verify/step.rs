@@ -9,10 +9,11 @@ use serde::Deserialize;
 
 use super::case::{ACTIVATION, Case, GRADIENT, LOSS, Report};
 use crate::base::Base;
+use crate::base::texts::Texts;
 use crate::method::mgdp::Guidance;
 use crate::method::{Band, Customisation};
 use crate::model::tokenizer::Tokens;
-use crate::training::losses::{ReferenceBatch, Texts};
+use crate::training::losses::ReferenceBatch;
 use crate::training::optimiser::AdamWSettings;
 use crate::training::{AdamW, Batch, LossSettings, training_losses};
 
