@@ -120,8 +120,22 @@ pub fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &
         .map(|(name, tensor)| Ok((name.as_str(), tensor.detach().to_device(&Device::Cpu)?.contiguous()?)))
         .collect::<Result<_>>()?;
     let metadata = metadata.iter().map(|(key, value)| (key.to_string(), value.clone())).collect();
-    let bytes = safetensors::serialize(tensors, Some(metadata)).context("cannot serialise tensors")?;
+    let mut bytes = safetensors::serialize(tensors, Some(metadata)).context("cannot serialise tensors")?;
+    sort_metadata(&mut bytes)?;
     write_whole(path, &bytes)
+}
+
+/// The library writes the metadata in a random order; equal runs shall give equal files.
+fn sort_metadata(bytes: &mut [u8]) -> Result<()> {
+    let (length, rest) = bytes.split_first_chunk_mut::<8>().context("no header")?;
+    let header = &mut rest[..u64::from_le_bytes(*length) as usize];
+    let mut json: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header)?;
+    if let Some(serde_json::Value::Object(metadata)) = json.get_mut("__metadata__") {
+        metadata.sort_keys();
+    }
+    let sorted = serde_json::to_vec(&json)?; // as long as before, but for the spaces that pad it
+    header[..sorted.len()].copy_from_slice(&sorted);
+    Ok(())
 }
 
 /// All tensors of a file.
