@@ -11,9 +11,12 @@ use crate::method::fdte::Fdte;
 use crate::method::mgdp::Mgdp;
 use crate::method::rra::Rra;
 
-/// The presets, by name; the first one holds every setting.
+/// Every setting.
+const DEFAULTS: &str = include_str!("../configs/eqdiff.toml");
+
+/// The presets, by name, as layers over the defaults and the base's own settings.
 pub const PRESETS: [(&str, &str); 8] = [
-    ("eqdiff", include_str!("../configs/eqdiff.toml")),
+    ("eqdiff", ""),
     ("paper", include_str!("../configs/paper.toml")),
     ("a", include_str!("../configs/a.toml")),
     ("b", include_str!("../configs/b.toml")),
@@ -84,12 +87,12 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Starts with the default preset.
+    /// Starts with the defaults.
     ///
     /// # Errors
-    /// If the program's own presets are broken.
+    /// If `configs/eqdiff.toml` is broken.
     pub fn new() -> Result<Self> {
-        Ok(Self { table: PRESETS[0].1.parse().context("configs/eqdiff.toml")? })
+        Ok(Self { table: DEFAULTS.parse().context("configs/eqdiff.toml")? })
     }
 
     /// Lays TOML text over what is there; `origin` names it in errors.
@@ -187,6 +190,8 @@ mod tests {
         let settings = layers.over("[training]\nseed = 5\n[fdte]\nenabled = true", "file")?.settings()?;
         assert_eq!((settings.training.steps, settings.training.seed, settings.training.batch_size), (7, 5, 2));
         assert!(settings.fdte.enabled && !settings.rra.enabled);
+        let default = Layers::new()?.over("[training]\nsteps = 7", "base")?.preset("eqdiff")?.settings()?;
+        assert_eq!(default.training.steps, 7);
         let error = Layers::new()?.over("[training]\nstep = 7", "my.toml").err().map(|e| format!("{e:#}"));
         assert!(error.is_some_and(|e| e.contains("my.toml") && e.contains("training.step")));
         assert!(Layers::new()?.over("[training]\nlearning_rate = -1.0", "x")?.settings().is_err());

@@ -209,19 +209,45 @@ impl ConceptEmbedding {
         Ok(Self { low: low.clone(), high: tensors.get(Self::HIGH).cloned() })
     }
 
-    /// The embedding [d] for a band: S_LF, S_HF or their sum.
+    /// The embedding [d] for a band: S_LF, S_HF or their sum. Both vectors take part in each, so that a
+    /// step whose samples show one band only still has a gradient (zero) for the other.
     pub fn of(&self, band: Band) -> Result<Tensor> {
-        match (band, &self.high) {
-            (Band::Low, _) | (_, None) => Ok(self.low.clone()),
-            (Band::High, Some(high)) => Ok(high.clone()),
-            (Band::Original, Some(high)) => &self.low + high,
-        }
+        let Some(high) = &self.high else { return Ok(self.low.clone()) };
+        let (low_share, high_share) = match band {
+            Band::Low => (1f32, 0f32),
+            Band::High => (0., 1.),
+            Band::Original => (1., 1.),
+        };
+        // a product with the number 0 is cut off the graph, one with a tensor is not
+        let part = |vector: &Tensor, share: f32| vector * Tensor::full(share, vector.shape(), vector.device())?;
+        part(&self.low, low_share)? + part(high, high_share)?
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Var};
+
     use super::*;
+
+    #[test]
+    fn each_band_has_a_gradient_for_both_vectors() -> Result<()> {
+        let [low, high] = [[1f32, 2.], [3., 4.]].map(|v| Var::new(&v, &Device::Cpu));
+        let (low, high) = (low?, high?);
+        let concept = ConceptEmbedding { low: low.as_tensor().clone(), high: Some(high.as_tensor().clone()) };
+        let all =
+            [(Band::Low, [1., 2.], [1., 0.]), (Band::High, [3., 4.], [0., 1.]), (Band::Original, [4., 6.], [1.; 2])];
+        for (band, expected, shares) in all {
+            let embedding = concept.of(band)?;
+            assert_eq!(embedding.to_vec1::<f32>()?, expected);
+            let grads = embedding.sum_all()?.backward()?;
+            for (vector, share) in [&low, &high].into_iter().zip(shares) {
+                let gradient = grads.get(vector).map(Tensor::to_vec1::<f32>).transpose()?;
+                assert_eq!(gradient, Some(vec![share; 2]), "{band:?}");
+            }
+        }
+        Ok(())
+    }
 
     #[test]
     fn papers_bands_add_up_to_the_image() {
