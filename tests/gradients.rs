@@ -1,0 +1,77 @@
+//! What training differentiates: every variable of the adapter, and nothing that is frozen.
+
+mod common;
+
+use std::collections::{BTreeMap, HashSet};
+
+use candle_core::{Device, Tensor, Var};
+use eqdiff::base::Base;
+use eqdiff::base::texts::Texts;
+use eqdiff::method::Customisation;
+use eqdiff::settings::Layers;
+use eqdiff::subject::{self, Request};
+use eqdiff::training::{Data, LossSettings, training_losses};
+
+#[test]
+fn every_variable_has_a_gradient_and_nothing_frozen_has() {
+    // candle walks the graph recursively, deeper than a test thread's stack
+    let worker = std::thread::Builder::new().stack_size(256 << 20).spawn(check);
+    worker.expect("a thread").join().expect("no panic").expect("a training step");
+}
+
+fn check() -> anyhow::Result<()> {
+    let base = Base::load(&common::tiny_base(), true, &Device::Cpu)?;
+    let subject = subject::find(&Request { subject: "dog", images: None, masks: None, class: None })?;
+    let (settings, side) = (Layers::new()?.settings()?, base.side());
+    let class_images = [subject.photos[0].square(side as u32)];
+    let data = Data::encode(&base, &subject, &class_images, &settings, side, || Ok(()))?;
+    let initial = Customisation::initial(&base.unet, &base.text.token_embedding(5)?, true, true)?;
+    // what begins at zero has no influence yet, and neither has what it multiplies
+    let moved = |tensor: &Tensor| -> anyhow::Result<Var> {
+        Ok(Var::from_tensor(&(tensor + Tensor::randn(0f32, 0.1, tensor.shape(), &Device::Cpu)?)?)?)
+    };
+    let variables = initial.iter().map(|(name, tensor)| Ok((name.clone(), moved(tensor)?)));
+    let variables = variables.collect::<anyhow::Result<BTreeMap<String, Var>>>()?;
+    let tensors = variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+    let weights = Customisation::from_tensors(&base.unet, &tensors)?;
+    let loss_settings = LossSettings {
+        guidance: settings.mgdp.mask,
+        dilations: 1,
+        time_gap: settings.rra.time_gap,
+        prior_weight: 1.,
+        reference_weight: 0.1,
+        cross_weight: 0.1,
+    };
+    // one step may show one band only
+    let mut largest: BTreeMap<&str, f32> = BTreeMap::new();
+    for step in 0..4 {
+        let batch = data.batch(&base, step)?;
+        let losses = training_losses(&base, &Texts::new(&base), &weights, &batch, &loss_settings)?;
+        let grads = losses.total.backward()?;
+        for (name, var) in &variables {
+            let grad = grads.get(var).unwrap_or_else(|| panic!("{name} received no gradient"));
+            let entry = largest.entry(name).or_default();
+            *entry = entry.max(grad.abs()?.max_all()?.to_scalar()?);
+        }
+        for layer in base.unet.attentions() {
+            for frozen in [&layer.to_q, &layer.to_k, &layer.to_v, &layer.to_out] {
+                assert!(grads.get(frozen.weight()).is_none(), "a frozen weight of {} has a gradient", layer.name);
+            }
+        }
+        // beside the variables, candle keeps gradients of constants that meet them: masks, text states, noise
+        let trained: HashSet<_> = variables.values().map(|var| var.as_tensor().id()).collect();
+        let others = grads.get_ids().filter(|id| !trained.contains(id)).filter_map(|id| grads.get_id(*id));
+        let (kept, unet): (usize, usize) = (others.map(Tensor::elem_count).sum(), frozen_elements(&base));
+        assert!(kept < unet, "gradients of {kept} numbers that nobody trains, beside {unet} frozen ones");
+    }
+    for (name, gradient) in largest {
+        assert!(gradient > 0., "{name}: zero");
+    }
+    Ok(())
+}
+
+/// Numbers in the attention layers of the UNet, a part of what is frozen.
+fn frozen_elements(base: &Base) -> usize {
+    let maps = base.unet.attentions().into_iter().flat_map(|l| [&l.to_q, &l.to_k, &l.to_v, &l.to_out]);
+    maps.map(|map| map.weight().elem_count()).sum()
+}
