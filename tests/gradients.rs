@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor, Var};
 use eqdiff::base::Base;
 use eqdiff::base::texts::Texts;
 use eqdiff::method::Customisation;
+use eqdiff::rng::{normal, stream};
 use eqdiff::settings::Layers;
 use eqdiff::subject::{self, Request};
 use eqdiff::training::{Data, LossSettings, training_losses};
@@ -26,11 +27,14 @@ fn check() -> anyhow::Result<()> {
     let class_images = [subject.photos[0].square(side as u32)];
     let data = Data::encode(&base, &subject, &class_images, &settings, side, || Ok(()))?;
     let initial = Customisation::initial(&base.unet, &base.text.token_embedding(5)?, true, true)?;
-    // what begins at zero has no influence yet, and neither has what it multiplies
-    let moved = |tensor: &Tensor| -> anyhow::Result<Var> {
-        Ok(Var::from_tensor(&(tensor + Tensor::randn(0f32, 0.1, tensor.shape(), &Device::Cpu)?)?)?)
+    // what begins at zero has no influence yet, and neither has what it multiplies; the bias opens the
+    // fusion masks, which have a gradient between 0 and 1 only
+    let moved = |name: &str, tensor: &Tensor| -> anyhow::Result<Var> {
+        let noise = normal(tensor.shape(), &mut stream(0, name, 0), &Device::Cpu)?;
+        let open = if name.ends_with("fuse.bias") { 0.5 } else { 0. };
+        Ok(Var::from_tensor(&((tensor + noise * 0.05)? + open)?)?)
     };
-    let variables = initial.iter().map(|(name, tensor)| Ok((name.clone(), moved(tensor)?)));
+    let variables = initial.iter().map(|(name, tensor)| Ok((name.clone(), moved(name, tensor)?)));
     let variables = variables.collect::<anyhow::Result<BTreeMap<String, Var>>>()?;
     let tensors = variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
     let weights = Customisation::from_tensors(&base.unet, &tensors)?;
