@@ -99,6 +99,20 @@ fn bases_that_do_not_fit() {
     place.fails(1, &["offline"], &["train", "--subject", "dog", "--base", "some/model", "--offline"]);
 }
 
+/// As the hub's own tools leave a download, `snapshots/COMMIT` beside `refs/main`.
+#[test]
+fn stable_diffusion_comes_from_the_local_cache() {
+    let place = place();
+    let repository = place.path("hf/hub/models--CompVis--stable-diffusion-v1-4");
+    copy(tiny_base().as_ref(), &repository.join("snapshots/abc"));
+    std::fs::create_dir_all(repository.join("refs")).expect("a folder");
+    std::fs::write(repository.join("refs/main"), "abc").expect("a file");
+    place.ok(&["sample", "--base", "sd14", "--offline", "--no-adapter", "--prompt", "a dog", "--steps", "1"]);
+    std::fs::remove_file(repository.join("snapshots/abc/vae/diffusion_pytorch_model.safetensors")).expect("a file");
+    let again = ["sample", "--base", "sd14", "--offline", "--no-adapter", "--prompt", "a dog"];
+    place.fails(1, &["vae/diffusion_pytorch_model.safetensors", "--offline"], &again);
+}
+
 #[test]
 fn adapters_that_do_not_fit() {
     let (place, base) = (place(), tiny_base());
