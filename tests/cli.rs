@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Place, tiny_base};
+use common::{Place, copy, tiny_base};
 use image::{GrayImage, Luma, RgbImage};
 
 const QUICK: [&str; 10] =
@@ -150,16 +150,4 @@ fn a_full_disk_loses_nothing() {
     place.fails(1, &["adapter.safetensors", "disk full"], &resume);
     assert!(before == common::bytes(&tensors));
     place.ok(&resume);
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder").map(|e| e.expect("an entry").path()) {
-        let target = to.join(entry.file_name().expect("a name"));
-        if entry.is_dir() {
-            copy(&entry, &target);
-        } else {
-            std::fs::copy(&entry, &target).expect("a copy");
-        }
-    }
 }
