@@ -21,7 +21,7 @@ from PIL import Image
 
 import scenes
 import sprites
-from common import SCRATCH
+from common import PAUSE, SCRATCH
 
 SIDE, FIRST_SEED = 128, 10_000_000  # seeds that make_data.py does not reach
 PATH = os.path.join(SCRATCH, "judge.pt")
@@ -121,9 +121,8 @@ def train(minutes, count=16000, held=1500):
     rng = np.random.default_rng(0)
     judge = load() if os.path.exists(PATH) else Judge()
     opt = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=0.05)
-    start = time.time()
-    step = 0
-    while (done := (time.time() - start) / (60 * minutes)) < 1:
+    step, spent, last = 0, 0.0, time.time()
+    while (done := spent / (60 * minutes)) < 1:
         judge.train()
         for group in opt.param_groups:
             group["lr"] = 3e-3 * (1 - done) + 1e-5
@@ -134,6 +133,8 @@ def train(minutes, count=16000, held=1500):
         loss.backward()
         opt.step()
         step += 1
+        now = time.time()
+        spent, last = spent + min(now - last, PAUSE), now
         if step % 100 == 0:
             print(f"step {step} loss {loss.item():.3f}", {k: round(v, 3) for k, v in accuracy(judge, *check).items()}, flush=True)
             torch.save(judge.state_dict(), PATH)

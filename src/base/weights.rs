@@ -12,6 +12,8 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
+use crate::ops::Precision;
+
 /// The tensors of one safetensors file, or those under a prefix of their names.
 ///
 /// Whatever precision is stored (f32, f16, bf16), tensors come out in f32.
@@ -20,6 +22,7 @@ pub struct Weights {
     file: Arc<Checkpoint>,
     prefix: String,
     device: Device,
+    precision: Precision,
 }
 
 struct Checkpoint {
@@ -74,12 +77,22 @@ impl Weights {
         SafeTensors::deserialize(slice).with_context(damaged)?;
         let (header, metadata) = SafeTensors::read_metadata(slice).with_context(damaged)?;
         let file = Checkpoint { name, bytes, metadata, data_start: header + 8 };
-        Ok(Self { file: Arc::new(file), prefix: String::new(), device: device.clone() })
+        Ok(Self { file: Arc::new(file), prefix: String::new(), device: device.clone(), precision: Precision::F32 })
     }
 
     /// The tensors below `name`.
     pub fn pp(&self, name: impl fmt::Display) -> Self {
         Self { prefix: self.full(&name.to_string()), ..self.clone() }
+    }
+
+    /// The same tensors for layers that keep their weights in `precision`.
+    pub fn kept_in(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// How layers shall keep their weights; tensors come out in f32 all the same.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The file that the tensors come from.

@@ -34,7 +34,7 @@ pub struct TunedCrossAttention {
 impl TunedCrossAttention {
     /// The initial weights of a layer under their names in the checkpoint: the base's own.
     pub fn initial(layer: &Attention) -> Result<Vec<(String, Tensor)>> {
-        let weights = [layer.to_k.weight().copy()?, layer.to_v.weight().copy()?];
+        let weights = [layer.to_k.weight()?, layer.to_v.weight()?];
         Ok(Self::keys(&layer.name).into_iter().zip(weights).collect())
     }
 

@@ -71,10 +71,11 @@ impl ReferenceAttention {
 
     /// The initial weights of a layer, under their names: K_r, V_r copies of its K, V; H_r zero.
     pub fn initial(layer: &Attention) -> Result<Vec<(String, Tensor)>> {
-        let (key, value) = (layer.to_k.weight(), layer.to_v.weight());
+        let (key, value) = (layer.to_k.weight()?, layer.to_v.weight()?);
         let width = key.dim(0)?;
         let zeros = |shape: &[usize]| Tensor::zeros(shape, key.dtype(), key.device());
-        let values = [key.copy()?, value.copy()?, zeros(&[width + 1, 2 * width])?, zeros(&[width + 1])?];
+        let (fuse_weight, fuse_bias) = (zeros(&[width + 1, 2 * width])?, zeros(&[width + 1])?);
+        let values = [key, value, fuse_weight, fuse_bias];
         Ok(Self::NAMES.iter().map(|name| Self::key(&layer.name, name)).zip(values).collect())
     }
 

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::layers::{group_norm, layer_norm, linear, linear_no_bias};
 use crate::base::Weights;
 use crate::ops::attention::Options;
-use crate::ops::{GroupNorm, LayerNorm, Linear, activation, attend};
+use crate::ops::{FeedForward, GroupNorm, Keep, LayerNorm, Linear, attend};
 
 /// One attention layer, `attn1` (self) or `attn2` (cross) of a transformer block.
 pub struct Attention {
@@ -59,6 +59,11 @@ pub trait AttentionProcessor {
         layer.forward(x, x)
     }
 
+    /// What the pass keeps for its gradient.
+    fn keep(&self) -> Keep {
+        Keep::All
+    }
+
     /// Cross-attention of `x` [B, N, d] to the text states [B, L, c].
     fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {
         layer.forward(x, text)
@@ -75,9 +80,7 @@ struct TransformerBlock {
     attn1: Attention,
     norm2: LayerNorm,
     attn2: Attention,
-    norm3: LayerNorm,
-    ff_in: Linear,
-    ff_out: Linear,
+    feed_forward: FeedForward,
 }
 
 impl TransformerBlock {
@@ -88,17 +91,18 @@ impl TransformerBlock {
             attn1: Attention::load(&w.pp("attn1"), width, width, heads)?,
             norm2: norm("norm2")?,
             attn2: Attention::load(&w.pp("attn2"), width, context, heads)?,
-            norm3: norm("norm3")?,
-            ff_in: linear(&w.pp("ff.net.0.proj"), width, 8 * width)?,
-            ff_out: linear(&w.pp("ff.net.2"), 4 * width, width)?,
+            feed_forward: FeedForward::new(
+                norm("norm3")?,
+                linear(&w.pp("ff.net.0.proj"), width, 8 * width)?,
+                linear(&w.pp("ff.net.2"), 4 * width, width)?,
+            ),
         })
     }
 
     fn forward(&self, x: &Tensor, text: &Tensor, processor: &mut dyn AttentionProcessor) -> Result<Tensor> {
         let x = (x + processor.self_attention(&self.attn1, &self.norm1.forward(x)?)?)?;
         let x = (&x + processor.cross_attention(&self.attn2, &self.norm2.forward(&x)?, text)?)?;
-        let hidden = activation::geglu(&self.ff_in.forward(&self.norm3.forward(&x)?)?)?;
-        x + self.ff_out.forward(&hidden)?
+        self.feed_forward.forward(&x, processor.keep())
     }
 }
 
@@ -131,17 +135,16 @@ impl Transformer2d {
         })
     }
 
-    /// `x` [B, d, h, w], `text` [B, L, c].
+    /// `x` [B, h, w, d], `text` [B, L, c].
     pub fn forward(&self, x: &Tensor, text: &Tensor, processor: &mut dyn AttentionProcessor) -> Result<Tensor> {
-        let (batch, width, height, side) = x.dims4()?;
-        let tokens = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let pixels = x.flatten(1, 2)?;
+        let tokens = self.norm.forward(&pixels)?;
         // proj_in is stored as a 1x1 convolution or as a linear map: the same thing on tokens
         let mut tokens = self.proj_in.forward(&tokens)?;
         for block in &self.blocks {
             tokens = block.forward(&tokens, text, processor)?;
         }
-        let tokens = self.proj_out.forward(&tokens)?;
-        x + tokens.transpose(1, 2)?.contiguous()?.reshape((batch, width, height, side))?
+        self.proj_out.forward_plus(&tokens, Some(&pixels))?.reshape(x.shape())
     }
 
     /// All attention layers, in order.

@@ -131,9 +131,9 @@ impl EncoderLayer {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.norm1.forward(x)?;
         let (q, k, v) = (self.query.forward(&y)?, self.key.forward(&y)?, self.value.forward(&y)?);
-        let x = (x + self.out.forward(&attend(&q, &k, &v, &self.options)?)?)?;
+        let x = self.out.forward_plus(&attend(&q, &k, &v, &self.options)?, Some(x))?;
         let y = self.fc1.forward(&self.norm2.forward(&x)?)?;
-        x + self.fc2.forward(&(self.act)(&y)?)?
+        self.fc2.forward_plus(&(self.act)(&y)?, Some(&x))
     }
 }
 
@@ -247,7 +247,7 @@ impl ClipVision {
         let positions = (config.image_size / patch).pow(2) + 1;
         let kernel = w.get(&[width, 3, patch, patch], "embeddings.patch_embedding.weight")?;
         Ok(Self {
-            patch_embedding: Conv2d::new(kernel, None, patch, 0),
+            patch_embedding: Conv2d::new(kernel, None, patch, 0, w.precision())?,
             class_embedding: w.get(&[width], "embeddings.class_embedding")?,
             position_embedding: w.get(&[positions, width], "embeddings.position_embedding.weight")?,
             pre_norm: layer_norm(&w.pp("pre_layrnorm"), width, config.layer_norm_eps)?,
@@ -260,7 +260,7 @@ impl ClipVision {
 
     /// Features [B, p] of preprocessed `pixels` [B, 3, s, s].
     pub fn features(&self, pixels: &Tensor) -> Result<Tensor> {
-        let patches = self.patch_embedding.forward(pixels)?.flatten_from(2)?.transpose(1, 2)?;
+        let patches = self.patch_embedding.forward(&pixels.permute((0, 2, 3, 1))?.contiguous()?)?.flatten(1, 2)?;
         let class = self.class_embedding.reshape((1, 1, ()))?.expand((patches.dim(0)?, 1, patches.dim(2)?))?;
         let x = Tensor::cat(&[class, patches], 1)?.broadcast_add(&self.position_embedding)?;
         let mut x = self.pre_norm.forward(&x)?;

@@ -6,16 +6,16 @@ use crate::base::Weights;
 use crate::ops::{Conv2d, GroupNorm, LayerNorm, Linear};
 
 pub fn linear(w: &Weights, width_in: usize, width_out: usize) -> Result<Linear> {
-    Ok(Linear::new(w.matrix((width_out, width_in), "weight")?, Some(w.get(&[width_out], "bias")?)))
+    Linear::new(w.matrix((width_out, width_in), "weight")?, Some(w.get(&[width_out], "bias")?), w.precision())
 }
 
 pub fn linear_no_bias(w: &Weights, width_in: usize, width_out: usize) -> Result<Linear> {
-    Ok(Linear::new(w.matrix((width_out, width_in), "weight")?, None))
+    Linear::new(w.matrix((width_out, width_in), "weight")?, None, w.precision())
 }
 
 pub fn conv(w: &Weights, from: usize, to: usize, size: usize, stride: usize, padding: usize) -> Result<Conv2d> {
     let (kernel, bias) = (w.get(&[to, from, size, size], "weight")?, w.get(&[to], "bias")?);
-    Ok(Conv2d::new(kernel, Some(bias), stride, padding))
+    Conv2d::new(kernel, Some(bias), stride, padding, w.precision())
 }
 
 pub fn group_norm(w: &Weights, channels: usize, groups: usize, eps: f64) -> Result<GroupNorm> {

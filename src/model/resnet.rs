@@ -1,10 +1,10 @@
 //! The residual convolution block of UNet and VAE, and the changes of resolution between blocks.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::layers::{conv, group_norm, linear};
 use crate::base::Weights;
-use crate::ops::{Conv2d, GroupNorm, Linear};
+use crate::ops::{Around, Conv2d, GroupNorm, Linear};
 
 /// Sizes of a [`ResnetBlock`].
 #[derive(Clone, Copy)]
@@ -28,7 +28,8 @@ pub struct ResnetBlock {
     time_emb_proj: Option<Linear>,
     norm2: GroupNorm,
     conv2: Conv2d,
-    conv_shortcut: Option<Conv2d>,
+    /// A 1x1 convolution, which is a linear map of each pixel.
+    conv_shortcut: Option<Linear>,
 }
 
 impl ResnetBlock {
@@ -42,22 +43,24 @@ impl ResnetBlock {
             time_emb_proj: time.map(|time| linear(&w.pp("time_emb_proj"), time, to)).transpose()?,
             norm2: group_norm(&w.pp("norm2"), to, groups, eps)?.with_silu(),
             conv2: conv(&w.pp("conv2"), to, to, 3, 1, 1)?,
-            conv_shortcut: if from == to { None } else { Some(conv(&w.pp("conv_shortcut"), from, to, 1, 1, 0)?) },
+            conv_shortcut: if from == to { None } else { Some(linear(&w.pp("conv_shortcut"), from, to)?) },
         })
     }
 
-    /// `x` [B, from, h, w]; `time` [B, t] is the time embedding after its SiLU.
+    /// `x` [B, h, w, from]; `time` [B, t] is the time embedding after its SiLU.
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
         let shift = match (&self.time_emb_proj, time) {
             (Some(project), Some(time)) => Some(project.forward(time)?),
             _ => None,
         };
-        let hidden = self.conv1.forward_plus(&self.norm1.forward(x)?, shift.as_ref())?;
-        let hidden = self.conv2.forward(&self.norm2.forward(&hidden)?)?;
-        match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x)? + hidden,
-            None => x + hidden,
-        }
+        let around = Around { norm: Some(&self.norm1), shift: shift.as_ref(), ..Around::default() };
+        let hidden = self.conv1.forward_with(x, around)?;
+        let shortcut = match &self.conv_shortcut {
+            Some(shortcut) => shortcut.forward(x)?,
+            None => x.clone(),
+        };
+        let around = Around { norm: Some(&self.norm2), residual: Some(&shortcut), ..Around::default() };
+        self.conv2.forward_with(&hidden, around)
     }
 }
 
@@ -75,10 +78,10 @@ impl Downsample {
         Ok(Self { conv: conv(&w.pp("conv"), channels, channels, 3, 2, !asymmetric as usize)?, asymmetric })
     }
 
-    /// `x` [B, C, h, w].
+    /// `x` [B, h, w, C].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if self.asymmetric {
-            let x = x.pad_with_zeros(D::Minus1, 0, 1)?.pad_with_zeros(D::Minus2, 0, 1)?;
+            let x = x.pad_with_zeros(1, 0, 1)?.pad_with_zeros(2, 0, 1)?;
             return self.conv.forward(&x);
         }
         self.conv.forward(x)
@@ -97,19 +100,9 @@ impl Upsample {
         Ok(Self { conv: conv(&w.pp("conv"), channels, channels, 3, 1, 1)? })
     }
 
-    /// `x` [B, C, h, w] to the given height and width; sides that were odd before the matching
+    /// `x` [B, h, w, C] to the given height and width; sides that were odd before the matching
     /// downsampling are one short of twice those of `x`.
     pub fn forward(&self, x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
-        self.conv.forward(&nearest_double(x)?.narrow(2, 0, height)?.narrow(3, 0, width)?)
+        self.conv.forward_with(x, Around { doubled_to: Some((height, width)), ..Around::default() })
     }
-}
-
-/// Every pixel four times. Written as a broadcast, whose gradient is a sum; candle's own
-/// `upsample_nearest2d` overwrites gradients.
-fn nearest_double(x: &Tensor) -> Result<Tensor> {
-    let (batch, channels, height, width) = x.dims4()?;
-    x.reshape((batch * channels, height, 1, width, 1))?
-        .broadcast_as((batch * channels, height, 2, width, 2))?
-        .contiguous()?
-        .reshape((batch, channels, 2 * height, 2 * width))
 }

@@ -7,7 +7,7 @@ use super::attention::{Attention, AttentionProcessor, Transformer2d};
 use super::layers::{conv, group_norm, linear};
 use super::unet_blocks::{Conditions, DownBlock, MidBlock, Sizes, UpBlock};
 use crate::base::Weights;
-use crate::ops::{Conv2d, GroupNorm, Linear};
+use crate::ops::{Around, Conv2d, GroupNorm, Linear};
 
 /// What `unet/config.json` says; the rest of the file has no effect on Stable Diffusion 1.x.
 #[derive(Clone, Debug, Deserialize)]
@@ -169,7 +169,8 @@ impl Unet {
         }
         let time = self.time_states(timesteps, latents)?;
         let mut given = Conditions { time: &time, text, processor };
-        let mut x = self.conv_in.forward(latents)?;
+        // within, the channels of a pixel lie together
+        let mut x = self.conv_in.forward(&latents.permute((0, 2, 3, 1))?.contiguous()?)?;
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
             x = block.forward(x, &mut skips, &mut given)?;
@@ -178,7 +179,8 @@ impl Unet {
         for block in &self.up_blocks {
             x = block.forward(x, &mut skips, &mut given)?;
         }
-        self.conv_out.forward(&self.conv_norm_out.forward(&x)?)
+        let around = Around { norm: Some(&self.conv_norm_out), ..Around::default() };
+        self.conv_out.forward_with(&x, around)?.permute((0, 3, 1, 2))?.contiguous()
     }
 
     /// Sinusoidal timestep embedding through its two-layer network and the SiLU that every user of it

@@ -120,7 +120,7 @@ impl MidBlock {
         })
     }
 
-    /// `x` [B, C, h, w].
+    /// `x` [B, h, w, C].
     pub fn forward(&self, x: &Tensor, given: &mut Conditions) -> Result<Tensor> {
         let x = self.first.forward(x, Some(given.time))?;
         let x = self.attention.forward(&x, given.text, given.processor)?;
@@ -161,10 +161,10 @@ impl UpBlock {
         let mut x = x;
         for i in 0..self.layers.resnets.len() {
             let Some(skip) = skips.pop() else { candle_core::bail!("the UNet's blocks do not mirror each other") };
-            x = self.layers.forward(i, &Tensor::cat(&[x, skip], 1)?, given)?;
+            x = self.layers.forward(i, &Tensor::cat(&[x, skip], 3)?, given)?;
         }
         match (&self.upsampler, skips.last()) {
-            (Some(upsampler), Some(next)) => upsampler.forward(&x, next.dim(2)?, next.dim(3)?),
+            (Some(upsampler), Some(next)) => upsampler.forward(&x, next.dim(1)?, next.dim(2)?),
             _ => Ok(x),
         }
     }

@@ -7,7 +7,7 @@ use super::layers::{conv, group_norm, linear};
 use super::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample};
 use crate::base::Weights;
 use crate::ops::attention::Options;
-use crate::ops::{Conv2d, GroupNorm, Linear, attend};
+use crate::ops::{Around, Conv2d, GroupNorm, Linear, attend};
 
 const EPS: f64 = 1e-6;
 
@@ -105,10 +105,11 @@ impl PixelAttention {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let tokens = self.group_norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let pixels = x.flatten(1, 2)?;
+        let tokens = self.group_norm.forward(&pixels)?;
         let (q, k, v) = (self.to_q.forward(&tokens)?, self.to_k.forward(&tokens)?, self.to_v.forward(&tokens)?);
         let seen = attend(&q, &k, &v, &Options { heads: 1, ..Options::default() })?;
-        x + self.to_out.forward(&seen)?.transpose(1, 2)?.contiguous()?.reshape(x.shape())?
+        self.to_out.forward_plus(&seen, Some(&pixels))?.reshape(x.shape())
     }
 }
 
@@ -146,7 +147,7 @@ struct Encoder {
     mid_block: MidBlock,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
-    quant_conv: Option<Conv2d>,
+    quant_conv: Option<Linear>,
 }
 
 impl Encoder {
@@ -154,7 +155,7 @@ impl Encoder {
         let (widths, groups) = (&config.block_out_channels, config.norm_num_groups);
         let moments = 2 * config.latent_channels;
         let quant = w.pp("quant_conv");
-        let quant_conv = if w.has("quant_conv") { Some(conv(&quant, moments, moments, 1, 1, 0)?) } else { None };
+        let quant_conv = if w.has("quant_conv") { Some(linear(&quant, moments, moments)?) } else { None };
         let w = w.pp("encoder");
         let mut blocks = Vec::with_capacity(widths.len());
         for (i, &to) in widths.iter().enumerate() {
@@ -176,7 +177,8 @@ impl Encoder {
     }
 
     fn forward(&self, image: &Tensor) -> Result<Tensor> {
-        let mut x = self.conv_in.forward(image)?;
+        // within, the channels of a pixel lie together
+        let mut x = self.conv_in.forward(&image.permute((0, 2, 3, 1))?.contiguous()?)?;
         for (resnets, downsample) in &self.blocks {
             for resnet in resnets {
                 x = resnet.forward(&x, None)?;
@@ -186,13 +188,16 @@ impl Encoder {
             }
         }
         x = self.mid_block.forward(&x)?;
-        x = self.conv_out.forward(&self.conv_norm_out.forward(&x)?)?;
-        self.quant_conv.as_ref().map_or(Ok(x.clone()), |quant| quant.forward(&x))
+        x = self.conv_out.forward_with(&x, Around { norm: Some(&self.conv_norm_out), ..Around::default() })?;
+        if let Some(quant) = &self.quant_conv {
+            x = quant.forward(&x)?;
+        }
+        x.permute((0, 3, 1, 2))?.contiguous()
     }
 }
 
 struct Decoder {
-    post_quant_conv: Option<Conv2d>,
+    post_quant_conv: Option<Linear>,
     conv_in: Conv2d,
     mid_block: MidBlock,
     blocks: Vec<(Vec<ResnetBlock>, Option<Upsample>)>,
@@ -205,7 +210,7 @@ impl Decoder {
         let (widths, groups, latent) = (&config.block_out_channels, config.norm_num_groups, config.latent_channels);
         let quant = w.pp("post_quant_conv");
         let post_quant_conv =
-            if w.has("post_quant_conv") { Some(conv(&quant, latent, latent, 1, 1, 0)?) } else { None };
+            if w.has("post_quant_conv") { Some(linear(&quant, latent, latent)?) } else { None };
         let w = w.pp("decoder");
         let (count, deepest) = (widths.len(), widths[widths.len() - 1]);
         let mut blocks = Vec::with_capacity(count);
@@ -227,17 +232,21 @@ impl Decoder {
     }
 
     fn forward(&self, latents: &Tensor) -> Result<Tensor> {
-        let latents = self.post_quant_conv.as_ref().map_or(Ok(latents.clone()), |conv| conv.forward(latents))?;
+        let mut latents = latents.permute((0, 2, 3, 1))?.contiguous()?;
+        if let Some(quant) = &self.post_quant_conv {
+            latents = quant.forward(&latents)?;
+        }
         let mut x = self.mid_block.forward(&self.conv_in.forward(&latents)?)?;
         for (resnets, upsample) in &self.blocks {
             for resnet in resnets {
                 x = resnet.forward(&x, None)?;
             }
             if let Some(upsample) = upsample {
-                let (_, _, height, width) = x.dims4()?;
+                let (_, height, width, _) = x.dims4()?;
                 x = upsample.forward(&x, 2 * height, 2 * width)?;
             }
         }
-        self.conv_out.forward(&self.conv_norm_out.forward(&x)?)
+        let around = Around { norm: Some(&self.conv_norm_out), ..Around::default() };
+        self.conv_out.forward_with(&x, around)?.permute((0, 3, 1, 2))?.contiguous()
     }
 }

@@ -65,7 +65,7 @@ impl Vit {
         let patches = w.pp("embeddings.patch_embeddings.projection");
         let kernel = patches.get(&[width, 3, patch, patch], "weight")?;
         Ok(Self {
-            projection: Conv2d::new(kernel, Some(patches.get(&[width], "bias")?), patch, 0),
+            projection: Conv2d::new(kernel, Some(patches.get(&[width], "bias")?), patch, 0, w.precision())?,
             cls_token: w.get(&[1, 1, width], "embeddings.cls_token")?,
             position_embeddings: w.get(&[1, positions, width], "embeddings.position_embeddings")?,
             layers,
@@ -76,7 +76,7 @@ impl Vit {
 
     /// The class token [B, d] after the final norm, of preprocessed `pixels` [B, 3, s, s].
     pub fn features(&self, pixels: &Tensor) -> Result<Tensor> {
-        let patches = self.projection.forward(pixels)?.flatten_from(2)?.transpose(1, 2)?;
+        let patches = self.projection.forward(&pixels.permute((0, 2, 3, 1))?.contiguous()?)?.flatten(1, 2)?;
         let class = self.cls_token.expand((patches.dim(0)?, 1, patches.dim(2)?))?;
         let mut x = Tensor::cat(&[class, patches], 1)?.broadcast_add(&self.position_embeddings)?;
         for layer in &self.layers {

@@ -1,19 +1,13 @@
 //! Multi-head softmax attention that never stores the N x M map.
 //!
-//! Queries are taken in tiles; a tile's scores live in a small buffer and are computed again in the
-//! backward pass. Where a loss looks at the map, it does so through one more value *column* c [B, M]:
+//! Where a loss looks at the map, it does so through one more value *column* c [B, M]:
 //! sum_j A_ij c_j, averaged over the heads, comes out as the last channel of the result.
 
 use candle_core::{D, Result, Tensor, bail};
-use rayon::prelude::*;
 
-use super::activation::exp;
+use super::attention_kernels::Shape;
 use super::backward::{recompute3, with_backward3};
-use super::gemm::{Matrix, multiply};
-use super::slices::{from_slices, on_cpu, with_slices};
-
-/// Queries per tile.
-const TILE: usize = 64;
+use super::slices::{on_cpu, with_slices};
 
 /// What an attention has beside queries, keys and values.
 #[derive(Clone, Default)]
@@ -45,25 +39,22 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<T
         return composed(q, k, v, options);
     }
     let shape = Shape { batch, queries, keys, width, heads: options.heads, causal: options.causal };
-    let column = options.column.as_ref().map(|c| c.detach());
+    let column = match &options.column {
+        Some(column) => column.detach(),
+        None => Tensor::zeros(0, q.dtype(), q.device())?,
+    };
     let inputs = [q.detach().contiguous()?, k.detach().contiguous()?, v.detach().contiguous()?];
-    let width_out = width + column.is_some() as usize;
-    let empty = Tensor::zeros(0, q.dtype(), q.device())?;
     let [dq, dk, dv] = &inputs;
-    let y =
-        from_slices([dq, dk, dv, column.as_ref().unwrap_or(&empty)], (batch, queries, width_out), |[q, k, v, c]| {
-            shape.forward(q, k, v, c)
-        })?;
-    let tracked = [q, k, v].map(|t| t.track_op());
-    with_backward3([q, k, v], y, move |dy| {
+    let (y, kept) = with_slices([dq, dk, dv, &column], |[q, k, v, c]| shape.forward(q, k, v, c))?;
+    let y = Tensor::from_vec(y, (batch, queries, width + options.column.is_some() as usize), q.device())?;
+    
+    with_backward3([q, k, v], y, move |y, dy| {
         let [q, k, v] = &inputs;
-        let column = column.as_ref().unwrap_or(&empty);
-        let grads = with_slices([q, k, v, column, dy], |[q, k, v, c, dy]| shape.backward(q, k, v, c, dy))?;
+        let grads =
+            with_slices([q, k, v, &column, y, dy], |[q, k, v, c, y, dy]| shape.backward([q, k, v], c, &kept, y, dy))?;
         let mut out = [None, None, None];
-        for (((out, grad), like), tracked) in out.iter_mut().zip(grads).zip([q, k, v]).zip(tracked) {
-            if tracked {
-                *out = Some(Tensor::from_vec(grad, like.shape(), like.device())?);
-            }
+        for ((out, grad), like) in out.iter_mut().zip(grads).zip([q, k, v]) {
+            *out = Some(Tensor::from_vec(grad, like.shape(), like.device())?);
         }
         Ok(out)
     })
@@ -106,161 +97,6 @@ fn composed(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<Ten
 fn causal_mask(queries: usize, keys: usize, device: &candle_core::Device) -> Result<Tensor> {
     let mask = (0..queries).flat_map(|i| (0..keys).map(move |j| if j > i { f32::NEG_INFINITY } else { 0. }));
     Tensor::from_iter(mask, device)?.reshape((1, queries, keys))
-}
-
-#[derive(Clone, Copy)]
-struct Shape {
-    batch: usize,
-    queries: usize,
-    keys: usize,
-    width: usize,
-    heads: usize,
-    causal: bool,
-}
-
-impl Shape {
-    fn head(&self) -> usize {
-        self.width / self.heads
-    }
-
-    /// The columns of head `h` in `rows` rows from row `first` of [.., d] data.
-    fn head_of<'a>(&self, data: &'a [f32], first: usize, rows: usize, h: usize) -> Matrix<'a> {
-        Matrix::new(&data[first * self.width + h * self.head()..], rows, self.head(), self.width)
-    }
-
-    fn scale(&self) -> f32 {
-        (self.head() as f32).powf(-0.5)
-    }
-
-    /// Softmax of the scores of the queries `rows` of `q` against `k`, in `scores` [rows, keys].
-    fn probabilities(&self, q: Matrix, k: Matrix, first: usize, scores: &mut [f32]) {
-        multiply((scores, self.keys), 0., self.scale(), (q, false), (k, true));
-        for (i, row) in scores.chunks_mut(self.keys).enumerate() {
-            if self.causal && first + i + 1 < self.keys {
-                row[first + i + 1..].fill(f32::NEG_INFINITY);
-            }
-            softmax(row);
-        }
-    }
-
-    fn forward(&self, q: &[f32], k: &[f32], v: &[f32], column: &[f32]) -> Vec<f32> {
-        let &Shape { queries, keys, width, heads, .. } = self;
-        let (head, width_out) = (self.head(), width + !column.is_empty() as usize);
-        let mut out = vec![0f32; self.batch * queries * width_out];
-        let tiles: Vec<(usize, usize, &mut [f32])> = out
-            .chunks_mut(queries * width_out)
-            .enumerate()
-            .flat_map(|(b, out)| out.chunks_mut(TILE * width_out).enumerate().map(move |(i, out)| (b, i * TILE, out)))
-            .collect();
-        tiles.into_par_iter().for_each_init(Vec::new, |scores: &mut Vec<f32>, (b, first, out)| {
-            let rows = out.len() / width_out;
-            scores.resize(rows * keys, 0.);
-            for h in 0..heads {
-                let at = |data, start, rows| self.head_of(data, start, rows, h);
-                self.probabilities(at(q, b * queries + first, rows), at(k, b * keys, keys), first, scores);
-                let p = Matrix::new(scores, rows, keys, keys);
-                multiply((&mut out[h * head..], width_out), 0., 1., (p, false), (at(v, b * keys, keys), false));
-                if !column.is_empty() {
-                    let column = &column[b * keys..][..keys];
-                    for (out, p) in out.chunks_mut(width_out).zip(scores.chunks(keys)) {
-                        out[width] += dot(p, column) / heads as f32;
-                    }
-                }
-            }
-        });
-        out
-    }
-
-    /// Gradients of q, k and v.
-    fn backward(&self, q: &[f32], k: &[f32], v: &[f32], column: &[f32], dy: &[f32]) -> [Vec<f32>; 3] {
-        let &Shape { batch, queries, keys, width, heads, .. } = self;
-        let (head, width_out) = (self.head(), width + !column.is_empty() as usize);
-        let per_head: Vec<[Vec<f32>; 3]> = (0..batch * heads)
-            .into_par_iter()
-            .map(|i| self.backward_head(q, k, v, column, dy, (i / heads, i % heads), width_out))
-            .collect();
-        let mut grads = [vec![0f32; q.len()], vec![0f32; k.len()], vec![0f32; v.len()]];
-        for (i, parts) in per_head.iter().enumerate() {
-            let (b, h) = (i / heads, i % heads);
-            for ((grad, part), rows) in grads.iter_mut().zip(parts).zip([queries, keys, keys]) {
-                for (row, part) in part.chunks(head).enumerate() {
-                    grad[(b * rows + row) * width + h * head..][..head].copy_from_slice(part);
-                }
-            }
-        }
-        grads
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn backward_head(
-        &self,
-        q: &[f32],
-        k: &[f32],
-        v: &[f32],
-        column: &[f32],
-        dy: &[f32],
-        (b, h): (usize, usize),
-        width_out: usize,
-    ) -> [Vec<f32>; 3] {
-        let &Shape { queries, keys, width, heads, .. } = self;
-        let head = self.head();
-        let mut grads = [vec![0f32; queries * head], vec![0f32; keys * head], vec![0f32; keys * head]];
-        let [dq, dk, dv] = &mut grads;
-        let (mut probabilities, mut d_scores) = (Vec::new(), Vec::new());
-        for first in (0..queries).step_by(TILE) {
-            let rows = TILE.min(queries - first);
-            probabilities.resize(rows * keys, 0.);
-            d_scores.resize(rows * keys, 0.);
-            let at = |data, start, rows| self.head_of(data, start, rows, h);
-            let (q, k, v) = (at(q, b * queries + first, rows), at(k, b * keys, keys), at(v, b * keys, keys));
-            let dy = &dy[(b * queries + first) * width_out..];
-            let d_out = Matrix::new(&dy[h * head..], rows, head, width_out);
-            self.probabilities(q, k, first, &mut probabilities);
-            let p = Matrix::new(&probabilities, rows, keys, keys);
-            multiply((dv, head), 1., 1., (p, true), (d_out, false));
-            multiply((&mut d_scores, keys), 0., 1., (d_out, false), (v, true));
-            for (i, (ds, p)) in d_scores.chunks_mut(keys).zip(probabilities.chunks(keys)).enumerate() {
-                if !column.is_empty() {
-                    let share = dy[i * width_out + width] / heads as f32;
-                    for (ds, c) in ds.iter_mut().zip(&column[b * keys..][..keys]) {
-                        *ds += share * c;
-                    }
-                }
-                let mean = dot(ds, p);
-                for (ds, p) in ds.iter_mut().zip(p) {
-                    *ds = p * (*ds - mean);
-                }
-            }
-            let ds = Matrix::new(&d_scores, rows, keys, keys);
-            multiply((&mut dq[first * head..], head), 0., self.scale(), (ds, false), (k, false));
-            multiply((dk, head), 1., self.scale(), (ds, true), (q, false));
-        }
-        grads
-    }
-}
-
-fn softmax(row: &mut [f32]) {
-    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for x in row.iter_mut() {
-        *x = exp(*x - top);
-    }
-    let sum = lanes(row.iter().copied());
-    for x in row.iter_mut() {
-        *x /= sum;
-    }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    lanes(a.iter().zip(b).map(|(a, b)| a * b))
-}
-
-/// A sum in eight lanes, which compilers vectorise and which rounds less than one running sum.
-fn lanes(values: impl Iterator<Item = f32>) -> f32 {
-    let mut sums = [0f32; 8];
-    for (i, value) in values.enumerate() {
-        sums[i % 8] += value;
-    }
-    sums.iter().sum()
 }
 
 #[cfg(test)]

@@ -23,19 +23,40 @@ pub fn with_backward(
     if !x.track_op() {
         return Ok(y);
     }
-    x.apply_op1(Given::new(y, Box::new(move |dy| Ok([Some(backward(dy)?), None, None])))?)
+    x.apply_op1(Given::new(y, Box::new(move |_, dy| Ok([Some(backward(dy)?), None, None])))?)
 }
 
-/// Like [`with_backward`] for three inputs; an input that is not tracked may be given `None`.
+/// Like [`with_backward`] for two inputs; what is given to an input that is not tracked is dropped.
+pub fn with_backward2(
+    [a, b]: [&Tensor; 2],
+    y: Tensor,
+    backward: impl Fn(&Tensor) -> Result<[Option<Tensor>; 2]> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let nothing = Tensor::zeros(0, y.dtype(), y.device())?;
+    with_backward3([a, b, &nothing], y, move |_, dy| {
+        let [da, db] = backward(dy)?;
+        Ok([da, db, None])
+    })
+}
+
+/// Like [`with_backward2`] for three inputs; `backward` is given the result and its gradient.
 pub fn with_backward3(
     inputs: [&Tensor; 3],
     y: Tensor,
-    backward: impl Fn(&Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync + 'static,
+    backward: impl Fn(&Tensor, &Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let [a, b, c] = inputs;
     if !inputs.iter().any(|t| t.track_op()) {
         return Ok(y);
     }
+    let tracked = inputs.map(Tensor::track_op);
+    let backward = move |y: &Tensor, dy: &Tensor| -> Result<[Option<Tensor>; 3]> {
+        let mut grads = backward(y, dy)?;
+        for (grad, tracked) in grads.iter_mut().zip(tracked) {
+            grad.take_if(|_| !tracked);
+        }
+        Ok(grads)
+    };
     a.apply_op3(b, c, Given::new(y, Box::new(backward))?)
 }
 
@@ -57,14 +78,15 @@ pub fn recompute3(
 ) -> Result<Tensor> {
     let kept = inputs.map(|t| t.detach());
     let y = f(kept.each_ref())?;
-    with_backward3(inputs, y, move |dy| {
+    with_backward3(inputs, y, move |_, dy| {
         let vars = [Var::from_tensor(&kept[0])?, Var::from_tensor(&kept[1])?, Var::from_tensor(&kept[2])?];
         let mut grads = (f(vars.each_ref().map(|v| v.as_tensor()))? * dy)?.sum_all()?.backward()?;
         Ok(vars.each_ref().map(|v| grads.remove(v)))
     })
 }
 
-type Backward = Box<dyn Fn(&Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync>;
+/// Maps the result and its gradient to those of the inputs.
+type Backward = Box<dyn Fn(&Tensor, &Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync>;
 
 struct Given {
     result: Mutex<Option<Tensor>>,
@@ -147,8 +169,8 @@ impl CustomOp1 for Given {
     fn metal_fwd(&self, _: &MetalStorage, _: &Layout) -> Result<(MetalStorage, Shape)> {
         self.metal()
     }
-    fn bwd(&self, _: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let [dx, _, _] = (self.backward)(&dy.contiguous()?)?;
+    fn bwd(&self, _: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let [dx, _, _] = (self.backward)(y, &dy.contiguous()?)?;
         Ok(dx)
     }
 }
@@ -195,10 +217,10 @@ impl CustomOp3 for Given {
         _: &Tensor,
         _: &Tensor,
         _: &Tensor,
-        _: &Tensor,
+        y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [da, db, dc] = (self.backward)(&dy.contiguous()?)?;
+        let [da, db, dc] = (self.backward)(y, &dy.contiguous()?)?;
         Ok((da, db, dc))
     }
 }

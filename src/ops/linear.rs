@@ -1,45 +1,175 @@
-//! A frozen linear map.
+//! Linear maps: frozen ones, and those that are trained.
+
+use std::sync::Arc;
 
 use candle_core::{D, Result, Tensor};
 
-use super::backward::{with_backward, with_backward3};
-use super::gemm::{Matrix, multiply_parallel};
-use super::slices::{from_slices, on_cpu};
+use super::backward::{with_backward2, with_backward3};
+use super::gemm::{Finish, Matrix, product};
+use super::panels::{Panels, Precision, Strides, buffer};
+use super::slices::{from_slices, on_cpu, with_slices};
 
 /// y = x W^T + b with frozen W [out, in] and b [out].
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
+}
+
+#[derive(Clone, Debug)]
+enum Weight {
+    /// W^T.
+    Packed(Arc<Panels>),
+    /// W, for devices that candle computes on.
+    Plain(Tensor),
 }
 
 impl Linear {
     /// `weight` [out, in], `bias` [out].
-    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias }
+    ///
+    /// # Errors
+    /// If `weight` is no matrix.
+    pub fn new(weight: Tensor, bias: Option<Tensor>, precision: Precision) -> Result<Self> {
+        let (to, from) = weight.dims2()?;
+        let weight = if on_cpu(&weight) {
+            let strides = Strides { row: 1, column: from };
+            let packed = with_slices([&weight], |[weight]| Panels::pack(weight, from, to, strides))?;
+            Weight::Packed(Arc::new(packed.kept_in(precision, true)))
+        } else {
+            Weight::Plain(weight)
+        };
+        Ok(Self { weight, bias })
     }
 
-    /// The weight [out, in].
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+    /// The weight [out, in] in f32, a copy.
+    pub fn weight(&self) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Packed(panels) => {
+                Tensor::from_vec(panels.unpacked(), (panels.n(), panels.k()), &candle_core::Device::Cpu)
+            }
+            Weight::Plain(weight) => weight.copy(),
+        }
     }
 
     /// Maps `x` [..., in] to [..., out].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let weight = self.weight.clone();
-        let y = product(&x.detach(), &weight, true, self.bias.as_ref())?;
-        with_backward(x, y, move |dy| product(dy, &weight, false, None))
+        self.forward_plus(x, None)
     }
+
+    /// Maps `x` [..., in] to [..., out] and adds `residual` [..., out]. Nothing is kept for the gradient.
+    pub fn forward_plus(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let panels = match &self.weight {
+            Weight::Packed(panels) => Arc::clone(panels),
+            Weight::Plain(weight) => {
+                let y = plain_product(x, &weight.t()?)?;
+                let y = self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
+                return residual.map_or(Ok(y.clone()), |residual| y + residual);
+            }
+        };
+        let mut shape = x.dims().to_vec();
+        if shape.last() != Some(&panels.k()) {
+            candle_core::bail!("a linear map from {} to {} was given {shape:?}", panels.k(), panels.n());
+        }
+        if let Some(last) = shape.last_mut() {
+            *last = panels.n();
+        }
+        if residual.is_some_and(|residual| residual.dims() != shape) {
+            candle_core::bail!("the residual of a linear map to {shape:?} is {residual:?}");
+        }
+        let empty = Tensor::zeros(0, x.dtype(), x.device())?;
+        let (x, residual) = (x, residual.unwrap_or(&empty));
+        let y = self.on_cpu(&x.detach(), &residual.detach(), &shape)?;
+        let (tracked, width) = (x.track_op(), x.shape().clone());
+        with_backward2([x, residual], y, move |dy| {
+            let dx = if tracked {
+                let turned = turned(&panels);
+                Some(from_slices([dy], &width, |[dy]| rows_times(dy, &turned, Finish::default()))?)
+            } else {
+                None
+            };
+            Ok([dx, Some(dy.clone())])
+        })
+    }
+
+    fn on_cpu(&self, x: &Tensor, residual: &Tensor, shape: &[usize]) -> Result<Tensor> {
+        let empty = Tensor::zeros(0, x.dtype(), x.device())?;
+        let bias = self.bias.as_ref().unwrap_or(&empty);
+        from_slices([x, residual, bias], shape, |[x, residual, bias]| self.apply(x, bias, residual))
+    }
+
+    /// The map of rows `x`, plus `residual`; on the CPU only.
+    pub(super) fn apply(&self, x: &[f32], bias: &[f32], residual: &[f32]) -> Vec<f32> {
+        match &self.weight {
+            Weight::Packed(panels) => rows_times(x, panels, Finish { bias, residual, ..Finish::default() }),
+            Weight::Plain(_) => Vec::new(),
+        }
+    }
+
+    /// The bias [out].
+    pub(super) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    /// W, packed for gradients; on the CPU only.
+    pub(super) fn turned(&self) -> Option<Panels> {
+        match &self.weight {
+            Weight::Packed(panels) => Some(turned(panels)),
+            Weight::Plain(_) => None,
+        }
+    }
+}
+
+/// The right-hand side of the input gradient, in the precision of the map.
+fn turned(panels: &Panels) -> Panels {
+    let turned = panels.transposed(1);
+    if panels.has_pairs() { turned.kept_in(Precision::Bf16, true) } else { turned }
+}
+
+/// Rows `x` times a packed matrix.
+pub(super) fn rows_times(x: &[f32], right: &Panels, finish: Finish) -> Vec<f32> {
+    let rows = x.len() / right.k();
+    let mut y = buffer(rows * right.n());
+    product(&mut y, &Matrix::new(x, rows, right.k(), right.k()), right, finish);
+    y
+}
+
+/// x w over the last axis of `x`.
+fn plain_product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    let mut shape = x.dims().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = w.dim(1)?;
+    }
+    x.reshape(((), w.dim(0)?))?.matmul(w)?.reshape(shape)
 }
 
 /// y = x W^T for a *trained* W [out, in], with the gradients of both.
 pub fn trained(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (to, from) = weight.dims2()?;
+    let mut shape = x.dims().to_vec();
+    if shape.last() != Some(&from) {
+        candle_core::bail!("a linear map from {from} to {to} was given {shape:?}");
+    }
+    if !on_cpu(x) {
+        return plain_product(x, &weight.t()?);
+    }
+    if let Some(last) = shape.last_mut() {
+        *last = to;
+    }
     let (kept_x, kept_weight) = (x.detach(), weight.detach());
-    let y = product(&kept_x, &kept_weight, true, None)?;
+    let y = from_slices([&kept_x, &kept_weight], shape, |[x, weight]| {
+        rows_times(x, &Panels::pack(weight, from, to, Strides { row: 1, column: from }), Finish::default())
+    })?;
     let nothing = Tensor::zeros(0, x.dtype(), x.device())?;
     let tracked = x.track_op();
-    with_backward3([x, weight, &nothing], y, move |dy| {
-        let dx = if tracked { Some(product(dy, &kept_weight, false, None)?) } else { None };
+    with_backward3([x, weight, &nothing], y, move |_, dy| {
+        let dx = if tracked {
+            let right = |[dy, weight]: [&[f32]; 2]| {
+                rows_times(dy, &Panels::pack(weight, to, from, Strides { row: from, column: 1 }), Finish::default())
+            };
+            Some(from_slices([dy, &kept_weight], kept_x.shape(), right)?)
+        } else {
+            None
+        };
         Ok([dx, Some(weight_gradient(&kept_x, dy)?), None])
     })
 }
@@ -48,41 +178,54 @@ pub fn trained(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 fn weight_gradient(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let (from, to) = (x.dim(D::Minus1)?, dy.dim(D::Minus1)?);
     let rows = x.elem_count() / from;
-    if !on_cpu(x) {
-        return dy.reshape((rows, to))?.t()?.matmul(&x.reshape((rows, from))?);
-    }
-    from_slices([x, dy], (to, from), |[x, dy]| {
-        let mut gradient = vec![0.; to * from];
-        let (x, dy) = (Matrix::new(x, rows, from, from), Matrix::new(dy, rows, to, to));
-        multiply_parallel((&mut gradient, from), 0., 1., (dy, true), (x, false));
-        gradient
+    let turned = dy.reshape((rows, to))?.t()?.contiguous()?;
+    from_slices([x, &turned], (to, from), |[x, turned]| {
+        rows_times(turned, &Panels::pack(x, rows, from, Strides { row: from, column: 1 }), Finish::default())
     })
 }
 
-/// x W^T + b (`transposed`) or x W over the last axis of `x`.
-fn product(x: &Tensor, weight: &Tensor, transposed: bool, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (rows_w, columns_w) = weight.dims2()?;
-    let (from, to) = if transposed { (columns_w, rows_w) } else { (rows_w, columns_w) };
-    let mut shape = x.dims().to_vec();
-    if shape.last() != Some(&from) {
-        candle_core::bail!("a linear map from {from} to {to} was given {shape:?}");
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    #[test]
+    fn kernels_equal_candles_product() -> Result<()> {
+        let random = |shape: &[usize]| Tensor::randn(0f32, 1., shape, &Device::Cpu);
+        for (rows, from, to) in [(7, 33, 50), (150, 1200, 70), (3, 16, 48)] {
+            let (x, w) = (Var::from_tensor(&random(&[2, rows, from])?)?, Var::from_tensor(&random(&[to, from])?)?);
+            let (bias, dy) = (random(&[to])?, random(&[2, rows, to])?);
+            let residual = Var::from_tensor(&random(&[2, rows, to])?)?;
+            let slow = plain_product(x.as_tensor(), &w.t()?)?;
+            let with_rest = (slow.broadcast_add(&bias)? + residual.as_tensor())?;
+            for (precision, bound) in [(Precision::F32, 1e-5), (Precision::F16, 2e-3), (Precision::Bf16, 2e-2)] {
+                let frozen = Linear::new(w.detach(), Some(bias.clone()), precision)?;
+                assert!(gap(&frozen.weight()?, w.as_tensor())? < bound);
+                let fast = frozen.forward_plus(x.as_tensor(), Some(residual.as_tensor()))?;
+                assert!(gap(&fast, &with_rest)? < bound, "{precision:?}: {}", gap(&fast, &with_rest)?);
+                for variable in [&x, &residual] {
+                    let grad = |y: &Tensor| -> Result<Tensor> {
+                        Ok((y * &dy)?.sum_all()?.backward()?.get(variable).unwrap().clone())
+                    };
+                    assert!(gap(&grad(&fast)?, &grad(&with_rest)?)? < bound, "{precision:?}");
+                }
+            }
+            let fast = trained(x.as_tensor(), w.as_tensor())?;
+            assert!(gap(&fast, &slow)? < 1e-5);
+            for variable in [&x, &w] {
+                let grad = |y: &Tensor| -> Result<Tensor> {
+                    Ok((y * &dy)?.sum_all()?.backward()?.get(variable).unwrap().clone())
+                };
+                assert!(gap(&grad(&fast)?, &grad(&slow)?)? < 1e-5);
+            }
+        }
+        Ok(())
     }
-    let rows = x.elem_count() / from;
-    if let Some(last) = shape.last_mut() {
-        *last = to;
+
+    /// The greatest difference, as a share of the greatest value.
+    fn gap(a: &Tensor, b: &Tensor) -> Result<f32> {
+        let greatest = |t: &Tensor| t.abs()?.max_all()?.to_scalar::<f32>();
+        Ok(greatest(&(a - b)?)? / greatest(b)?)
     }
-    if !on_cpu(x) {
-        let weight = if transposed { weight.t()? } else { weight.clone() };
-        let y = x.reshape((rows, from))?.matmul(&weight)?;
-        return bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?.reshape(shape);
-    }
-    let empty = Tensor::zeros(0, x.dtype(), x.device())?;
-    from_slices([x, weight, bias.unwrap_or(&empty)], shape, |[x, weight, bias]| {
-        let mut y = if bias.is_empty() { vec![0.; rows * to] } else { bias.repeat(rows) };
-        let x = Matrix::new(x, rows, from, from);
-        let weight = Matrix::new(weight, rows_w, columns_w, columns_w);
-        let keep = !bias.is_empty() as u8 as f32;
-        multiply_parallel((&mut y, to), keep, 1., (x, false), (weight, transposed));
-        y
-    })
 }

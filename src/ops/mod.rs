@@ -9,14 +9,32 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+mod attention_kernels;
 mod backward;
 pub mod conv;
+mod feed_forward;
 mod gemm;
 pub mod linear;
 pub mod norm;
+mod panels;
+mod simd;
 mod slices;
+mod winograd;
 
 pub use attention::attend;
-pub use conv::Conv2d;
+pub use conv::{Around, Conv2d};
+pub use feed_forward::FeedForward;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
+pub use panels::Precision;
+pub use simd::{Level, level};
+
+/// What a training step keeps of its forward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Everything that the backward pass asks for.
+    #[default]
+    All,
+    /// The inputs of the large blocks, of which the rest is computed again.
+    Inputs,
+}

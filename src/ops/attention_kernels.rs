@@ -1,0 +1,391 @@
+//! The CPU's attention, forward and backward, in blocks (Dao, "FlashAttention-2", 2023).
+//!
+//! A block of scores is turned to weights with the greatest score seen so far and used at once; of the
+//! softmax, only the logarithm of each query's sum is kept. The backward pass computes the scores again,
+//! transposed, so that the statistics of the queries lie along the vectors.
+
+use rayon::prelude::*;
+
+use super::gemm::{Block, block};
+use super::panels::{Panels, Strides, VECTORS, buffer, columns, lanes};
+use super::simd::{Kernel, Vector, map, run};
+
+/// Sizes of an attention: q [batch, queries, width], k and v [batch, keys, width].
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub batch: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub width: usize,
+    pub heads: usize,
+    pub causal: bool,
+}
+
+/// What the backward pass needs beside the inputs and the result.
+pub struct Kept {
+    /// The logarithm of the softmax's sum [batch, heads, queries].
+    log_sums: Vec<f32>,
+    /// Each head's attention to the column [batch, heads, queries], if there is one.
+    columns: Vec<f32>,
+}
+
+/// Rows of a block: queries in the forward pass, keys in the backward pass.
+const ROWS: usize = 64;
+/// Panels of a block's columns.
+const PANELS: usize = 4;
+
+/// Columns of a block.
+fn block_columns() -> usize {
+    PANELS * VECTORS * lanes()
+}
+
+impl Shape {
+    fn head(&self) -> usize {
+        self.width / self.heads
+    }
+
+    fn scale(&self) -> f32 {
+        (self.head() as f32).powf(-0.5)
+    }
+
+    /// The rows of sample `b` of `data`, from the first column of head `h` on.
+    fn of_head<'a>(&self, data: &'a [f32], rows: usize, (b, h): (usize, usize)) -> &'a [f32] {
+        &data[b * rows * self.width + h * self.head()..]
+    }
+
+    /// The rows of a head with the column beside them: [rows, head + 1].
+    fn with_column(&self, values: &[f32], rows: usize, column: impl Fn(usize) -> f32) -> Vec<f32> {
+        let head = self.head();
+        let mut wide = buffer(rows * (head + 1));
+        for (i, wide) in wide.chunks_mut(head + 1).enumerate() {
+            wide[..head].copy_from_slice(&values[i * self.width..][..head]);
+            wide[head] = column(i);
+        }
+        wide
+    }
+
+    /// The result [batch, queries, width], with the column's attention as last channel if there is one.
+    pub fn forward(&self, q: &[f32], k: &[f32], v: &[f32], column: &[f32]) -> (Vec<f32>, Kept) {
+        let &Shape { batch, queries, keys, width, heads, .. } = self;
+        let (head, extra) = (self.head(), !column.is_empty() as usize);
+        let mut out = buffer(batch * queries * (width + extra));
+        let mut kept = Kept { log_sums: vec![0.; batch * heads * queries], columns: vec![0.; batch * heads * queries * extra] };
+        let shared = super::gemm::Shared(out.as_mut_ptr());
+        let mut no_columns = vec![0.; if extra == 0 { batch * heads * queries } else { 0 }];
+        let of_column = if extra == 0 { &mut no_columns } else { &mut kept.columns };
+        let statistics = kept.log_sums.par_chunks_mut(queries).zip(of_column.par_chunks_mut(queries));
+        statistics.enumerate().for_each(|(i, (log_sums, of_column))| {
+            let at = (i / heads, i % heads);
+            let (k, v) = (self.of_head(k, keys, at), self.of_head(v, keys, at));
+            let k = Panels::pack(k, head, keys, Strides { row: 1, column: width });
+            let v = if extra == 0 {
+                Panels::pack(v, keys, head, Strides { row: width, column: 1 })
+            } else {
+                let wide = self.with_column(v, keys, |i| column[at.0 * keys + i]);
+                Panels::pack(&wide, keys, head + 1, Strides { row: head + 1, column: 1 })
+            };
+            let blocks = log_sums.par_chunks_mut(ROWS).zip(of_column.par_chunks_mut(ROWS));
+            blocks.enumerate().for_each_init(Scratch::default, |scratch, (block, (log_sums, of_column))| {
+                run(Forward { shape: self, q, k: &k, v: &v, at, first: block * ROWS, out: &shared, extra, log_sums, of_column, scratch });
+            });
+        });
+        if extra == 1 {
+            for (row, out) in out.chunks_mut(width + 1).enumerate() {
+                let (b, i) = (row / queries, row % queries);
+                let of_heads = (0..heads).map(|h| kept.columns[(b * heads + h) * queries + i]);
+                out[width] = of_heads.sum::<f32>() / heads as f32;
+            }
+        }
+        (out, kept)
+    }
+
+    /// Gradients of q, k and v, from the result `y` and its gradient.
+    pub fn backward(&self, [q, k, v]: [&[f32]; 3], column: &[f32], kept: &Kept, y: &[f32], dy: &[f32]) -> [Vec<f32>; 3] {
+        let &Shape { batch, queries, keys, width, heads, .. } = self;
+        let head = self.head();
+        let mut grads = [buffer(q.len()), buffer(k.len()), buffer(v.len())];
+        let [dq, dk, dv] = &mut grads;
+        let [dq, dk, dv] = [dq, dk, dv].map(|grad| super::gemm::Shared(grad.as_mut_ptr()));
+        (0..batch * heads).into_par_iter().with_max_len(1).for_each(|i| {
+            let at = (i / heads, i % heads);
+            let whole = Backward::new(self, [q, k, v], column, kept, y, dy, at);
+            let (dq_head, dk_head, dv_head) = run(whole);
+            for (shared, (grad, stride), rows) in [(&dq, dq_head, queries), (&dk, dk_head, keys), (&dv, dv_head, keys)] {
+                for (row, grad) in grad.chunks(stride).take(rows).enumerate() {
+                    // SAFETY: within the gradient, and this head's own
+                    let to = unsafe {
+                        std::slice::from_raw_parts_mut(shared.0.add((at.0 * rows + row) * width + at.1 * head), head)
+                    };
+                    to.copy_from_slice(&grad[..head]);
+                }
+            }
+        });
+        grads
+    }
+}
+
+#[derive(Default)]
+struct Scratch {
+    scores: Vec<f32>,
+    sums: Vec<f32>,
+    unused: Vec<f32>,
+}
+
+/// One head's attention of a block of queries.
+struct Forward<'a> {
+    shape: &'a Shape,
+    q: &'a [f32],
+    k: &'a Panels,
+    v: &'a Panels,
+    at: (usize, usize),
+    first: usize,
+    out: &'a super::gemm::Shared,
+    extra: usize,
+    log_sums: &'a mut [f32],
+    of_column: &'a mut [f32],
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { shape, k, v, at, first, out, extra, log_sums, of_column, .. } = self;
+        let Scratch { scores, sums, unused } = self.scratch;
+        let &Shape { queries, keys, width, .. } = shape;
+        let (head, scale, rows) = (shape.head(), shape.scale(), log_sums.len());
+        let across = block_columns();
+        let stride = v.n().next_multiple_of(lanes());
+        scores.resize(ROWS * across, 0.);
+        sums.resize(sums.len().max(ROWS * stride), 0.);
+        let q = &shape.of_head(self.q, queries, at)[first * width..];
+        let left = Block { values: q, stride: width, rows };
+        let (mut greatest, mut totals) = ([f32::NEG_INFINITY; ROWS], [0f32; ROWS]);
+        let end = if shape.causal { keys.min(first + rows) } else { keys };
+        for from in (0..end).step_by(across) {
+            let count = across.min(keys - from);
+            let stored = count.next_multiple_of(V::LANES);
+            for panel in from / (VECTORS * V::LANES)..k.count().min((from + across) / (VECTORS * V::LANES)) {
+                let (column, _, panel_width) = columns(panel, keys);
+                let panel = k.rows(panel, 0, head, unused);
+                block::<V>(&mut scores[column - from..], across, left, panel, (head, panel_width), false);
+            }
+            for (i, scores) in scores.chunks_mut(across).enumerate().take(rows) {
+                scores[count..stored].fill(f32::NEG_INFINITY);
+                if shape.causal {
+                    let seen = (first + i + 1).saturating_sub(from).min(stored);
+                    scores[seen..stored].fill(f32::NEG_INFINITY);
+                }
+                let scores = &mut scores[..stored];
+                let top = greatest_of::<V>(scores).max(greatest[i]);
+                let fade = exp_of::<V>((greatest[i] - top) * scale);
+                greatest[i] = top;
+                totals[i] = totals[i] * fade + weights::<V>(scores, scale, top);
+                if from > 0 && fade != 1. {
+                    map::<V, 0>(&mut sums[i * stride..][..stride], [], |x, []| x.mul(V::splat(fade)));
+                }
+            }
+            for panel in 0..v.count() {
+                let (column, _, panel_width) = columns(panel, v.n());
+                let panel = v.rows(panel, from, count, unused);
+                let left = Block { values: scores, stride: across, rows };
+                block::<V>(&mut sums[column..], stride, left, panel, (count, panel_width), from > 0);
+            }
+        }
+        for i in 0..rows {
+            let share = V::splat(1. / totals[i]);
+            let sums = &mut sums[i * stride..][..stride];
+            map::<V, 0>(sums, [], |x, []| x.mul(share));
+            log_sums[i] = greatest[i] * scale + totals[i].ln();
+            // SAFETY: within the result, and this block's own
+            let to = unsafe {
+                let row = (at.0 * queries + first + i) * (width + extra);
+                std::slice::from_raw_parts_mut(out.0.add(row + at.1 * head), head)
+            };
+            to.copy_from_slice(&sums[..head]);
+            if extra == 1 {
+                of_column[i] = sums[head];
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn greatest_of<V: Vector>(values: &[f32]) -> f32 {
+    let mut top = V::splat(f32::NEG_INFINITY);
+    for values in values.chunks_exact(V::LANES) {
+        // SAFETY: a chunk is a vector
+        top = top.max(unsafe { V::load(values.as_ptr()) });
+    }
+    top.greatest()
+}
+
+#[inline(always)]
+fn exp_of<V: Vector>(x: f32) -> f32 {
+    let mut lanes = [0f32; 16];
+    // SAFETY: no vector has more lanes
+    unsafe { V::splat(x).exp().store(lanes.as_mut_ptr()) };
+    lanes[0]
+}
+
+/// Turns scores into e^(scale (score - top)); gives their sum.
+#[inline(always)]
+fn weights<V: Vector>(scores: &mut [f32], scale: f32, top: f32) -> f32 {
+    let (scale, shift) = (V::splat(scale), V::splat(-top * scale));
+    let mut sum = V::splat(0.);
+    for scores in scores.chunks_exact_mut(V::LANES) {
+        // SAFETY: a chunk is a vector
+        unsafe {
+            let weight = V::load(scores.as_ptr()).fma(scale, shift).exp();
+            weight.store(scores.as_mut_ptr());
+            sum = sum.add(weight);
+        }
+    }
+    sum.sum()
+}
+
+/// One head's gradients.
+struct Backward<'a> {
+    shape: &'a Shape,
+    /// Keys and, with the column, values: rows and their stride.
+    k: (&'a [f32], usize),
+    v: (Vec<f32>, usize),
+    /// The same as right-hand sides, and the queries and the result's gradient both ways.
+    k_rows: Panels,
+    q_rows: Panels,
+    q_turned: Panels,
+    dy_rows: Panels,
+    dy_turned: Panels,
+    log_sums: &'a [f32],
+    /// sum_j A_ij dA_ij of each query.
+    means: Vec<f32>,
+}
+
+impl<'a> Backward<'a> {
+    fn new(
+        shape: &'a Shape,
+        [q, k, v]: [&'a [f32]; 3],
+        column: &[f32],
+        kept: &'a Kept,
+        y: &[f32],
+        dy: &[f32],
+        at: (usize, usize),
+    ) -> Self {
+        let &Shape { queries, keys, width, heads, .. } = shape;
+        let (head, extra) = (shape.head(), !column.is_empty() as usize);
+        let row_of = |data: &'a [f32], rows| shape.of_head(data, rows, at);
+        let share = |i: usize| dy[(at.0 * queries + i) * (width + extra) + width] / heads as f32;
+        let statistics = (at.0 * heads + at.1) * queries..(at.0 * heads + at.1 + 1) * queries;
+        // the result and its gradient have rows of width + extra
+        let slice_of = |data: &[f32], i: usize| -> (usize, usize) {
+            let from = (at.0 * queries + i) * (width + extra) + at.1 * head;
+            debug_assert!(from + head <= data.len());
+            (from, from + head)
+        };
+        let mut d_out = buffer(queries * (head + extra));
+        let mut means = vec![0.; queries];
+        for (i, (d_out, mean)) in d_out.chunks_mut(head + extra).zip(&mut means).enumerate() {
+            let (from, to) = slice_of(dy, i);
+            d_out[..head].copy_from_slice(&dy[from..to]);
+            *mean = y[from..to].iter().zip(&dy[from..to]).map(|(y, dy)| y * dy).sum();
+            if extra == 1 {
+                d_out[head] = share(i);
+                *mean += share(i) * kept.columns[statistics.start + i];
+            }
+        }
+        let plain = Strides { row: width, column: 1 };
+        let turned = Strides { row: 1, column: width };
+        let (q, k, v) = (row_of(q, queries), row_of(k, keys), row_of(v, keys));
+        let wide = head + extra;
+        let v = if extra == 1 {
+            shape.with_column(v, keys, |i| column[at.0 * keys + i])
+        } else {
+            let mut rows = buffer(keys * head);
+            rows.chunks_mut(head).enumerate().for_each(|(i, row)| row.copy_from_slice(&v[i * width..][..head]));
+            rows
+        };
+        Self {
+            shape,
+            k: (k, width),
+            v: (v, wide),
+            k_rows: Panels::pack(k, keys, head, plain),
+            q_rows: Panels::pack(q, queries, head, plain),
+            q_turned: Panels::pack(q, head, queries, turned),
+            dy_rows: Panels::pack(&d_out, queries, wide, Strides { row: wide, column: 1 }),
+            dy_turned: Panels::pack(&d_out, wide, queries, Strides { row: 1, column: wide }),
+            log_sums: &kept.log_sums[statistics],
+            means,
+        }
+    }
+}
+
+/// A gradient and the stride of its rows.
+type Gradient = (Vec<f32>, usize);
+
+impl Kernel for Backward<'_> {
+    type Output = (Gradient, Gradient, Gradient);
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> Self::Output {
+        let &Shape { queries, keys, .. } = self.shape;
+        let (head, scale) = (self.shape.head(), self.shape.scale());
+        let across = block_columns();
+        let (stride, stride_v) = (head.next_multiple_of(V::LANES), self.v.1.next_multiple_of(V::LANES));
+        let mut dq = vec![0.; queries * stride];
+        let (mut dk, mut dv) = (vec![0.; keys * stride], vec![0.; keys * stride_v]);
+        let (mut weights, mut d_weights) = (vec![0.; ROWS * across], vec![0.; ROWS * across]);
+        let (mut turned, mut unused) = (vec![0.; ROWS * across], Vec::new());
+        for key in (0..keys).step_by(ROWS) {
+            let rows = ROWS.min(keys - key);
+            let k = Block { values: &self.k.0[key * self.k.1..], stride: self.k.1, rows };
+            let v = Block { values: &self.v.0[key * self.v.1..], stride: self.v.1, rows };
+            let start = if self.shape.causal { key / across * across } else { 0 };
+            for query in (start..queries).step_by(across) {
+                let count = across.min(queries - query);
+                for panel in query / (VECTORS * V::LANES)..self.q_turned.count().min((query + across) / (VECTORS * V::LANES)) {
+                    let (column, _, width) = columns(panel, queries);
+                    let right = self.q_turned.rows(panel, 0, head, &mut unused);
+                    block::<V>(&mut weights[column - query..], across, k, right, (head, width), false);
+                    let right = self.dy_turned.rows(panel, 0, self.v.1, &mut unused);
+                    block::<V>(&mut d_weights[column - query..], across, v, right, (self.v.1, width), false);
+                }
+                let (log_sums, means) = (&self.log_sums[query..][..count], &self.means[query..][..count]);
+                let rows_of = weights.chunks_mut(across).zip(d_weights.chunks_mut(across));
+                for (i, (weights, d_weights)) in rows_of.enumerate().take(rows) {
+                    let weights = &mut weights[..count];
+                    map::<V, 1>(weights, [log_sums], |score, [log_sum]| score.fma(V::splat(scale), V::splat(0.).sub(log_sum)).exp());
+                    if self.shape.causal {
+                        let unseen = (key + i).saturating_sub(query).min(count);
+                        weights[..unseen].fill(0.);
+                    }
+                    map::<V, 2>(&mut d_weights[..count], [weights, means], |d, [weight, mean]| weight.mul(d.sub(mean)));
+                }
+                let gradients = [(&mut dv, stride_v, &weights, &self.dy_rows), (&mut dk, stride, &d_weights, &self.q_rows)];
+                for (gradient, stride, left, right) in gradients {
+                    let left = Block { values: left, stride: across, rows };
+                    for panel in 0..right.count() {
+                        let (column, _, width) = columns(panel, right.n());
+                        let right = right.rows(panel, query, count, &mut unused);
+                        block::<V>(&mut gradient[key * stride + column..], stride, left, right, (count, width), true);
+                    }
+                }
+                for (i, d_weights) in d_weights.chunks(across).enumerate().take(rows) {
+                    for (j, d) in d_weights[..count].iter().enumerate() {
+                        turned[j * ROWS + i] = *d;
+                    }
+                }
+                let left = Block { values: &turned, stride: ROWS, rows: count };
+                for panel in 0..self.k_rows.count() {
+                    let (column, _, width) = columns(panel, head);
+                    let right = self.k_rows.rows(panel, key, rows, &mut unused);
+                    block::<V>(&mut dq[query * stride + column..], stride, left, right, (rows, width), true);
+                }
+            }
+        }
+        for gradient in [&mut dq, &mut dk] {
+            map::<V, 0>(gradient, [], |x, []| x.mul(V::splat(scale)));
+        }
+        ((dq, stride), (dk, stride), (dv, stride_v))
+    }
+}

@@ -1,0 +1,147 @@
+//! The feed-forward part of a transformer block as one operation.
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
+use super::activation::{geglu_backward, geglu_composed, geglu_forward};
+use super::backward::{recompute, with_backward};
+use super::linear::rows_times;
+use super::gemm::Finish;
+use super::slices::{from_slices, on_cpu, with_slices};
+use super::{Keep, LayerNorm, Linear};
+
+/// x + W2 geglu(W1 norm(x) + b1) + b2, all frozen.
+#[derive(Clone, Debug)]
+pub struct FeedForward {
+    parts: Arc<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    norm: LayerNorm,
+    proj: Linear,
+    out: Linear,
+}
+
+/// Tokens that go through it together, so that what is between the maps stays in the cache.
+const TOKENS: usize = 512;
+
+impl FeedForward {
+    /// `proj` [d -> 2n] makes the values and their gates, `out` [n -> d].
+    pub fn new(norm: LayerNorm, proj: Linear, out: Linear) -> Self {
+        Self { parts: Arc::new(Parts { norm, proj, out }) }
+    }
+
+    /// Maps `x` [..., d]. Values and gates, the largest tensors of a training step, are kept for the
+    /// gradient or computed again.
+    pub fn forward(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
+        let parts = Arc::clone(&self.parts);
+        if !on_cpu(x) {
+            return recompute(x, move |x| parts.composed(x));
+        }
+        let kept = x.detach();
+        let gates = x.track_op() && keep == Keep::All;
+        let (y, gates) = parts.run(&kept, gates)?;
+        with_backward(x, y, move |dy| parts.backward(&kept, gates.as_ref(), dy))
+    }
+}
+
+impl Parts {
+    /// The result, and values and gates if they are wanted.
+    fn run(&self, x: &Tensor, want_gates: bool) -> Result<(Tensor, Option<Tensor>)> {
+        let (shape, width) = (x.shape().clone(), x.dim(candle_core::D::Minus1)?);
+        let rows = x.elem_count() / width;
+        let x = x.reshape((rows, width))?;
+        let (mut results, mut all_gates) = (Vec::with_capacity(x.elem_count()), Vec::new());
+        let mut inner = 0;
+        for first in (0..rows).step_by(TOKENS) {
+            let part = x.narrow(0, first, TOKENS.min(rows - first))?.contiguous()?;
+            let gates = self.gates(&part)?;
+            inner = gates.len() / part.dim(0)? / 2;
+            let hidden = geglu_forward(&gates, inner);
+            let y = self.with_bias(&self.out, &part, |bias, x| self.out.apply(&hidden, bias, x))?;
+            results.extend_from_slice(&y);
+            if want_gates {
+                all_gates.extend_from_slice(&gates);
+            }
+        }
+        let gates = if want_gates {
+            Some(Tensor::from_vec(all_gates, (rows, 2 * inner), x.device())?)
+        } else {
+            None
+        };
+        Ok((Tensor::from_vec(results, shape, x.device())?, gates))
+    }
+
+    /// Values and gates of rows `x`.
+    fn gates(&self, x: &Tensor) -> Result<Vec<f32>> {
+        let normed = self.norm.forward(x)?;
+        self.with_bias(&self.proj, &normed, |bias, x| self.proj.apply(x, bias, &[]))
+    }
+
+    fn with_bias(&self, linear: &Linear, x: &Tensor, f: impl FnOnce(&[f32], &[f32]) -> Vec<f32>) -> Result<Vec<f32>> {
+        match linear.bias() {
+            Some(bias) => with_slices([bias, x], |[bias, x]| f(bias, x)),
+            None => with_slices([x], |[x]| f(&[], x)),
+        }
+    }
+
+    fn backward(&self, x: &Tensor, gates: Option<&Tensor>, dy: &Tensor) -> Result<Tensor> {
+        let (Some(proj), Some(out)) = (self.proj.turned(), self.out.turned()) else {
+            candle_core::bail!("a feed-forward block that is not on the CPU")
+        };
+        let (shape, width, inner) = (x.shape(), out.k(), out.n());
+        let rows = x.elem_count() / width;
+        let (x, dy) = (x.reshape((rows, width))?, dy.reshape((rows, width))?);
+        let mut results = Vec::with_capacity(x.elem_count());
+        for first in (0..rows).step_by(TOKENS) {
+            let part = |t: &Tensor| t.narrow(0, first, TOKENS.min(rows - first))?.contiguous();
+            let (x, dy) = (part(&x)?, part(&dy)?);
+            let gates = match gates {
+                Some(gates) => with_slices([&part(gates)?], |[gates]| gates.to_vec())?,
+                None => self.gates(&x)?,
+            };
+            let d_normed = from_slices([&dy], x.shape(), |[dy]| {
+                let d_hidden = rows_times(dy, &out, Finish::default());
+                let d_gates = geglu_backward(&gates, &d_hidden, inner);
+                rows_times(&d_gates, &proj, Finish::default())
+            })?;
+            let dx = self.norm.backward(&x, &d_normed)?;
+            with_slices([&dx, &dy], |[dx, dy]| results.extend(dx.iter().zip(dy).map(|(a, b)| a + b)))?;
+        }
+        Tensor::from_vec(results, shape, x.device())
+    }
+
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        let gates = self.proj.forward(&self.norm.forward(x)?)?;
+        self.out.forward_plus(&geglu_composed(&gates)?, Some(x))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+    use crate::ops::Precision;
+
+    #[test]
+    fn kernels_equal_composed_operations() -> Result<()> {
+        let random = |shape: &[usize]| Tensor::randn(0f32, 0.5, shape, &Device::Cpu);
+        let linear = |from, to| Linear::new(random(&[to, from])?, Some(random(&[to])?), Precision::F32);
+        let block = FeedForward::new(LayerNorm::new(random(&[24])?, random(&[24])?, 1e-5), linear(24, 80)?, linear(40, 24)?);
+        let x = Var::from_tensor(&random(&[2, 300, 24])?)?;
+        let dy = random(&[2, 300, 24])?;
+        let grad = |y: &Tensor| -> Result<Tensor> { Ok((y * &dy)?.sum_all()?.backward()?.get(&x).unwrap().clone()) };
+        let slow = block.parts.composed(x.as_tensor())?;
+        for keep in [Keep::All, Keep::Inputs] {
+            let fast = block.forward(x.as_tensor(), keep)?;
+            for (a, b) in [(grad(&fast)?, grad(&slow)?), (fast, slow.clone())] {
+                let gap = (a - b)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                assert!(gap < 3e-5, "{gap}");
+            }
+        }
+        Ok(())
+    }
+}

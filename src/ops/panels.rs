@@ -1,0 +1,315 @@
+//! Right-hand matrices of products, laid out as the kernels read them.
+//!
+//! A [`Panels`] is a [k, n] matrix cut in panels of columns, each k rows of a few vectors. The weights of
+//! a model are packed once, when it is loaded, and kept in this form alone.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::simd::{Kernel, Level, Vector, level, run};
+
+/// How weights are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 4 bytes a weight.
+    #[default]
+    F32,
+    /// 2 bytes; computed in f32.
+    F16,
+    /// 2 bytes; products of bf16 summed in f32 where the processor has them, else computed in f32.
+    Bf16,
+}
+
+/// Vectors in a full panel.
+pub const VECTORS: usize = 3;
+
+/// Lanes of the vectors in use.
+pub fn lanes() -> usize {
+    match level() {
+        Level::Avx512Bf16 | Level::Avx512 => 16,
+        Level::Avx2 | Level::Portable => 8,
+    }
+}
+
+/// A packed matrix [k, n].
+#[derive(Clone, Debug)]
+pub struct Panels {
+    k: usize,
+    n: usize,
+    data: Data,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+    /// Two successive rows interleaved, as the dot product of pairs reads them.
+    Bf16Pairs(Vec<bf16>),
+}
+
+/// Where the element (row, column) of a matrix in plain memory is.
+#[derive(Clone, Copy)]
+pub struct Strides {
+    /// From row to row.
+    pub row: usize,
+    /// From column to column.
+    pub column: usize,
+}
+
+/// Columns of panel `panel` of a matrix of `n` columns: the first, those that count, and those stored.
+pub fn columns(panel: usize, n: usize) -> (usize, usize, usize) {
+    let full = VECTORS * lanes();
+    let first = panel * full;
+    let count = full.min(n - first);
+    (first, count, count.next_multiple_of(lanes()))
+}
+
+impl Panels {
+    /// Packs the f32 matrix [k, n] that lies in `data` with `strides`.
+    pub fn pack(data: &[f32], k: usize, n: usize, strides: Strides) -> Self {
+        let mut packed = buffer(stored(k, n));
+        packed.par_chunks_mut(VECTORS * lanes() * k).enumerate().for_each(|(panel, packed)| {
+            let (first, count, width) = columns(panel, n);
+            for (row, packed) in packed.chunks_mut(width).enumerate() {
+                let row = &data[row * strides.row + first * strides.column..];
+                if strides.column == 1 {
+                    packed[..count].copy_from_slice(&row[..count]);
+                } else {
+                    for (packed, value) in packed.iter_mut().zip(row.iter().step_by(strides.column)).take(count) {
+                        *packed = *value;
+                    }
+                }
+                packed[count..].fill(0.);
+            }
+        });
+        Self { k, n, data: Data::F32(packed) }
+    }
+
+    /// Packs the kernel [n, c, taps] of a convolution as the matrix [taps * c, n].
+    pub fn pack_kernel(kernel: &[f32], n: usize, c: usize, taps: usize) -> Self {
+        let mut packed = buffer(stored(taps * c, n));
+        packed.par_chunks_mut(VECTORS * lanes() * taps * c).enumerate().for_each(|(panel, packed)| {
+            let (first, count, width) = columns(panel, n);
+            packed.fill(0.);
+            for j in 0..count {
+                let column = &kernel[(first + j) * c * taps..][..c * taps];
+                for (i, taps) in column.chunks(taps).enumerate() {
+                    for (tap, value) in taps.iter().enumerate() {
+                        packed[(tap * c + i) * width + j] = *value;
+                    }
+                }
+            }
+        });
+        Self { k: taps * c, n, data: Data::F32(packed) }
+    }
+
+    /// The same matrix kept in another precision. With `pairs` it may be laid out for products of bf16
+    /// pairs, and serves [`product`](super::gemm::product) alone.
+    pub fn kept_in(self, precision: Precision, pairs: bool) -> Self {
+        let Data::F32(values) = &self.data else { return self };
+        let data = match precision {
+            Precision::F32 => return self,
+            Precision::F16 => Data::F16(values.par_iter().map(|&x| f16::from_f32(x)).collect()),
+            Precision::Bf16 if pairs && level() == Level::Avx512Bf16 && self.k.is_multiple_of(2) => {
+                let (k, n) = (self.k, self.n);
+                let mut paired = vec![bf16::ZERO; values.len()];
+                paired.par_chunks_mut(VECTORS * lanes() * k).enumerate().for_each(|(panel, paired)| {
+                    let (first, _, width) = columns(panel, n);
+                    let values = &values[first * k..];
+                    for (row, values) in values.chunks(width).take(k).enumerate() {
+                        for (j, value) in values.iter().enumerate() {
+                            paired[(row / 2 * width + j) * 2 + row % 2] = bf16::from_f32(*value);
+                        }
+                    }
+                });
+                Data::Bf16Pairs(paired)
+            }
+            Precision::Bf16 => Data::Bf16(values.par_iter().map(|&x| bf16::from_f32(x)).collect()),
+        };
+        Self { data, ..self }
+    }
+
+    /// Rows of the matrix.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns of the matrix.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Number of panels.
+    pub fn count(&self) -> usize {
+        self.n.div_ceil(VECTORS * lanes())
+    }
+
+    /// The pairs of panel `panel`, if they are kept as pairs.
+    pub fn pairs(&self, panel: usize) -> Option<&[bf16]> {
+        match &self.data {
+            Data::Bf16Pairs(pairs) => {
+                let (first, _, width) = columns(panel, self.n);
+                Some(&pairs[first * self.k..][..width * self.k])
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether [`pairs`](Self::pairs) has any.
+    pub fn has_pairs(&self) -> bool {
+        matches!(self.data, Data::Bf16Pairs(_))
+    }
+
+    /// Rows `first..first + count` of panel `panel` in f32; converted in `scratch` if they are kept in
+    /// half precision.
+    pub fn rows<'a>(&'a self, panel: usize, first: usize, count: usize, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+        let (column, _, width) = columns(panel, self.n);
+        let from = column * self.k + first * width;
+        let length = count * width;
+        if let Data::F32(values) = &self.data {
+            return &values[from..from + length];
+        }
+        scratch.resize(length.max(scratch.len()), 0.);
+        match &self.data {
+            Data::F32(_) => {}
+            Data::F16(values) => run(Widen { from: Halves::F16(&values[from..from + length]), to: scratch }),
+            Data::Bf16(values) => run(Widen { from: Halves::Bf16(&values[from..from + length]), to: scratch }),
+            Data::Bf16Pairs(values) => {
+                let values = &values[column * self.k..];
+                for row in first..first + count {
+                    for j in 0..width {
+                        scratch[(row - first) * width + j] = values[(row / 2 * width + j) * 2 + row % 2].to_f32();
+                    }
+                }
+            }
+        }
+        &scratch[..length]
+    }
+
+    /// The matrix of `taps` blocks [c, n] with every block transposed and their order reversed: the
+    /// right-hand side of the input gradient of a linear map (one tap) or of a convolution.
+    pub fn transposed(&self, taps: usize) -> Self {
+        let (c, n) = (self.k / taps, self.n);
+        let mut turned = buffer(stored(taps * n, c));
+        let panel_size = VECTORS * lanes() * taps * n;
+        turned.par_chunks_mut(panel_size).enumerate().for_each_init(Vec::new, |scratch, (panel, turned)| {
+            let (row, count, width) = columns(panel, c);
+            for from in 0..self.count() {
+                let (column, columns_here, width_from) = columns(from, n);
+                for tap in 0..taps {
+                    let block = self.rows(from, (taps - 1 - tap) * c + row, count, scratch);
+                    let turned = &mut turned[(tap * n + column) * width..][..columns_here * width];
+                    transpose(block, width_from, turned, width, count);
+                }
+            }
+        });
+        Self { k: taps * n, n: c, data: Data::F32(turned) }
+    }
+
+    /// The matrix transposed, [n, k], in plain memory.
+    pub fn unpacked(&self) -> Vec<f32> {
+        let mut out = vec![0.; self.n * self.k];
+        let mut scratch = Vec::new();
+        for panel in 0..self.count() {
+            let (first, count, width) = columns(panel, self.n);
+            let rows = self.rows(panel, 0, self.k, &mut scratch);
+            for j in 0..count {
+                for (i, out) in out[(first + j) * self.k..][..self.k].iter_mut().enumerate() {
+                    *out = rows[i * width + j];
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Elements of a packed [k, n].
+fn stored(k: usize, n: usize) -> usize {
+    k * n.next_multiple_of(lanes())
+}
+
+/// `to` [columns, width_to] = the transposed first `rows` rows and `columns` columns of `from`
+/// [rows, width_from]; what is beyond `rows` in a row of `to` becomes 0.
+fn transpose(from: &[f32], width_from: usize, to: &mut [f32], width_to: usize, rows: usize) {
+    for (column, to) in to.chunks_mut(width_to).enumerate() {
+        for (row, to) in to.iter_mut().enumerate() {
+            *to = if row < rows { from[row * width_from + column] } else { 0. };
+        }
+    }
+}
+
+/// Room for `length` values that the caller writes before it reads any.
+#[allow(clippy::uninit_vec)]
+pub fn buffer(length: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(length);
+    // SAFETY: every bit pattern is an f32, and kernels write all of it before anyone reads; clearing it
+    // first would cost as much as many of them
+    unsafe { values.set_len(length) };
+    values
+}
+
+enum Halves<'a> {
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+struct Widen<'a> {
+    from: Halves<'a>,
+    to: &'a mut [f32],
+}
+
+impl Kernel for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let length = match self.from {
+            Halves::F16(from) => from.len(),
+            Halves::Bf16(from) => from.len(),
+        };
+        // panels are whole vectors
+        assert!(length.is_multiple_of(V::LANES) && self.to.len() >= length);
+        for i in (0..length).step_by(V::LANES) {
+            // SAFETY: i + LANES <= length
+            unsafe {
+                let vector = match self.from {
+                    Halves::F16(from) => V::load_f16(from.as_ptr().add(i)),
+                    Halves::Bf16(from) => V::load_bf16(from.as_ptr().add(i)),
+                };
+                vector.store(self.to.as_mut_ptr().add(i));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packing_is_reversible_and_transposes() {
+        for (k, n) in [(6, 5), (34, 130), (10, 48)] {
+            let plain: Vec<f32> = (0..k * n).map(|i| (i % 101) as f32).collect();
+            let packed = Panels::pack(&plain, k, n, Strides { row: 1, column: k });
+            assert_eq!(packed.unpacked(), plain);
+            for (precision, pairs) in
+                [(Precision::F16, false), (Precision::Bf16, false), (Precision::Bf16, true), (Precision::F32, true)]
+            {
+                let half = packed.clone().kept_in(precision, pairs);
+                assert_eq!(half.unpacked(), plain, "{precision:?}");
+                let turned = half.transposed(1);
+                for (i, row) in turned.unpacked().chunks(n).enumerate() {
+                    assert!(row.iter().enumerate().all(|(j, &x)| x == plain[j * k + i]));
+                }
+            }
+        }
+        let kernel: Vec<f32> = (0..3 * 4 * 9).map(|i| i as f32).collect();
+        let turned = Panels::pack_kernel(&kernel, 3, 4, 9).transposed(9).unpacked();
+        // [o, c, tap] becomes [c, tap reversed, o]
+        let at = |o: usize, c: usize, tap: usize| (o * 4 + c) as f32 * 9. + tap as f32;
+        for (i, &x) in turned.iter().enumerate() {
+            assert_eq!(x, at(i % 3, i / 27, 8 - i / 3 % 9));
+        }
+    }
+}

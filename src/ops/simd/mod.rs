@@ -1,0 +1,247 @@
+//! Vectors of f32 in the widths that processors have, chosen when the program starts.
+//!
+//! A kernel is written once, generic over [`Vector`], and compiled once for every [`Level`];
+//! [`run`] takes the version that this processor serves best. The variable `EQDIFF_SIMD` (`avx512`,
+//! `avx2`, `portable`) forces a narrower one, for tests and comparisons.
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::sync::OnceLock;
+
+/// What this processor can do, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// 16 lanes and products of bf16 pairs summed in f32.
+    Avx512Bf16,
+    /// 16 lanes.
+    Avx512,
+    /// 8 lanes with fused multiply-add.
+    Avx2,
+    /// What the compiler makes of plain arrays: SSE2 on x86-64, NEON on aarch64.
+    Portable,
+}
+
+impl Level {
+    /// Its name, as `EQDIFF_SIMD` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Avx512Bf16 => "avx512bf16",
+            Level::Avx512 => "avx512",
+            Level::Avx2 => "avx2",
+            Level::Portable => "portable",
+        }
+    }
+}
+
+/// The level in use: the processor's, or the one that `EQDIFF_SIMD` asks for if the processor has it.
+pub fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let best = detect();
+        let wanted = std::env::var("EQDIFF_SIMD").unwrap_or_default();
+        let all = [Level::Avx512Bf16, Level::Avx512, Level::Avx2, Level::Portable];
+        all.into_iter().find(|level| level.name() == wanted).map_or(best, |level| level.max(best))
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Level {
+    if is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+    {
+        if is_x86_feature_detected!("avx512bf16") { Level::Avx512Bf16 } else { Level::Avx512 }
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+        Level::Avx2
+    } else {
+        Level::Portable
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Level {
+    Level::Portable
+}
+
+/// A kernel that every level has a version of. `run` and all that it calls must be `#[inline(always)]`,
+/// or the compiler leaves it in the version for the oldest processors.
+pub trait Kernel {
+    /// What it gives.
+    type Output;
+    /// The kernel with vectors of type `V`.
+    fn run<V: Vector>(self) -> Self::Output;
+}
+
+/// Runs `kernel` in the version for [`level`].
+pub fn run<K: Kernel>(kernel: K) -> K::Output {
+    match level() {
+        // SAFETY: the level was detected on this processor
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Bf16 | Level::Avx512 => unsafe { x86::run_avx512(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::run_avx2(kernel) },
+        _ => kernel.run::<portable::Lanes>(),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx512, Bf16Kernel, dot_pairs, run_bf16, to_bf16};
+
+/// f32 lanes. The methods are safe to call where the processor has what the type stands for, which
+/// [`run`] sees to; those that touch memory say what they ask of pointers.
+#[allow(clippy::missing_safety_doc, clippy::should_implement_trait)]
+pub trait Vector: Copy {
+    /// Number of lanes.
+    const LANES: usize;
+
+    /// All lanes `x`.
+    fn splat(x: f32) -> Self;
+    /// `LANES` values from `from`.
+    unsafe fn load(from: *const f32) -> Self;
+    /// Writes `LANES` values.
+    unsafe fn store(self, to: *mut f32);
+    /// `LANES` halves, as f32.
+    unsafe fn load_f16(from: *const half::f16) -> Self;
+    /// `LANES` bf16 values, as f32.
+    unsafe fn load_bf16(from: *const half::bf16) -> Self;
+    /// Lane by lane.
+    fn add(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn sub(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn mul(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn div(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn max(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn min(self, other: Self) -> Self;
+    /// self * b + c.
+    fn fma(self, b: Self, c: Self) -> Self;
+    /// The bits of `self` shifted left by 23, plus those of 1: 2^n where the low bits of `self` are n.
+    fn exponent(self) -> Self;
+    /// Lanes of `positive` where `self` is at least 0, else those of `negative`.
+    fn select(self, positive: Self, negative: Self) -> Self;
+
+    /// The sum of all lanes, in an order that depends on the width alone.
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let mut lanes = [0f32; 16];
+        // SAFETY: no vector has more lanes
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] += lanes[i + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+
+    /// The greatest lane.
+    #[inline(always)]
+    fn greatest(self) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        // SAFETY: no vector has more lanes
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    /// The first values of a slice of at most `LANES`, the other lanes 0.
+    #[inline(always)]
+    fn load_part(from: &[f32]) -> Self {
+        let mut lanes = [0f32; 16];
+        let count = from.len().min(Self::LANES);
+        lanes[..count].copy_from_slice(&from[..count]);
+        // SAFETY: no vector has more lanes
+        unsafe { Self::load(lanes.as_ptr()) }
+    }
+
+    /// Writes as many lanes as `to` has room for.
+    #[inline(always)]
+    fn store_part(self, to: &mut [f32]) {
+        let mut lanes = [0f32; 16];
+        // SAFETY: no vector has more lanes
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let count = to.len().min(Self::LANES);
+        to[..count].copy_from_slice(&lanes[..count]);
+    }
+
+    /// e^self; relative error below 3e-7, 0 below -87.
+    #[inline(always)]
+    fn exp(self) -> Self {
+        // adding 1.5 * 2^23 rounds to the nearest integer, which then sits in the low mantissa bits
+        const ROUND: f32 = 12_582_912.;
+        let x = self.max(Self::splat(-87.3)).min(Self::splat(88.3));
+        let shifted = x.fma(Self::splat(std::f32::consts::LOG2_E), Self::splat(ROUND));
+        let n = shifted.sub(Self::splat(ROUND));
+        // ln 2 in two parts, so that the reduced argument stays exact
+        let r = n.fma(Self::splat(-0.693_359_4), x);
+        let r = n.fma(Self::splat(2.121_944_4e-4), r);
+        let mut p = Self::splat(1.987_569_1e-4);
+        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+            p = p.fma(r, Self::splat(c));
+        }
+        let y = p.fma(r.mul(r), r.add(Self::splat(1.)));
+        y.mul(shifted.exponent())
+    }
+
+    /// 1 / (1 + e^-self).
+    #[inline(always)]
+    fn sigmoid(self) -> Self {
+        let one = Self::splat(1.);
+        one.div(one.add(Self::splat(0.).sub(self).exp()))
+    }
+}
+
+/// Applies `f` to vectors of `to`, which it may read, and of `from` at the same places. The last vector
+/// may be partly filled with zeros.
+#[inline(always)]
+pub fn map<V: Vector, const N: usize>(to: &mut [f32], from: [&[f32]; N], f: impl Fn(V, [V; N]) -> V) {
+    let whole = to.len() / V::LANES * V::LANES;
+    assert!(from.iter().all(|from| from.len() >= to.len()));
+    for i in (0..whole).step_by(V::LANES) {
+        // SAFETY: i + LANES is within all slices
+        unsafe {
+            let at = to.as_mut_ptr().add(i);
+            f(V::load(at), from.map(|from| V::load(from.as_ptr().add(i)))).store(at);
+        }
+    }
+    let length = to.len();
+    if whole < length {
+        let rest = &mut to[whole..];
+        f(V::load_part(rest), from.map(|from| V::load_part(&from[whole..length]))).store_part(rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Exp<'a>(&'a mut [f32]);
+
+    impl Kernel for Exp<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            map::<V, 0>(self.0, [], |x, []| x.exp());
+        }
+    }
+
+    #[test]
+    fn exp_is_accurate() {
+        let inputs: Vec<f32> = (-8003..8000).map(|i| i as f32 * 0.01).collect();
+        let mut outputs = inputs.clone();
+        run(Exp(&mut outputs));
+        for (x, y) in inputs.iter().zip(&outputs) {
+            let truth = (*x as f64).exp();
+            assert!((*y as f64 - truth).abs() <= 4e-7 * truth, "exp({x})");
+        }
+        let mut tiny = [-1e9, f32::NEG_INFINITY];
+        run(Exp(&mut tiny));
+        assert!(tiny.iter().all(|&y| y < 1e-37));
+    }
+}

@@ -1,0 +1,337 @@
+//! 3x3 convolutions of stride 1 with a quarter of the multiplications.
+//!
+//! Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural
+//! Networks", 2016): tiles of 6x6 inputs and the kernels are mapped to 36 products each, a matrix product
+//! over the channels at each of the 36 places, and the sums are mapped back to 4x4 outputs. The kernels
+//! are mapped on the fly, since in mapped form they would need four times their memory.
+
+use rayon::prelude::*;
+
+use super::gemm::{Block, Finish, Shared, block};
+use super::panels::{Panels, buffer, columns, lanes};
+use super::simd::{Kernel, Vector, run};
+
+/// A picture [batch, height, width, channels] that is convolved.
+#[derive(Clone, Copy, Debug)]
+pub struct Picture<'a> {
+    /// Its values; with `doubled`, those of the picture of half its size.
+    pub values: &'a [f32],
+    /// Samples.
+    pub batch: usize,
+    /// Size, doubled if `doubled`.
+    pub height: usize,
+    /// See `height`.
+    pub width: usize,
+    /// Values of a pixel.
+    pub channels: usize,
+    /// Whether each stored pixel stands for two by two.
+    pub doubled: bool,
+}
+
+impl Picture<'_> {
+    /// Offset of a pixel.
+    #[inline(always)]
+    pub fn at(&self, sample: usize, y: usize, x: usize) -> usize {
+        let pixel = if self.doubled {
+            (sample * self.height.div_ceil(2) + y / 2) * self.width.div_ceil(2) + x / 2
+        } else {
+            (sample * self.height + y) * self.width + x
+        };
+        pixel * self.channels
+    }
+
+    fn tiles(&self) -> (usize, usize) {
+        (self.height.div_ceil(TILE), self.width.div_ceil(TILE))
+    }
+}
+
+/// Side of the outputs of a tile.
+const TILE: usize = 4;
+/// Side of its inputs.
+const SIDE: usize = 6;
+/// Places at which channels are multiplied.
+const PLACES: usize = SIDE * SIDE;
+/// Bytes of mapped inputs at a time: they stay in the last cache.
+const CHUNK_BYTES: usize = 16 << 20;
+/// Tiles of a task, for which a panel of kernels is mapped once.
+const TASK_TILES: usize = 128;
+/// Channels whose kernels are mapped at a time: they stay in a core's cache.
+const DEPTH: usize = 64;
+/// Fewer tiles than this are not worth mapping the kernels.
+const FEWEST_TILES: usize = 12;
+
+/// Whether this way serves `picture`.
+pub fn serves(picture: &Picture) -> bool {
+    let (rows, columns) = picture.tiles();
+    picture.channels.is_multiple_of(lanes()) && picture.batch * rows * columns >= FEWEST_TILES
+}
+
+/// out [batch, height, width, n]: `picture` convolved with `kernel` [9 * channels, n], padding 1.
+pub fn convolve(out: &mut [f32], picture: Picture, kernel: &Panels, finish: Finish) {
+    let (rows, across) = picture.tiles();
+    let (tiles, channels) = (picture.batch * rows * across, picture.channels);
+    assert!(kernel.k() == 9 * channels && out.len() == picture.batch * picture.height * picture.width * kernel.n());
+    let chunk = (CHUNK_BYTES / (4 * PLACES * channels)).next_multiple_of(8).min(tiles);
+    let mut mapped = buffer(PLACES * chunk * channels);
+    let out = Shared(out.as_mut_ptr());
+    for first in (0..tiles).step_by(chunk) {
+        let count = chunk.min(tiles - first);
+        let shared = Shared(mapped.as_mut_ptr());
+        (0..count).into_par_iter().with_min_len(4).for_each(|tile| {
+            run(MapInput { picture: &picture, mapped: &shared, tile, of: first + tile, chunk });
+        });
+        let groups = count.div_ceil(TASK_TILES);
+        (0..groups * kernel.count()).into_par_iter().with_max_len(1).for_each_init(Scratch::default, |scratch, task| {
+            let (group, panel) = (task % groups, task / groups);
+            let share = count.div_ceil(groups).next_multiple_of(8);
+            let tiles = (group * share, count.min((group + 1) * share));
+            if tiles.0 < tiles.1 {
+                run(Task { out: &out, picture: &picture, mapped: &mapped, kernel, finish, panel, tiles, first, chunk, scratch });
+            }
+        });
+    }
+}
+
+/// Maps a tile of the input: B^T d B.
+struct MapInput<'a> {
+    picture: &'a Picture<'a>,
+    /// [PLACES, chunk, channels].
+    mapped: &'a Shared,
+    /// Number in the chunk, and in the picture.
+    tile: usize,
+    of: usize,
+    chunk: usize,
+}
+
+impl Kernel for MapInput<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { picture, mapped, tile, of, chunk } = self;
+        let (rows, across) = picture.tiles();
+        let (sample, y, x) = (of / (rows * across), of / across % rows * TILE, of % across * TILE);
+        let channels = picture.channels;
+        // pixels outside the picture are zeros
+        let inside = |at: usize, step: usize, end: usize| (at + step).checked_sub(1).filter(|&at| at < end);
+        let mut pixels = [None; PLACES];
+        for (place, pixel) in pixels.iter_mut().enumerate() {
+            let (i, j) = (place / SIDE, place % SIDE);
+            if let (Some(y), Some(x)) = (inside(y, i, picture.height), inside(x, j, picture.width)) {
+                *pixel = Some(picture.at(sample, y, x));
+            }
+        }
+        for c in (0..channels).step_by(V::LANES) {
+            let mut half = [[V::splat(0.); SIDE]; SIDE];
+            for j in 0..SIDE {
+                let mut column = [V::splat(0.); SIDE];
+                for (i, value) in column.iter_mut().enumerate() {
+                    if let Some(pixel) = pixels[i * SIDE + j] {
+                        let from = &picture.values[pixel + c..][..V::LANES];
+                        // SAFETY: the length is checked
+                        *value = unsafe { V::load(from.as_ptr()) };
+                    }
+                }
+                for (half, value) in half.iter_mut().zip(map_input(column)) {
+                    half[j] = value;
+                }
+            }
+            for (i, row) in half.into_iter().enumerate() {
+                for (j, value) in map_input(row).into_iter().enumerate() {
+                    // SAFETY: within `mapped`, and this tile's alone
+                    unsafe { value.store(mapped.0.add(((i * SIDE + j) * chunk + tile) * channels + c)) };
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Scratch {
+    taps: [Vec<f32>; 9],
+    kernels: Vec<f32>,
+    sums: Vec<f32>,
+}
+
+/// Products of some tiles with a panel of kernels, mapped back.
+struct Task<'a> {
+    out: &'a Shared,
+    picture: &'a Picture<'a>,
+    mapped: &'a [f32],
+    kernel: &'a Panels,
+    finish: Finish<'a>,
+    panel: usize,
+    /// The first tile in the chunk, and that after the last.
+    tiles: (usize, usize),
+    /// The number of the chunk's first tile in the picture.
+    first: usize,
+    chunk: usize,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let channels = self.picture.channels;
+        let (from, to) = self.tiles;
+        let tiles = to - from;
+        let width = columns(self.panel, self.kernel.n()).2;
+        let Scratch { taps: mut parts, mut kernels, mut sums } = std::mem::take(self.scratch);
+        kernels.resize(kernels.len().max(PLACES * DEPTH * width), 0.);
+        sums.resize(sums.len().max(PLACES * tiles * width), 0.);
+        for c in (0..channels).step_by(DEPTH) {
+            let depth = DEPTH.min(channels - c);
+            let mut taps: [&[f32]; 9] = [&[]; 9];
+            for (tap, (rows, scratch)) in taps.iter_mut().zip(&mut parts).enumerate() {
+                *rows = self.kernel.rows(self.panel, tap * channels + c, depth, scratch);
+            }
+            map_kernels::<V>(taps, &mut kernels, depth * width);
+            for place in 0..PLACES {
+                let kernels = &kernels[place * depth * width..][..depth * width];
+                let sums = &mut sums[place * tiles * width..][..tiles * width];
+                let values = &self.mapped[(place * self.chunk + from) * channels + c..];
+                let left = Block { values, stride: channels, rows: tiles };
+                block::<V>(sums, width, left, kernels, (depth, width), c > 0);
+            }
+        }
+        for tile in 0..tiles {
+            for j in 0..width / V::LANES {
+                let sums = &sums[tile * width + j * V::LANES..];
+                self.finish(self.first + from + tile, j, map_back::<V>(sums, tiles * width));
+            }
+        }
+        *self.scratch = Scratch { taps: parts, kernels, sums };
+    }
+}
+
+impl Task<'_> {
+    /// Writes the outputs of vector `j` of the panel.
+    #[inline(always)]
+    fn finish<V: Vector>(&self, tile: usize, j: usize, outputs: [[V; TILE]; TILE]) {
+        let Self { picture, finish, .. } = self;
+        let (rows, across) = picture.tiles();
+        let (sample, y, x) = (tile / (rows * across), tile / across % rows * TILE, tile % across * TILE);
+        let n = self.kernel.n();
+        let (first, count, _) = columns(self.panel, n);
+        let (first, count) = (first + j * V::LANES, (count - j * V::LANES).min(V::LANES));
+        let load = |from: &[f32]| {
+            // SAFETY: the length is checked
+            if count == V::LANES { unsafe { V::load(from.as_ptr()) } } else { V::load_part(from) }
+        };
+        for (i, outputs) in outputs.iter().enumerate().take(picture.height - y) {
+            for (k, output) in outputs.iter().enumerate().take(picture.width - x) {
+                let pixel = (sample * picture.height + y + i) * picture.width + x + k;
+                let at = pixel * n + first;
+                let mut output = *output;
+                if !finish.bias.is_empty() {
+                    output = output.add(load(&finish.bias[pixel / finish.rows_per_bias * n + first..][..count]));
+                }
+                if !finish.residual.is_empty() {
+                    output = output.add(load(&finish.residual[at..][..count]));
+                }
+                // SAFETY: within the result, as `convolve` has checked, and this task's own
+                let to = unsafe { std::slice::from_raw_parts_mut(self.out.0.add(at), count) };
+                if count == V::LANES {
+                    // SAFETY: the length is checked
+                    unsafe { output.store(to.as_mut_ptr()) }
+                } else {
+                    output.store_part(to)
+                }
+            }
+        }
+    }
+}
+
+/// B^T d.
+#[inline(always)]
+fn map_input<V: Vector>(d: [V; SIDE]) -> [V; SIDE] {
+    let s = V::splat;
+    let [d0, d1, d2, d3, d4, d5] = d;
+    let a = s(-4.).fma(d2, d4);
+    let b = s(-4.).fma(d1, d3);
+    let c = d4.sub(d2);
+    let e = s(2.).mul(d3.sub(d1));
+    [
+        s(4.).fma(d0, s(-5.).fma(d2, d4)),
+        a.add(b),
+        a.sub(b),
+        c.add(e),
+        c.sub(e),
+        s(4.).fma(d1, s(-5.).fma(d3, d5)),
+    ]
+}
+
+/// G g.
+#[inline(always)]
+fn map_kernel<V: Vector>(g: [V; 3]) -> [V; SIDE] {
+    let s = V::splat;
+    let [g0, g1, g2] = g;
+    let outer = s(-1. / 6.).mul(g0.add(g2));
+    let far = s(1. / 24.).fma(g0, s(1. / 6.).mul(g2));
+    [
+        s(0.25).mul(g0),
+        s(-1. / 6.).fma(g1, outer),
+        s(1. / 6.).fma(g1, outer),
+        s(1. / 12.).fma(g1, far),
+        s(-1. / 12.).fma(g1, far),
+        g2,
+    ]
+}
+
+/// A^T m.
+#[inline(always)]
+fn map_output<V: Vector>(m: [V; SIDE]) -> [V; TILE] {
+    let s = V::splat;
+    let [m0, m1, m2, m3, m4, m5] = m;
+    let (a, b, c, d) = (m1.add(m2), m1.sub(m2), m3.add(m4), m3.sub(m4));
+    [m0.add(a).add(c), s(2.).fma(d, b), s(4.).fma(c, a), s(8.).fma(d, b).add(m5)]
+}
+
+/// A^T m A of the vectors at the start of `sums` and every `stride` values on.
+#[inline(always)]
+fn map_back<V: Vector>(sums: &[f32], stride: usize) -> [[V; TILE]; TILE] {
+    let mut half = [[V::splat(0.); SIDE]; TILE];
+    assert!(sums.len() >= (PLACES - 1) * stride + V::LANES);
+    for j in 0..SIDE {
+        let mut column = [V::splat(0.); SIDE];
+        for (i, value) in column.iter_mut().enumerate() {
+            // SAFETY: the length is checked above
+            *value = unsafe { V::load(sums.as_ptr().add((i * SIDE + j) * stride)) };
+        }
+        for (half, value) in half.iter_mut().zip(map_output(column)) {
+            half[j] = value;
+        }
+    }
+    let mut outputs = [[V::splat(0.); TILE]; TILE];
+    for (output, half) in outputs.iter_mut().zip(half) {
+        *output = map_output(half);
+    }
+    outputs
+}
+
+/// G g G^T of `count` kernels, whose taps lie in `taps`: mapped [PLACES, count].
+#[inline(always)]
+fn map_kernels<V: Vector>(taps: [&[f32]; 9], mapped: &mut [f32], count: usize) {
+    assert!(taps.iter().all(|tap| tap.len() == count) && mapped.len() >= PLACES * count);
+    for at in (0..count).step_by(V::LANES) {
+        let mut half = [[V::splat(0.); 3]; SIDE];
+        for j in 0..3 {
+            let mut column = [V::splat(0.); 3];
+            for (i, value) in column.iter_mut().enumerate() {
+                // SAFETY: `count` is whole vectors, and every tap has that many values
+                *value = unsafe { V::load(taps[i * 3 + j].as_ptr().add(at)) };
+            }
+            for (half, value) in half.iter_mut().zip(map_kernel::<V>(column)) {
+                half[j] = value;
+            }
+        }
+        for (i, row) in half.into_iter().enumerate() {
+            for (j, value) in map_kernel(row).into_iter().enumerate() {
+                // SAFETY: the length is checked above
+                unsafe { value.store(mapped.as_mut_ptr().add((i * SIDE + j) * count + at)) };
+            }
+        }
+    }
+}
