@@ -6,9 +6,11 @@
 
 pub mod adapter;
 pub mod base;
+pub mod bench;
 pub mod cli;
 pub mod evaluation;
 pub mod images;
+pub mod machine;
 pub mod method;
 pub mod model;
 pub mod ops;

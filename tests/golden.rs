@@ -1,6 +1,8 @@
 //! The recorded PyTorch cases, through the code that trains, samples and evaluates.
 
+use assert_cmd::Command;
 use candle_core::Device;
+use eqdiff::ops::Precision;
 use eqdiff::verify;
 
 #[test]
@@ -9,7 +11,7 @@ fn embedded_cases_agree_with_pytorch() {
     // candle walks the graph recursively, deeper than a test thread's stack
     let worker = std::thread::Builder::new()
         .stack_size(256 << 20)
-        .spawn(move || verify::run(None, &Device::Cpu, &mut |check| checks.push(check.clone())).map(|()| checks));
+        .spawn(move || verify::run(None, &Device::Cpu, Precision::F32, &mut |check| checks.push(check.clone())).map(|()| checks));
     let checks = worker.expect("a thread").join().expect("no panic").expect("the cases can be read");
     for case in ["bands", "tokens", "vae", "first_step", "step", "sample", "metrics"] {
         let of_case = checks.iter().filter(|check| check.name.starts_with(&format!("{case}:")));
@@ -17,6 +19,18 @@ fn embedded_cases_agree_with_pytorch() {
     }
     let failed: Vec<_> = checks.iter().filter(|check| !check.passed()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// Where the processor lacks a width, the best that it has runs.
+#[test]
+fn narrower_vectors_and_half_precision_agree_with_pytorch() {
+    for (simd, dtype) in [("avx512", "f32"), ("avx2", "f32"), ("portable", "f32"), ("", "bf16"), ("avx2", "f16")] {
+        let mut command = Command::cargo_bin("eqdiff").expect("the program");
+        let output = command.args(["verify", "--dtype", dtype]).env("EQDIFF_SIMD", simd).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let failed: Vec<&str> = text.lines().filter(|line| line.starts_with("FAILED")).collect();
+        assert!(output.status.success() && failed.is_empty(), "{simd} {dtype}: {failed:#?}");
+    }
 }
 
 #[test]

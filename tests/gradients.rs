@@ -21,7 +21,7 @@ fn every_variable_has_a_gradient_and_nothing_frozen_has() {
 }
 
 fn check() -> anyhow::Result<()> {
-    let base = Base::load(&common::tiny_base(), true, &Device::Cpu)?;
+    let base = Base::load(&common::tiny_base(), true, &Device::Cpu, eqdiff::ops::Precision::F32)?;
     let subject = subject::find(&Request { subject: "dog", images: None, masks: None, class: None })?;
     let (settings, side) = (Layers::new()?.settings()?, base.side());
     let class_images = [subject.photos[0].square(side as u32)];
@@ -39,6 +39,7 @@ fn check() -> anyhow::Result<()> {
     let tensors = variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
     let weights = Customisation::from_tensors(&base.unet, &tensors)?;
     let loss_settings = LossSettings {
+        keep: eqdiff::ops::Keep::All,
         guidance: settings.mgdp.mask,
         dilations: 1,
         time_gap: settings.rra.time_gap,

@@ -2,8 +2,8 @@
 
 python judge.py train [MINUTES=10]       draws its own composites, trains, reports accuracy on held-out real ones
 python judge.py prompts FILE [N=200]     writes N prompts, one a line
-python judge.py score FOLDER FILE        judges FOLDER's PNGs, in the order of their names, against FILE's prompts
-                                         (several pictures a prompt, one after another, are fine)
+python judge.py score FOLDER FILE        judges FOLDER's PNGs, in the order of the number that ends their names, against
+                                         FILE's prompts (several pictures a prompt, one after another, are fine)
 
 It is a small convolutional classifier that never takes part in training the base. Kept in SCRATCH/judge.pt.
 """
@@ -200,7 +200,8 @@ def main(verb, *rest):
     else:
         with open(rest[1]) as f:
             prompts = [line.strip() for line in f if line.strip()]
-        files = sorted(glob.glob(os.path.join(rest[0], "*.png")))
+        numbers = {f: re.search(r"(\d+)\.png$", f) for f in glob.glob(os.path.join(rest[0], "*.png"))}
+        files = sorted((f for f, n in numbers.items() if n), key=lambda f: int(numbers[f][1]))
         assert files and len(files) % len(prompts) == 0, f"{len(files)} pictures for {len(prompts)} prompts"
         each = len(files) // len(prompts)
         result, wrong = score([np.asarray(Image.open(f).convert("RGB")) for f in files], [p for p in prompts for _ in range(each)])

@@ -32,8 +32,8 @@ PACKAGES = {  # set letter -> npm package
     "d": "@lobehub/fluent-emoji-3d",
 }
 
-# class word -> emoji names; each emoji gives up to six instances (one per set). The first is how the base
-# mostly draws the word (scenes.training_pool)
+# class word -> emoji names; each emoji gives up to six instances (one per set). The first, as
+# Fluent draws it, is how the base mostly sees the word (scenes.training_pool)
 CLASSES = {
     "dog": ["dog-face", "dog", "poodle", "guide-dog"],
     "cat": ["cat-face", "cat", "black-cat", "grinning-cat"],

@@ -1,5 +1,6 @@
 //! Finding and loading the pretrained models: the base that is customised, and those of the metrics.
 
+mod random;
 mod source;
 pub mod texts;
 mod weights;
@@ -10,8 +11,11 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::model::clip::{ClipConfig, TowerConfig};
+use crate::model::unet::UnetConfig;
 use crate::model::{ClipText, ClipVision, Scheduler, Tokenizer, Unet, Vae, Vit};
+use crate::ops::Precision;
 
+pub use random::RANDOM_SD14;
 pub use source::Folder;
 pub use weights::Weights;
 
@@ -43,22 +47,18 @@ impl Base {
     ///
     /// # Errors
     /// If a file or tensor is missing, damaged or misshapen; the message names it.
-    pub fn load(name: &str, offline: bool, device: &Device) -> Result<Self> {
-        let folder = Folder::find(name, offline)?;
-        let unet = folder.weights("unet/diffusion_pytorch_model", device)?;
-        let vae = folder.weights("vae/diffusion_pytorch_model", device)?;
-        let text = folder.weights("text_encoder/model", device)?;
-        let text_config: TowerConfig = json(&folder, "text_encoder/config.json")?;
-        let scheduler = folder.text("scheduler/scheduler_config.json")?;
+    pub fn load(name: &str, offline: bool, device: &Device, precision: Precision) -> Result<Self> {
+        let parts = Parts { folder: Folder::find(name, offline)?, device: device.clone(), precision };
+        let folder = &parts.folder;
+        let text: TowerConfig = json(folder, "text_encoder/config.json")?;
         let base = Self {
             name: name.to_string(),
-            unet: Unet::load(&unet, json(&folder, "unet/config.json")?)?,
-            vae: Vae::load(&vae, json(&folder, "vae/config.json")?)?,
-            tokenizer: tokenizer(&folder, "tokenizer/", text_config.max_position_embeddings)?,
-            text: ClipText::load(&text, text_config, None)?,
-            scheduler: Scheduler::from_json(&scheduler)
-                .with_context(|| folder.describe("scheduler/scheduler_config.json"))?,
-            fingerprint: fingerprint(&[&unet, &text])?,
+            unet: parts.unet()?,
+            vae: parts.vae()?,
+            tokenizer: tokenizer(folder, "tokenizer/", text.max_position_embeddings)?,
+            text: parts.text()?,
+            scheduler: parts.scheduler()?,
+            fingerprint: fingerprint(&[&parts.weights(UNET)?, &parts.weights(TEXT)?])?,
             device: device.clone(),
         };
         let (have, need) = (base.text.config.hidden_size, base.unet.config.cross_attention_dim);
@@ -96,6 +96,59 @@ impl Base {
     /// If shapes or devices do not fit.
     pub fn pictures(&self, latents: &Tensor) -> candle_core::Result<Tensor> {
         self.vae.decode(&(latents / self.vae.config.scaling_factor)?)
+    }
+}
+
+const UNET: &str = "unet/diffusion_pytorch_model";
+const VAE: &str = "vae/diffusion_pytorch_model";
+const TEXT: &str = "text_encoder/model";
+
+/// A base whose parts are loaded one by one.
+pub struct Parts {
+    /// Where its files are.
+    pub folder: Folder,
+    /// Where it shall compute.
+    pub device: Device,
+    /// How its layers keep their weights.
+    pub precision: Precision,
+}
+
+impl Parts {
+    /// # Errors
+    /// As [`Base::load`], also below.
+    pub fn unet(&self) -> Result<Unet> {
+        Ok(Unet::load(&self.weights(UNET)?, json(&self.folder, "unet/config.json")?)?)
+    }
+
+    /// # Errors
+    /// See [`unet`](Self::unet).
+    pub fn vae(&self) -> Result<Vae> {
+        Ok(Vae::load(&self.weights(VAE)?, json(&self.folder, "vae/config.json")?)?)
+    }
+
+    /// # Errors
+    /// See [`unet`](Self::unet).
+    pub fn text(&self) -> Result<ClipText> {
+        Ok(ClipText::load(&self.weights(TEXT)?, json(&self.folder, "text_encoder/config.json")?, None)?)
+    }
+
+    /// # Errors
+    /// See [`unet`](Self::unet).
+    pub fn scheduler(&self) -> Result<Scheduler> {
+        const FILE: &str = "scheduler/scheduler_config.json";
+        Scheduler::from_json(&self.folder.text(FILE)?).with_context(|| self.folder.describe(FILE))
+    }
+
+    /// Side of the latents that the base was trained on.
+    ///
+    /// # Errors
+    /// See [`unet`](Self::unet).
+    pub fn latent_side(&self) -> Result<usize> {
+        Ok(json::<UnetConfig>(&self.folder, "unet/config.json")?.sample_size)
+    }
+
+    fn weights(&self, stem: &str) -> Result<Weights> {
+        Ok(self.folder.weights(stem, &self.device)?.kept_in(self.precision))
     }
 }
 

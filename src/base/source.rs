@@ -8,7 +8,7 @@ use hf_hub::Cache;
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use include_dir::{Dir, include_dir};
 
-use super::{MINI, Weights};
+use super::{MINI, Weights, random};
 
 static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/mini");
 
@@ -17,6 +17,8 @@ const SD14: &str = "CompVis/stable-diffusion-v1-4";
 
 /// A folder of model files.
 pub enum Folder {
+    /// Made up: see [`random`].
+    Random,
     /// A part of the program.
     Embedded(&'static Dir<'static>),
     /// A directory on disk.
@@ -41,6 +43,9 @@ impl Folder {
     pub fn find(name: &str, offline: bool) -> Result<Self> {
         if name == MINI {
             return Ok(Self::Embedded(&EMBEDDED));
+        }
+        if name == random::RANDOM_SD14 {
+            return Ok(Self::Random);
         }
         let id = if name == "sd14" { SD14 } else { name };
         if Path::new(id).is_dir() {
@@ -69,6 +74,7 @@ impl Folder {
     /// The full name of a file, for messages.
     pub fn describe(&self, path: &str) -> String {
         match self {
+            Self::Random => format!("{}/{path}", random::RANDOM_SD14),
             Self::Embedded(_) => format!("the embedded {path}"),
             Self::Disk(folder) => folder.join(path).display().to_string(),
             Self::Hub(hub) => format!("{}/{path}", hub.id),
@@ -80,7 +86,16 @@ impl Folder {
     /// # Errors
     /// If there is no such file.
     pub fn text(&self, path: &str) -> Result<String> {
-        if let Self::Embedded(dir) = self {
+        if let (Self::Random, Some(config)) = (self, random::config(path)) {
+            return Ok(config.to_string());
+        }
+        // the random base borrows the embedded tokenizer
+        let embedded = match self {
+            Self::Random => Some(&EMBEDDED),
+            Self::Embedded(dir) => Some(*dir),
+            _ => None,
+        };
+        if let Some(dir) = embedded {
             let file = dir.get_file(dir.path().join(path)).and_then(|f| f.contents_utf8());
             return file.map(str::to_string).with_context(|| format!("no {path} is embedded in this program"));
         }
@@ -94,6 +109,9 @@ impl Folder {
     /// If there is none, or it is damaged.
     pub fn weights(&self, stem: &str, device: &Device) -> Result<Weights> {
         let name = format!("{stem}.safetensors");
+        if let Self::Random = self {
+            return Weights::random(&self.describe(&name), device);
+        }
         if let Self::Embedded(dir) = self {
             let file = dir.get_file(dir.path().join(&name)).with_context(|| format!("no {name} is embedded"))?;
             return Weights::embedded(&self.describe(&name), file.contents(), device);
@@ -109,7 +127,7 @@ impl Folder {
 
     fn on_disk(&self, path: &str) -> Result<PathBuf> {
         match self {
-            Self::Embedded(_) => bail!("{path} is not on disk"),
+            Self::Random | Self::Embedded(_) => bail!("{path} is not on disk"),
             Self::Disk(folder) => {
                 let file = folder.join(path);
                 if !file.is_file() {

@@ -12,6 +12,7 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
+use super::random;
 use crate::ops::Precision;
 
 /// The tensors of one safetensors file, or those under a prefix of their names.
@@ -35,6 +36,8 @@ struct Checkpoint {
 enum Bytes {
     Embedded(&'static [u8]),
     Mapped(Mmap),
+    /// None: every tensor that is asked for is made up.
+    Random,
 }
 
 impl Bytes {
@@ -42,6 +45,7 @@ impl Bytes {
         match self {
             Bytes::Embedded(bytes) => bytes,
             Bytes::Mapped(map) => map,
+            Bytes::Random => &[],
         }
     }
 }
@@ -71,13 +75,30 @@ impl Weights {
         Self::new(name.to_string(), Bytes::Embedded(bytes), device)
     }
 
+    /// Random weights for every tensor that a model of today's layout asks for.
+    ///
+    /// # Errors
+    /// Never; the library that reads metadata could.
+    pub fn random(name: &str, device: &Device) -> Result<Self> {
+        let metadata = Metadata::new(None, Vec::new())?;
+        Ok(Self::of(Checkpoint { name: name.into(), bytes: Bytes::Random, metadata, data_start: 0 }, device))
+    }
+
+    fn of(file: Checkpoint, device: &Device) -> Self {
+        Self { file: Arc::new(file), prefix: String::new(), device: device.clone(), precision: Precision::F32 }
+    }
+
+    fn is_random(&self) -> bool {
+        matches!(self.file.bytes, Bytes::Random)
+    }
+
     fn new(name: String, bytes: Bytes, device: &Device) -> Result<Self> {
         let slice = bytes.as_slice();
         let damaged = || format!("{name} is not a whole safetensors file (cut short by a broken download?)");
         SafeTensors::deserialize(slice).with_context(damaged)?;
         let (header, metadata) = SafeTensors::read_metadata(slice).with_context(damaged)?;
         let file = Checkpoint { name, bytes, metadata, data_start: header + 8 };
-        Ok(Self { file: Arc::new(file), prefix: String::new(), device: device.clone(), precision: Precision::F32 })
+        Ok(Self::of(file, device))
     }
 
     /// The tensors below `name`.
@@ -114,6 +135,9 @@ impl Weights {
 
     /// Whether there is a tensor of that name, or one below it.
     pub fn has(&self, name: &str) -> bool {
+        if self.is_random() {
+            return random::has(name);
+        }
         let full = self.full(name);
         let below = format!("{full}.");
         self.file.metadata.info(&full).is_some()
@@ -125,6 +149,9 @@ impl Weights {
     /// # Errors
     /// If it is missing or has another shape; the message has both shapes and the file.
     pub fn get(&self, shape: &[usize], name: &str) -> candle_core::Result<Tensor> {
+        if self.is_random() {
+            return random::tensor(&self.full(name), shape)?.to_device(&self.device);
+        }
         let tensor = self.any(name)?;
         if tensor.dims() != shape {
             let full = self.full(name);

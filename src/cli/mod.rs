@@ -1,6 +1,7 @@
 //! The command line: what was typed, turned into calls of the library.
 
 mod bands;
+mod bench;
 mod demo;
 mod eval;
 mod report;
@@ -15,6 +16,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::base::{Base, MINI, device};
+use crate::ops::Precision;
 pub use ui::Interrupted;
 
 /// Teach Stable Diffusion a subject from 4-6 photos, then draw it in any style.
@@ -44,6 +46,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Write the low and the high frequency band of a picture
     Bands(bands::BandsArgs),
+    /// Time the models and a training step on this machine
+    Bench(bench::BenchArgs),
     /// Check this build on this device against recorded PyTorch results
     Verify(verify::VerifyArgs),
 }
@@ -82,6 +86,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Eval(args) => eval::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bands(args) => bands::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(&args),
     }
 }
@@ -95,6 +100,10 @@ struct MachineArgs {
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
+    /// How weights are kept: f32, or f16 or bf16 in half the memory. With bf16, processors that multiply
+    /// it compute in it; sums, norms and all that is trained stay in f32
+    #[arg(long, default_value = "f32")]
+    dtype: Precision,
 }
 
 impl MachineArgs {
@@ -105,7 +114,7 @@ impl MachineArgs {
         } else {
             eprintln!("Base: {name}");
         }
-        Base::load(name, self.offline, &device).with_context(|| format!("cannot load the base {name}"))
+        Base::load(name, self.offline, &device, self.dtype).with_context(|| format!("cannot load the base {name}"))
     }
 }
 

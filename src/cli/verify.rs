@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::Outcome;
 use crate::base::device;
+use crate::ops::Precision;
 use crate::verify;
 
 /// Arguments of `verify`.
@@ -17,12 +18,15 @@ pub struct VerifyArgs {
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
+    /// How weights are kept: f32, f16 or bf16; the bound of the latter two is 2e-2
+    #[arg(long, default_value = "f32")]
+    dtype: Precision,
 }
 
 /// Prints a line for each check.
 pub fn run(args: &VerifyArgs) -> Result<Outcome> {
     let (mut passed, mut failed) = (0, 0);
-    verify::run(args.cases.as_deref(), &device(&args.device)?, &mut |check| {
+    verify::run(args.cases.as_deref(), &device(&args.device)?, args.dtype, &mut |check| {
         let verdict = if check.passed() { "ok" } else { "FAILED" };
         println!("{verdict:<6} {:.1e} (bound {:.0e})  {}", check.error, check.bound, check.name);
         *(if check.passed() { &mut passed } else { &mut failed }) += 1;

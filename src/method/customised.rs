@@ -8,6 +8,7 @@ use super::custom_diffusion::TunedCrossAttention;
 use super::fdte::ConceptEmbedding;
 use super::rra::{ReferenceAttention, has_reference};
 use crate::model::{Attention, AttentionProcessor, Unet};
+use crate::ops::Keep;
 
 /// Everything that training changes, as the layers use it.
 pub struct Customisation {
@@ -118,6 +119,7 @@ pub struct Customised<'a> {
     weights: &'a Customisation,
     features: Option<&'a Features>,
     watch: Option<Watch>,
+    keep: Keep,
     /// Reference attention that falls on the reference's subject.
     pub on_subject: MeanMap,
     /// Cross-attention that `S*` gets.
@@ -133,10 +135,16 @@ impl<'a> Customised<'a> {
             weights,
             features,
             watch,
+            keep: Keep::All,
             on_subject: MeanMap::default(),
             of_concept: MeanMap::default(),
             fusion_masks: BTreeMap::new(),
         }
+    }
+
+    /// The same, keeping only that much for the gradient.
+    pub fn keeping(self, keep: Keep) -> Self {
+        Self { keep, ..self }
     }
 }
 
@@ -155,6 +163,10 @@ impl AttentionProcessor for Customised<'_> {
         }
         self.fusion_masks.insert(layer.name.clone(), fused.fusion_mask.detach());
         Ok(fused.output)
+    }
+
+    fn keep(&self) -> Keep {
+        self.keep
     }
 
     fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {

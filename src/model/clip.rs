@@ -191,6 +191,11 @@ impl ClipText {
         })
     }
 
+    /// Number of tokens.
+    pub fn vocabulary(&self) -> usize {
+        self.config.vocab_size
+    }
+
     /// The vocabulary's embedding [d] of a token.
     pub fn token_embedding(&self, id: u32) -> Result<Tensor> {
         self.token_embedding.i(id as usize)

@@ -72,7 +72,7 @@ impl Kernel for Geglu<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let (value, gate) = self.x.split_at(self.y.len());
-        map::<V, 2>(self.y, [value, gate], |_, [value, gate]| value.mul(gate).mul(below(gate)));
+        map!(V; _y in self.y, value in value, gate in gate => value.mul(gate).mul(below(gate)));
     }
 }
 
@@ -88,8 +88,8 @@ impl Kernel for GegluBackward<'_> {
     fn run<V: Vector>(self) {
         let (value, gate) = self.x.split_at(self.dy.len());
         let (d_value, d_gate) = self.dx.split_at_mut(self.dy.len());
-        map::<V, 2>(d_value, [self.dy, gate], |_, [dy, gate]| dy.mul(gate).mul(below(gate)));
-        map::<V, 3>(d_gate, [self.dy, value, gate], |_, [dy, value, gate]| {
+        map!(V; _d in d_value, dy in self.dy, gate in gate => dy.mul(gate).mul(below(gate)));
+        map!(V; _d in d_gate, dy in self.dy, value in value, gate in gate => {
             dy.mul(value).mul(gate.fma(density(gate), below(gate)))
         });
     }
@@ -142,8 +142,8 @@ impl<C: Curve> Kernel for Along<'_, C> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         match self.dy {
-            Some(dy) => map::<V, 2>(self.y, [self.x, dy], |_, [x, dy]| dy.mul(C::slope(x))),
-            None => map::<V, 1>(self.y, [self.x], |_, [x]| C::value(x)),
+            Some(dy) => map!(V; _y in self.y, x in self.x, dy in dy => dy.mul(C::slope(x))),
+            None => map!(V; _y in self.y, x in self.x => C::value(x)),
         }
     }
 }
@@ -206,7 +206,7 @@ mod tests {
         type Output = ();
         #[inline(always)]
         fn run<V: Vector>(self) {
-            map::<V, 0>(self.0, [], |x, []| erf(x));
+            map!(V; x in self.0 => erf(x));
         }
     }
 

@@ -183,7 +183,7 @@ impl Kernel for Forward<'_> {
                 greatest[i] = top;
                 totals[i] = totals[i] * fade + weights::<V>(scores, scale, top);
                 if from > 0 && fade != 1. {
-                    map::<V, 0>(&mut sums[i * stride..][..stride], [], |x, []| x.mul(V::splat(fade)));
+                    map!(V; x in &mut sums[i * stride..][..stride] => x.mul(V::splat(fade)));
                 }
             }
             for panel in 0..v.count() {
@@ -196,7 +196,7 @@ impl Kernel for Forward<'_> {
         for i in 0..rows {
             let share = V::splat(1. / totals[i]);
             let sums = &mut sums[i * stride..][..stride];
-            map::<V, 0>(sums, [], |x, []| x.mul(share));
+            map!(V; x in &mut *sums => x.mul(share));
             log_sums[i] = greatest[i] * scale + totals[i].ln();
             // SAFETY: within the result, and this block's own
             let to = unsafe {
@@ -214,9 +214,11 @@ impl Kernel for Forward<'_> {
 #[inline(always)]
 fn greatest_of<V: Vector>(values: &[f32]) -> f32 {
     let mut top = V::splat(f32::NEG_INFINITY);
-    for values in values.chunks_exact(V::LANES) {
-        // SAFETY: a chunk is a vector
-        top = top.max(unsafe { V::load(values.as_ptr()) });
+    let mut i = 0;
+    while i + V::LANES <= values.len() {
+        // SAFETY: i + LANES is within `values`
+        top = top.max(unsafe { V::load(values.as_ptr().add(i)) });
+        i += V::LANES;
     }
     top.greatest()
 }
@@ -234,13 +236,16 @@ fn exp_of<V: Vector>(x: f32) -> f32 {
 fn weights<V: Vector>(scores: &mut [f32], scale: f32, top: f32) -> f32 {
     let (scale, shift) = (V::splat(scale), V::splat(-top * scale));
     let mut sum = V::splat(0.);
-    for scores in scores.chunks_exact_mut(V::LANES) {
-        // SAFETY: a chunk is a vector
+    let mut i = 0;
+    while i + V::LANES <= scores.len() {
+        // SAFETY: i + LANES is within `scores`
         unsafe {
-            let weight = V::load(scores.as_ptr()).fma(scale, shift).exp();
-            weight.store(scores.as_mut_ptr());
+            let at = scores.as_mut_ptr().add(i);
+            let weight = V::load(at).fma(scale, shift).exp();
+            weight.store(at);
             sum = sum.add(weight);
         }
+        i += V::LANES;
     }
     sum.sum()
 }
@@ -354,12 +359,14 @@ impl Kernel for Backward<'_> {
                 let rows_of = weights.chunks_mut(across).zip(d_weights.chunks_mut(across));
                 for (i, (weights, d_weights)) in rows_of.enumerate().take(rows) {
                     let weights = &mut weights[..count];
-                    map::<V, 1>(weights, [log_sums], |score, [log_sum]| score.fma(V::splat(scale), V::splat(0.).sub(log_sum)).exp());
+                    map!(V; score in &mut *weights, log_sum in log_sums => {
+                        score.fma(V::splat(scale), V::splat(0.).sub(log_sum)).exp()
+                    });
                     if self.shape.causal {
                         let unseen = (key + i).saturating_sub(query).min(count);
                         weights[..unseen].fill(0.);
                     }
-                    map::<V, 2>(&mut d_weights[..count], [weights, means], |d, [weight, mean]| weight.mul(d.sub(mean)));
+                    map!(V; d in &mut d_weights[..count], weight in weights, mean in means => weight.mul(d.sub(mean)));
                 }
                 let gradients = [(&mut dv, stride_v, &weights, &self.dy_rows), (&mut dk, stride, &d_weights, &self.q_rows)];
                 for (gradient, stride, left, right) in gradients {
@@ -384,7 +391,7 @@ impl Kernel for Backward<'_> {
             }
         }
         for gradient in [&mut dq, &mut dk] {
-            map::<V, 0>(gradient, [], |x, []| x.mul(V::splat(scale)));
+            map!(V; x in gradient => x.mul(V::splat(scale)));
         }
         ((dq, stride), (dk, stride), (dv, stride_v))
     }

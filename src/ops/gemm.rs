@@ -4,6 +4,10 @@
 //! registers. The rows are not packed: a tile is told where each of its rows lies, which makes a
 //! convolution a product whose rows are pieces of the picture, without copying it.
 
+// loops over indices: what iterators are made of is not always inlined, and then not compiled for the
+// processor's vectors
+#![allow(clippy::needless_range_loop)]
+
 use half::bf16;
 use rayon::prelude::*;
 
@@ -167,9 +171,10 @@ impl<L: Rows> Task<'_, L> {
             let (mut segment, mut done) = (step.segment, 0);
             while done < step.depth {
                 // rows beyond the last repeat it; they are not stored
-                let left: [*const f32; R] = std::array::from_fn(|i| {
-                    self.left.piece((row + i).min(last - 1), segment).wrapping_add(step.offset)
-                });
+                let mut left = [std::ptr::null(); R];
+                for (i, left) in left.iter_mut().enumerate() {
+                    *left = self.left.piece((row + i).min(last - 1), segment).wrapping_add(step.offset);
+                }
                 let depth = (step.depth - done).min(length - step.offset);
                 // SAFETY: pieces have `length` values, panels `depth` rows of C vectors
                 unsafe { multiply(&mut sums, left, right.as_ptr().add(done * C * V::LANES), depth) };
@@ -192,20 +197,20 @@ impl<L: Rows> Task<'_, L> {
 
     #[inline(always)]
     fn load<V: Vector, const R: usize, const C: usize>(&self, panel: usize, row: usize, sums: &mut [[V; C]; R]) {
-        for (i, sums) in sums.iter_mut().enumerate().take(self.rows.1 - row) {
+        for i in 0..R.min(self.rows.1 - row) {
             let from = self.out(panel, row + i);
-            for (j, sum) in sums.iter_mut().enumerate() {
-                *sum = load_column(from, j);
+            for j in 0..C {
+                sums[i][j] = load_column(from, j);
             }
         }
     }
 
     #[inline(always)]
     fn store<V: Vector, const R: usize, const C: usize>(&self, panel: usize, row: usize, sums: [[V; C]; R]) {
-        for (i, sums) in sums.iter().enumerate().take(self.rows.1 - row) {
+        for i in 0..R.min(self.rows.1 - row) {
             let to = self.out(panel, row + i);
-            for (j, sum) in sums.iter().enumerate() {
-                store_column(to, j, *sum);
+            for j in 0..C {
+                store_column(to, j, sums[i][j]);
             }
         }
     }
@@ -215,11 +220,11 @@ impl<L: Rows> Task<'_, L> {
         let Finish { bias, rows_per_bias, residual } = self.finish;
         let n = self.right.n();
         let (first, count, _) = columns(panel, n);
-        for (i, sums) in sums.iter().enumerate().take(self.rows.1 - row) {
+        for i in 0..R.min(self.rows.1 - row) {
             let row = row + i;
             let to = self.out(panel, row);
-            for (j, sum) in sums.iter().enumerate() {
-                let mut y = *sum;
+            for j in 0..C {
+                let mut y = sums[i][j];
                 if !bias.is_empty() {
                     y = y.add(load_column(&bias[row / rows_per_bias * n + first..][..count], j));
                 }
@@ -253,15 +258,17 @@ struct Step {
     last: bool,
 }
 
+/// Vector `j` of a row of columns, of which there may be fewer than the last vector has lanes.
 #[inline(always)]
-fn load_column<V: Vector>(from: &[f32], j: usize) -> V {
+pub fn load_column<V: Vector>(from: &[f32], j: usize) -> V {
     let from = &from[j * V::LANES..];
     // SAFETY: the length is checked
     if from.len() >= V::LANES { unsafe { V::load(from.as_ptr()) } } else { V::load_part(from) }
 }
 
+/// Writes vector `j` of a row of columns.
 #[inline(always)]
-fn store_column<V: Vector>(to: &mut [f32], j: usize, value: V) {
+pub fn store_column<V: Vector>(to: &mut [f32], j: usize, value: V) {
     let to = &mut to[j * V::LANES..];
     // SAFETY: the length is checked
     if to.len() >= V::LANES { unsafe { value.store(to.as_mut_ptr()) } } else { value.store_part(to) }
@@ -348,16 +355,16 @@ fn block_of<V: Vector, const R: usize, const C: usize>(
         // SAFETY: `block` has checked the lengths
         unsafe {
             if add {
-                for (i, sums) in sums.iter_mut().enumerate().take(rows) {
-                    for (j, sum) in sums.iter_mut().enumerate() {
-                        *sum = V::load(out.as_ptr().add((row + i) * stride + j * V::LANES));
+                for i in 0..rows {
+                    for j in 0..C {
+                        sums[i][j] = V::load(out.as_ptr().add((row + i) * stride + j * V::LANES));
                     }
                 }
             }
             multiply(&mut sums, pointers, right.as_ptr(), depth);
-            for (i, sums) in sums.iter().enumerate().take(rows) {
-                for (j, sum) in sums.iter().enumerate() {
-                    sum.store(out.as_mut_ptr().add((row + i) * stride + j * V::LANES));
+            for i in 0..rows {
+                for j in 0..C {
+                    sums[i][j].store(out.as_mut_ptr().add((row + i) * stride + j * V::LANES));
                 }
             }
         }
@@ -407,8 +414,10 @@ impl<L: Rows> Task<'_, L> {
         let (first, last) = self.rows;
         for row in (first..last).step_by(R) {
             let mut sums = [[Avx512::splat(0.); C]; R];
-            let rows: [*const bf16; R] =
-                std::array::from_fn(|i| left[((row + i).min(last - 1) - first) * k..].as_ptr());
+            let mut rows = [std::ptr::null(); R];
+            for (i, pointer) in rows.iter_mut().enumerate() {
+                *pointer = left[((row + i).min(last - 1) - first) * k..].as_ptr();
+            }
             for pair in 0..k / 2 {
                 // SAFETY: rows have k values, panels k / 2 rows of C vectors of pairs
                 unsafe {

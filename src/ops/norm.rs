@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::backward::{recompute, with_backward};
 use super::panels::buffer;
-use super::simd::{Kernel, Vector, map, run};
+use super::simd::{Kernel, Vector, map, run, total};
 use super::slices::{from_slices, on_cpu};
 
 /// Bytes of the rows that a task of these kernels takes.
@@ -79,7 +79,7 @@ impl GroupNorm {
                     run(Differentiate { x, dy, dx, gain: &gain, shift: &shift, weight, silu: self.silu, d, product });
                     sums
                 });
-                let sums = total(&sums.collect::<Vec<_>>(), 2 * channels);
+                let sums = added(&sums.collect::<Vec<_>>(), 2 * channels);
                 let each = channels / self.groups;
                 let n = (x.len() / self.groups) as f64;
                 let (mut slope, mut constant) = (vec![0f32; channels], vec![0f32; channels]);
@@ -153,7 +153,7 @@ fn affine(statistics: &[(f32, f32)], weight: &[f32], bias: &[f32]) -> (Vec<f32>,
     weight.iter().zip(bias).enumerate().map(channel).unzip()
 }
 
-fn total(parts: &[Vec<f32>], length: usize) -> Vec<f64> {
+fn added(parts: &[Vec<f32>], length: usize) -> Vec<f64> {
     let mut sums = vec![0f64; length];
     for part in parts {
         for (sum, x) in sums.iter_mut().zip(part) {
@@ -176,12 +176,12 @@ impl Kernel for Moments<'_> {
     fn run<V: Vector>(self) {
         let channels = self.mean.len();
         for row in self.x.chunks_exact(channels) {
-            map::<V, 1>(self.mean, [row], |sum, [x]| sum.add(x));
+            map!(V; sum in self.mean, x in row => sum.add(x));
         }
         let share = V::splat(channels as f32 / self.x.len() as f32);
-        map::<V, 0>(self.mean, [], |sum, []| sum.mul(share));
+        map!(V; sum in self.mean => sum.mul(share));
         for row in self.x.chunks_exact(channels) {
-            map::<V, 2>(self.square, [row, self.mean], |sum, [x, mean]| {
+            map!(V; sum in self.square, x in row, mean in self.mean => {
                 let d = x.sub(mean);
                 d.fma(d, sum)
             });
@@ -205,12 +205,12 @@ impl Kernel for Apply<'_> {
         let channels = self.gain.len();
         for (y, x) in self.y.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels)) {
             if self.silu {
-                map::<V, 3>(y, [x, self.gain, self.shift], |_, [x, gain, shift]| {
+                map!(V; _y in y, x in x, gain in self.gain, shift in self.shift => {
                     let z = x.fma(gain, shift);
                     z.mul(z.sigmoid())
                 });
             } else {
-                map::<V, 3>(y, [x, self.gain, self.shift], |_, [x, gain, shift]| x.fma(gain, shift));
+                map!(V; _y in y, x in x, gain in self.gain, shift in self.shift => x.fma(gain, shift));
             }
         }
     }
@@ -237,17 +237,17 @@ impl Kernel for Differentiate<'_> {
         let rows = self.dx.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels).zip(self.dy.chunks_exact(channels)));
         for (dx, (x, dy)) in rows {
             if self.silu {
-                map::<V, 5>(dx, [x, dy, self.gain, self.shift, self.weight], |_, [x, dy, gain, shift, weight]| {
+                map!(V; _d in dx, x in x, dy in dy, gain in self.gain, shift in self.shift, weight in self.weight => {
                     let z = x.fma(gain, shift);
                     let s = z.sigmoid();
                     let one = V::splat(1.);
                     dy.mul(weight).mul(s.mul(z.fma(one.sub(s), one)))
                 });
             } else {
-                map::<V, 2>(dx, [dy, self.weight], |_, [dy, weight]| dy.mul(weight));
+                map!(V; _d in dx, dy in dy, weight in self.weight => dy.mul(weight));
             }
-            map::<V, 1>(self.d, [dx], |sum, [d]| sum.add(d));
-            map::<V, 2>(self.product, [dx, x], |sum, [d, x]| d.fma(x, sum));
+            map!(V; sum in self.d, d in dx => sum.add(d));
+            map!(V; sum in self.product, d in dx, x in x => d.fma(x, sum));
         }
     }
 }
@@ -267,7 +267,7 @@ impl Kernel for Centre<'_> {
     fn run<V: Vector>(self) {
         let channels = self.scale.len();
         for (dx, x) in self.dx.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels)) {
-            map::<V, 4>(dx, [x, self.scale, self.slope, self.constant], |d, [x, scale, slope, constant]| {
+            map!(V; d in dx, x in x, scale in self.scale, slope in self.slope, constant in self.constant => {
                 d.fma(scale, x.fma(slope, constant))
             });
         }
@@ -341,7 +341,7 @@ impl Kernel for LayerForward<'_> {
         for (y, x) in self.y.chunks_exact_mut(width).zip(self.x.chunks_exact(width)) {
             let (mean, inverse) = moments::<V>(x, self.eps);
             let (scale, shift) = (V::splat(inverse), V::splat(-mean * inverse));
-            map::<V, 3>(y, [x, self.weight, self.bias], |_, [x, w, b]| x.fma(scale, shift).fma(w, b));
+            map!(V; _y in y, x in x, w in self.weight, b in self.bias => x.fma(scale, shift).fma(w, b));
         }
     }
 }
@@ -362,13 +362,13 @@ impl Kernel for LayerBackward<'_> {
         let n = width as f32;
         for (dx, (x, dy)) in self.dx.chunks_exact_mut(width).zip(self.x.chunks_exact(width).zip(self.dy.chunks_exact(width))) {
             let (mean, inverse) = moments::<V>(x, self.eps);
-            map::<V, 2>(dx, [dy, self.weight], |_, [dy, w]| dy.mul(w));
-            let sum = reduce::<V>(dx, x, |d, _| d);
-            let product = reduce::<V>(dx, x, |d, x| d.mul(x.sub(V::splat(mean))));
+            map!(V; _d in dx, dy in dy, w in self.weight => dy.mul(w));
+            let sum = total!(V; d in dx => d);
+            let product = total!(V; d in dx, x in x => d.mul(x.sub(V::splat(mean))));
             let slope = -product * inverse * inverse * inverse / n;
             let constant = -sum * inverse / n - slope * mean;
             let (scale, slope, constant) = (V::splat(inverse), V::splat(slope), V::splat(constant));
-            map::<V, 1>(dx, [x], |d, [x]| d.fma(scale, x.fma(slope, constant)));
+            map!(V; d in dx, x in x => d.fma(scale, x.fma(slope, constant)));
         }
     }
 }
@@ -377,8 +377,8 @@ impl Kernel for LayerBackward<'_> {
 #[inline(always)]
 fn moments<V: Vector>(x: &[f32], eps: f32) -> (f32, f32) {
     let n = x.len() as f32;
-    let mean = reduce::<V>(x, x, |x, _| x) / n;
-    let variance = reduce::<V>(x, x, |x, _| {
+    let mean = total!(V; x in x => x) / n;
+    let variance = total!(V; x in x => {
         let d = x.sub(V::splat(mean));
         d.mul(d)
     });
@@ -386,21 +386,6 @@ fn moments<V: Vector>(x: &[f32], eps: f32) -> (f32, f32) {
     let filled = x.len().next_multiple_of(V::LANES) - x.len();
     let variance = (variance - filled as f32 * mean * mean) / n;
     (mean, 1. / (variance + eps).sqrt())
-}
-
-/// The sum of `f` over vectors of `a` and `b`; the last may be filled up with zeros.
-#[inline(always)]
-fn reduce<V: Vector>(a: &[f32], b: &[f32], f: impl Fn(V, V) -> V) -> f32 {
-    let whole = a.len() / V::LANES * V::LANES;
-    let mut sum = V::splat(0.);
-    for i in (0..whole).step_by(V::LANES) {
-        // SAFETY: i + LANES is within `a`, and checked for `b`
-        sum = sum.add(unsafe { f(V::load(a.as_ptr().add(i)), V::load(b[i..][..V::LANES].as_ptr())) });
-    }
-    if whole < a.len() {
-        sum = sum.add(f(V::load_part(&a[whole..]), V::load_part(&b[whole..])));
-    }
-    sum.sum()
 }
 
 fn standardised(x: &Tensor, eps: f32) -> Result<Tensor> {

@@ -20,6 +20,26 @@ pub enum Precision {
     Bf16,
 }
 
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Bf16 => "bf16",
+        })
+    }
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let all = [Precision::F32, Precision::F16, Precision::Bf16];
+        let found = all.into_iter().find(|precision| precision.to_string() == name);
+        found.ok_or_else(|| "one of f32, f16 and bf16".into())
+    }
+}
+
 /// Vectors in a full panel.
 pub const VECTORS: usize = 3;
 

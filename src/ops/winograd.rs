@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::gemm::{Block, Finish, Shared, block};
+use super::gemm::{Block, Finish, Shared, block, load_column, store_column};
 use super::panels::{Panels, buffer, columns, lanes};
 use super::simd::{Kernel, Vector, run};
 
@@ -216,29 +216,21 @@ impl Task<'_> {
         let n = self.kernel.n();
         let (first, count, _) = columns(self.panel, n);
         let (first, count) = (first + j * V::LANES, (count - j * V::LANES).min(V::LANES));
-        let load = |from: &[f32]| {
-            // SAFETY: the length is checked
-            if count == V::LANES { unsafe { V::load(from.as_ptr()) } } else { V::load_part(from) }
-        };
-        for (i, outputs) in outputs.iter().enumerate().take(picture.height - y) {
-            for (k, output) in outputs.iter().enumerate().take(picture.width - x) {
+        for i in 0..TILE.min(picture.height - y) {
+            for k in 0..TILE.min(picture.width - x) {
                 let pixel = (sample * picture.height + y + i) * picture.width + x + k;
                 let at = pixel * n + first;
-                let mut output = *output;
+                let mut output = outputs[i][k];
                 if !finish.bias.is_empty() {
-                    output = output.add(load(&finish.bias[pixel / finish.rows_per_bias * n + first..][..count]));
+                    let bias = &finish.bias[pixel / finish.rows_per_bias * n + first..][..count];
+                    output = output.add(load_column(bias, 0));
                 }
                 if !finish.residual.is_empty() {
-                    output = output.add(load(&finish.residual[at..][..count]));
+                    output = output.add(load_column(&finish.residual[at..][..count], 0));
                 }
                 // SAFETY: within the result, as `convolve` has checked, and this task's own
                 let to = unsafe { std::slice::from_raw_parts_mut(self.out.0.add(at), count) };
-                if count == V::LANES {
-                    // SAFETY: the length is checked
-                    unsafe { output.store(to.as_mut_ptr()) }
-                } else {
-                    output.store_part(to)
-                }
+                store_column(to, 0, output);
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::method::mgdp::{self, Guidance};
 use crate::method::rra::reference_loss;
 use crate::method::{Band, Customisation, Customised, Features, Recorder, Watch};
 use crate::model::tokenizer::Tokens;
+use crate::ops::Keep;
 
 /// The samples of one step: B photos of the subject and class images, in any order.
 pub struct Batch {
@@ -55,6 +56,8 @@ pub struct LossSettings {
     pub reference_weight: f64,
     /// Weight of the cross-attention loss.
     pub cross_weight: f64,
+    /// What the step keeps of its forward pass.
+    pub keep: Keep,
 }
 
 /// The loss terms of one step, all scalars, and what they were computed from.
@@ -116,7 +119,7 @@ pub fn training_losses(
     let text = batch.prompts.iter().zip(&batch.bands);
     let text = text.map(|(tokens, &band)| texts.with_concept(tokens, &weights.concept.of(band)?));
     let text = Tensor::cat(&text.collect::<Result<Vec<_>>>()?, 0)?;
-    let mut processor = Customised::new(weights, features.as_ref(), watch);
+    let mut processor = Customised::new(weights, features.as_ref(), watch).keeping(settings.keep);
     let predicted = base.unet.forward(&noisy, &batch.timesteps, &text, &mut processor)?;
 
     let error = (&predicted - &batch.noise)?.sqr()?;

@@ -16,6 +16,7 @@ use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::method::Customisation;
 use crate::model::tokenizer::PLACEHOLDER;
+use crate::ops::Keep;
 use crate::pictures::{contact_sheet, save_png};
 use crate::sampling::{Order, Style, draw};
 
@@ -110,6 +111,7 @@ impl<'a> Trainer<'a> {
             prior_weight: settings.prior.weight,
             reference_weight: settings.rra.loss_weight,
             cross_weight: settings.cross_attention.loss_weight,
+            keep: Keep::All,
         };
         let every = |interval: usize, step: usize| interval > 0 && step.is_multiple_of(interval);
         while self.steps() < settings.training.steps {

@@ -17,6 +17,9 @@ pub const GRADIENT: f64 = 1e-3;
 /// Metrics: absolute distance.
 pub const METRIC: f64 = 1e-4;
 
+/// All of these, where weights are kept in half precision.
+pub const HALF: f64 = 2e-2;
+
 /// One comparison.
 #[derive(Clone, Debug)]
 pub struct Check {
@@ -38,11 +41,13 @@ impl Check {
 /// Collects the checks of one case after another.
 pub struct Report<'a> {
     show: &'a mut dyn FnMut(&Check),
+    least_bound: f64,
 }
 
 impl<'a> Report<'a> {
-    pub fn new(show: &'a mut dyn FnMut(&Check)) -> Self {
-        Self { show }
+    /// No bound is narrower than `least_bound`.
+    pub fn new(show: &'a mut dyn FnMut(&Check), least_bound: f64) -> Self {
+        Self { show, least_bound }
     }
 
     /// The relative L2 distance of tensors of one shape; infinite for others.
@@ -62,7 +67,7 @@ impl<'a> Report<'a> {
     }
 
     pub fn check(&mut self, name: String, error: f64, bound: f64) {
-        (self.show)(&Check { name, error, bound });
+        (self.show)(&Check { name, error, bound: bound.max(self.least_bound) });
     }
 }
 

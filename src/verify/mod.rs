@@ -14,6 +14,7 @@ use candle_core::Device;
 use include_dir::{Dir, include_dir};
 
 use crate::base::Base;
+use crate::ops::{Keep, Precision};
 pub use case::Check;
 use case::Report;
 
@@ -24,7 +25,12 @@ static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/golden");
 ///
 /// # Errors
 /// If the cases cannot be read. A check that fails is no error.
-pub fn run(folder: Option<&Path>, device: &Device, show: &mut dyn FnMut(&Check)) -> Result<()> {
+pub fn run(
+    folder: Option<&Path>,
+    device: &Device,
+    precision: Precision,
+    show: &mut dyn FnMut(&Check),
+) -> Result<()> {
     let unpacked;
     let folder = match folder {
         Some(folder) => folder,
@@ -37,14 +43,15 @@ pub fn run(folder: Option<&Path>, device: &Device, show: &mut dyn FnMut(&Check))
     if !folder.join("model").is_dir() {
         bail!("{} holds no recorded cases: there is no folder `model` in it", folder.display());
     }
-    let mut report = Report::new(show);
+    let mut report = Report::new(show, if precision == Precision::F32 { 0. } else { case::HALF });
     models::bands(folder, &mut report)?;
     models::tokens(folder, &mut report)?;
     let name = folder.join("model");
-    let base = Base::load(&name.display().to_string(), true, device)?;
+    let base = Base::load(&name.display().to_string(), true, device, precision)?;
     models::vae(folder, &base, &mut report)?;
-    step::step(folder, "first_step", &base, &mut report)?;
-    step::step(folder, "step", &base, &mut report)?;
+    // one step with each way to keep what the gradient needs
+    step::step(folder, "first_step", &base, Keep::All, &mut report)?;
+    step::step(folder, "step", &base, Keep::Inputs, &mut report)?;
     sampling::sample(folder, &base, &mut report)?;
     metrics::metrics(folder, device, &mut report)
 }

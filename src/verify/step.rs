@@ -13,6 +13,7 @@ use crate::base::texts::Texts;
 use crate::method::mgdp::Guidance;
 use crate::method::{Band, Customisation};
 use crate::model::tokenizer::Tokens;
+use crate::ops::Keep;
 use crate::training::losses::ReferenceBatch;
 use crate::training::optimiser::AdamWSettings;
 use crate::training::{AdamW, Batch, LossSettings, training_losses};
@@ -38,7 +39,7 @@ struct RecordedAdamW {
     max_grad_norm: f64,
 }
 
-pub fn step(folder: &Path, name: &str, base: &Base, report: &mut Report) -> Result<()> {
+pub fn step(folder: &Path, name: &str, base: &Base, keep: Keep, report: &mut Report) -> Result<()> {
     let case = Case::open(folder, name, &base.device)?;
     let settings: StepSettings = case.settings()?;
     let batch = batch(&case, base, &settings, name, report)?;
@@ -57,6 +58,7 @@ pub fn step(folder: &Path, name: &str, base: &Base, report: &mut Report) -> Resu
             prior_weight: settings.prior_weight,
             reference_weight: settings.reference_weight,
             cross_weight: settings.cross_weight,
+            keep,
         },
     )?;
     report.tensors(format!("{name}: predicted"), &losses.predicted, &case.get("out.predicted")?, ACTIVATION)?;

@@ -197,25 +197,68 @@ pub trait Vector: Copy {
     }
 }
 
-/// Applies `f` to vectors of `to`, which it may read, and of `from` at the same places. The last vector
-/// may be partly filled with zeros.
-#[inline(always)]
-pub fn map<V: Vector, const N: usize>(to: &mut [f32], from: [&[f32]; N], f: impl Fn(V, [V; N]) -> V) {
-    let whole = to.len() / V::LANES * V::LANES;
-    assert!(from.iter().all(|from| from.len() >= to.len()));
-    for i in (0..whole).step_by(V::LANES) {
-        // SAFETY: i + LANES is within all slices
-        unsafe {
-            let at = to.as_mut_ptr().add(i);
-            f(V::load(at), from.map(|from| V::load(from.as_ptr().add(i)))).store(at);
+/// `map!(V; x in to, a in one, b in another => expression)` sets the vectors x of `to` to an expression
+/// of them and of those of slices at the same places, as long as `to` at least. The last vector may be
+/// filled up with zeros. A macro, since the compiler leaves closures in the version for old processors.
+macro_rules! map {
+    ($v:ident; $x:ident in $to:expr $(, $y:ident in $from:expr)* => $body:expr) => {{
+        let to: &mut [f32] = $to;
+        $(
+            let $y: &[f32] = $from;
+            assert!($y.len() >= to.len());
+        )*
+        let (length, whole) = (to.len(), to.len() / $v::LANES * $v::LANES);
+        let mut i = 0;
+        while i < whole {
+            // SAFETY: i + LANES is within all slices
+            let $x = unsafe { $v::load(to.as_ptr().add(i)) };
+            $(
+                // SAFETY: as above
+                let $y = unsafe { $v::load($y.as_ptr().add(i)) };
+            )*
+            let result: $v = $body;
+            // SAFETY: as above
+            unsafe { result.store(to.as_mut_ptr().add(i)) };
+            i += $v::LANES;
         }
-    }
-    let length = to.len();
-    if whole < length {
-        let rest = &mut to[whole..];
-        f(V::load_part(rest), from.map(|from| V::load_part(&from[whole..length]))).store_part(rest);
-    }
+        if whole < length {
+            let $x = $v::load_part(&to[whole..]);
+            $(
+                let $y = $v::load_part(&$y[whole..length]);
+            )*
+            let result: $v = $body;
+            result.store_part(&mut to[whole..]);
+        }
+    }};
 }
+
+/// `total!(V; a in one, b in another => expression)` is the sum of an expression of the vectors of slices
+/// of one length; the last may be filled up with zeros.
+macro_rules! total {
+    ($v:ident; $x:ident in $first:expr $(, $y:ident in $from:expr)* => $body:expr) => {{
+        let $x: &[f32] = $first;
+        $(
+            let $y: &[f32] = $from;
+            assert!($y.len() == $x.len());
+        )*
+        let (length, whole) = ($x.len(), $x.len() / $v::LANES * $v::LANES);
+        let mut sum = $v::splat(0.);
+        let mut i = 0;
+        while i < whole {
+            // SAFETY: i + LANES is within all slices
+            let ($x, $($y,)*) = unsafe { ($v::load($x.as_ptr().add(i)), $($v::load($y.as_ptr().add(i)),)*) };
+            sum = sum.add($body);
+            i += $v::LANES;
+        }
+        if whole < length {
+            let ($x, $($y,)*) = ($v::load_part(&$x[whole..]), $($v::load_part(&$y[whole..]),)*);
+            sum = sum.add($body);
+        }
+        sum.sum()
+    }};
+}
+
+pub(super) use {map, total};
 
 #[cfg(test)]
 mod tests {
@@ -227,7 +270,7 @@ mod tests {
         type Output = ();
         #[inline(always)]
         fn run<V: Vector>(self) {
-            map::<V, 0>(self.0, [], |x, []| x.exp());
+            map!(V; x in self.0 => x.exp());
         }
     }
 

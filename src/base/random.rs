@@ -1,0 +1,61 @@
+//! Stable Diffusion 1.4's architecture with random weights: the same work as the real thing, without its
+//! 4 GB, for measurements.
+
+use candle_core::{Device, Result, Tensor};
+use rand::RngExt;
+
+use crate::rng;
+
+/// The name of this base.
+pub const RANDOM_SD14: &str = "random-sd14";
+
+const UNET: &str = r#"{
+    "sample_size": 64, "layers_per_block": 2, "block_out_channels": [320, 640, 1280, 1280],
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    "cross_attention_dim": 768, "attention_head_dim": 8
+}"#;
+const VAE: &str = r#"{ "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2 }"#;
+const TEXT: &str = r#"{
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "vocab_size": 49408
+}"#;
+const SCHEDULER: &str = r#"{
+    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "steps_offset": 1, "set_alpha_to_one": false, "clip_sample": false
+}"#;
+
+/// A configuration file of the base.
+pub fn config(path: &str) -> Option<&'static str> {
+    match path {
+        "unet/config.json" => Some(UNET),
+        "vae/config.json" => Some(VAE),
+        "text_encoder/config.json" => Some(TEXT),
+        "scheduler/scheduler_config.json" => Some(SCHEDULER),
+        _ => None,
+    }
+}
+
+/// Whether a checkpoint in today's layout has something called `name` where layers ask for it.
+pub fn has(name: &str) -> bool {
+    let old = ["query", "proj_attn", "text_model"].contains(&name);
+    !old && (!name.starts_with("transformer_blocks.") || name == "transformer_blocks.0")
+}
+
+/// The tensor `name`: always the same, of the size that a fresh network's would have.
+///
+/// # Errors
+/// If there is no memory.
+pub fn tensor(name: &str, shape: &[usize]) -> Result<Tensor> {
+    let count = shape.iter().product();
+    let values: Vec<f32> = match shape {
+        [_] if name.contains("norm") && name.ends_with("weight") => vec![1.; count],
+        [_] => vec![0.; count],
+        _ => {
+            let bound = (shape[1..].iter().product::<usize>() as f32).sqrt().recip();
+            let mut rng = rng::stream(0, name, 0);
+            (0..count).map(|_| (rng.random::<f32>() * 2. - 1.) * bound).collect()
+        }
+    };
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}

@@ -1,0 +1,235 @@
+//! The work that users wait for, timed case by case on fixed inputs.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor, Var};
+
+use crate::base::texts::Texts;
+use crate::base::{Base, Folder, Parts, ids_tensor};
+use crate::method::mgdp::Guidance;
+use crate::method::{Band, Customisation, Customised};
+use crate::model::clip::Injection;
+use crate::model::tokenizer::Tokens;
+use crate::model::{ClipText, Plain, Unet};
+use crate::ops::{Keep, Precision};
+use crate::rng;
+use crate::training::losses::ReferenceBatch;
+use crate::training::optimiser::AdamWSettings;
+use crate::training::{AdamW, Batch, LossSettings, training_losses};
+
+/// The cases, in the order in which they run.
+pub const CASES: [(&str, &str); 9] = [
+    ("gemm", "a product of two 4096 x 4096 matrices"),
+    ("unet_b1", "the UNet on one sample"),
+    ("unet_b2", "the UNet on two samples, a guidance pair"),
+    ("vae_dec", "latents to a picture"),
+    ("vae_enc", "a picture to latents"),
+    ("clip_b2", "the text encoder on two prompts"),
+    ("train", "a training step: keys and values of cross-attention and one embedding"),
+    ("train_ref", "the same with a frozen reference pass"),
+    ("eqdiff_step", "a full step: two photos, two class images, their references, all losses"),
+];
+
+/// What is measured, and where.
+pub struct Bench {
+    /// The base, or `random-sd14`.
+    pub base: String,
+    /// How weights are kept.
+    pub precision: Precision,
+    /// What training keeps of its forward pass.
+    pub keep: Keep,
+    /// Timed runs, after one that warms up.
+    pub runs: usize,
+}
+
+const OPTIMISER: AdamWSettings =
+    AdamWSettings { learning_rate: 1e-5, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 1e-2, max_grad_norm: 1. };
+const TIMESTEP: usize = 501;
+
+impl Bench {
+    /// Seconds of each run of `case`.
+    ///
+    /// # Errors
+    /// If there is no such case, or the base cannot be loaded.
+    pub fn run(&self, case: &str) -> Result<Vec<f64>> {
+        match case {
+            "gemm" => self.gemm(),
+            "unet_b1" => self.unet(1),
+            "unet_b2" => self.unet(2),
+            "vae_dec" => self.vae(true),
+            "vae_enc" => self.vae(false),
+            "clip_b2" => self.clip(),
+            "train" => self.train(false),
+            "train_ref" => self.train(true),
+            "eqdiff_step" => self.eqdiff_step(),
+            _ => bail!("no case {case:?}: one of {}", CASES.map(|(name, _)| name).join(", ")),
+        }
+    }
+
+    fn time(&self, mut work: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+        work()?;
+        let run = |_| {
+            let start = Instant::now();
+            work()?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        (0..self.runs).map(run).collect()
+    }
+
+    fn parts(&self) -> Result<Parts> {
+        Ok(Parts { folder: Folder::find(&self.base, true)?, device: Device::Cpu, precision: self.precision })
+    }
+
+    fn gemm(&self) -> Result<Vec<f64>> {
+        let side = 4096;
+        let linear = crate::ops::Linear::new(normal(&[side, side], "weight")?, None, self.precision)?;
+        let x = normal(&[side, side], "x")?;
+        self.time(|| Ok(drop(linear.forward(&x)?)))
+    }
+
+    fn unet(&self, batch: usize) -> Result<Vec<f64>> {
+        let unet = self.parts()?.unet()?;
+        let Inputs { latents, text, .. } = Inputs::of(&unet, batch)?;
+        self.time(|| Ok(drop(unet.forward(&latents, &vec![TIMESTEP; batch], &text, &mut Plain)?)))
+    }
+
+    fn vae(&self, decode: bool) -> Result<Vec<f64>> {
+        let parts = self.parts()?;
+        let vae = parts.vae()?;
+        let side = parts.latent_side()?;
+        let latents = normal(&[1, 4, side, side], "latents")?;
+        let picture = normal(&[1, 3, side * vae.factor(), side * vae.factor()], "picture")?;
+        self.time(|| {
+            if decode {
+                vae.decode(&latents)?;
+            } else {
+                vae.encode(&picture)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn clip(&self) -> Result<Vec<f64>> {
+        let text = self.parts()?.text()?;
+        let ids = prompt(&text);
+        self.time(|| Ok(drop(text.forward(&ids_tensor(&[&ids, &ids], &Device::Cpu)?, None)?)))
+    }
+
+    fn train(&self, reference: bool) -> Result<Vec<f64>> {
+        let parts = self.parts()?;
+        let (unet, text) = (parts.unet()?, parts.text()?);
+        let Inputs { latents, noise, .. } = Inputs::of(&unet, 1)?;
+        let ids = prompt(&text);
+        let (ids, positions) = (ids_tensor(&[&ids], &Device::Cpu)?, at(5, ids.len())?);
+        let mut trained = Trained::new(&unet, &text, false)?;
+        self.time(|| {
+            let embedding = trained.weights.concept.of(Band::Original)?.unsqueeze(0)?;
+            let states = text.forward(&ids, Some(Injection { positions: &positions, embeddings: &embedding }))?;
+            let mut processor = Customised::new(&trained.weights, None, None).keeping(self.keep);
+            let predicted = unet.forward(&latents, &[TIMESTEP], &states, &mut processor)?;
+            let mut loss = (&predicted - &noise)?.sqr()?.mean_all()?;
+            if reference {
+                let frozen = unet.forward(&latents, &[TIMESTEP], &states.detach(), &mut Plain)?;
+                loss = (loss + (&predicted - frozen)?.sqr()?.mean_all()?)?;
+            }
+            drop(predicted);
+            trained.step(&loss.backward()?)
+        })
+    }
+
+    fn eqdiff_step(&self) -> Result<Vec<f64>> {
+        let base = Base::load(&self.base, true, &Device::Cpu, self.precision)?;
+        let samples = 4;
+        let Inputs { latents, noise, .. } = Inputs::of(&base.unet, samples)?;
+        let pixels = latents.dim(2)? * latents.dim(3)?;
+        let ids = prompt(&base.text);
+        let tokens = |placeholder: Vec<usize>| Tokens { ids: ids.clone(), placeholder, cut: None };
+        let half: Vec<f32> = (0..pixels).map(|i| (i < pixels / 2) as u8 as f32).collect();
+        let masks = vec![half.clone(), half, vec![1.; pixels], vec![1.; pixels]];
+        let batch = Batch {
+            latents: latents.clone(),
+            noise,
+            timesteps: vec![TIMESTEP; samples],
+            prompts: [vec![5], vec![5], vec![], vec![]].map(tokens).to_vec(),
+            is_prior: vec![false, false, true, true],
+            bands: vec![Band::Original; samples],
+            masks: masks.clone(),
+            reference: Some(ReferenceBatch { latents, prompts: vec![tokens(vec![]); samples], masks }),
+        };
+        let settings = LossSettings {
+            guidance: Guidance::MaskGuided,
+            dilations: 5,
+            time_gap: 2,
+            prior_weight: 1.,
+            reference_weight: 0.1,
+            cross_weight: 0.1,
+            keep: self.keep,
+        };
+        let mut trained = Trained::new(&base.unet, &base.text, true)?;
+        let texts = Texts::new(&base);
+        self.time(|| {
+            let losses = training_losses(&base, &texts, &trained.weights, &batch, &settings)?;
+            trained.step(&losses.total.backward()?)
+        })
+    }
+}
+
+/// Fixed inputs of a UNet.
+struct Inputs {
+    latents: Tensor,
+    noise: Tensor,
+    text: Tensor,
+}
+
+impl Inputs {
+    fn of(unet: &Unet, batch: usize) -> Result<Self> {
+        let side = unet.config.sample_size;
+        let shape = [batch, 4, side, side];
+        Ok(Self {
+            latents: normal(&shape, "latents")?,
+            noise: normal(&shape, "noise")?,
+            text: normal(&[batch, 77, unet.config.cross_attention_dim], "text")?,
+        })
+    }
+}
+
+/// Variables, the layers that see them, and their optimiser.
+struct Trained {
+    weights: Customisation,
+    optimiser: AdamW,
+}
+
+impl Trained {
+    fn new(unet: &Unet, text: &ClipText, everything: bool) -> Result<Self> {
+        let initial = Customisation::initial(unet, &text.token_embedding(7)?, everything, everything)?;
+        let variable = |(name, tensor): (String, Tensor)| Ok((name, Var::from_tensor(&tensor)?));
+        let variables: BTreeMap<String, Var> = initial.into_iter().map(variable).collect::<Result<_>>()?;
+        let tensors = variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let weights = Customisation::from_tensors(unet, &tensors)?;
+        Ok(Self { weights, optimiser: AdamW::new(variables, OPTIMISER, 0, BTreeMap::new())? })
+    }
+
+    fn step(&mut self, grads: &GradStore) -> Result<()> {
+        self.optimiser.step(grads).context("the optimiser's step")?;
+        Ok(())
+    }
+}
+
+fn normal(shape: &[usize], purpose: &str) -> Result<Tensor> {
+    Ok(rng::normal(shape, &mut rng::stream(0, purpose, 0), &Device::Cpu)?)
+}
+
+/// A prompt of the greatest length.
+fn prompt(text: &ClipText) -> Vec<u32> {
+    let vocabulary = text.vocabulary() as u32;
+    (0..text.config.max_position_embeddings as u32).map(|i| (i * 523 + 17) % vocabulary).collect()
+}
+
+/// 1 at a position: [1, length].
+fn at(position: usize, length: usize) -> Result<Tensor> {
+    let row: Vec<f32> = (0..length).map(|i| (i == position) as u8 as f32).collect();
+    Ok(Tensor::from_vec(row, (1, length), &Device::Cpu)?)
+}

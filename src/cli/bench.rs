@@ -1,0 +1,123 @@
+//! `eqdiff bench`.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::{Outcome, Usage};
+use crate::base::MINI;
+use crate::bench::{Bench, CASES};
+use crate::machine::peak_memory;
+use crate::ops::{Keep, Precision, level};
+
+const EXAMPLES: &str = "\
+Examples:
+  eqdiff bench                                               the embedded base
+  eqdiff bench --base random-sd14                            Stable Diffusion 1.4's sizes, random weights
+  eqdiff bench --base random-sd14 --case unet_b2 --dtype bf16 --json
+  EQDIFF_SIMD=avx2 eqdiff bench                              as on a processor without AVX-512";
+
+/// Arguments of `bench`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BenchArgs {
+    /// mini, random-sd14 (the sizes of Stable Diffusion 1.4, random weights), or another base
+    #[arg(long, default_value = MINI)]
+    base: String,
+    /// gemm, unet_b1, unet_b2, vae_dec, vae_enc, clip_b2, train, train_ref, eqdiff_step [default: all]
+    #[arg(long, value_name = "CASE", value_delimiter = ',')]
+    case: Vec<String>,
+    /// How weights are kept: f32, f16 or bf16
+    #[arg(long, default_value = "f32")]
+    dtype: Precision,
+    /// Timed runs of each case, after one that warms up
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Let training keep only the inputs of its large blocks
+    #[arg(long)]
+    recompute: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Run the one case in this process
+    #[arg(long, hide = true)]
+    here: bool,
+}
+
+/// One line of results.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    case: String,
+    /// Median.
+    s: f64,
+    runs: Vec<f64>,
+    peak_rss_gib: Option<f64>,
+    dtype: String,
+    simd: String,
+    threads: usize,
+}
+
+/// Measures every case in a process of its own, so that its peak memory is its own.
+pub fn run(args: &BenchArgs) -> Result<Outcome> {
+    let known = |case: &String| CASES.iter().any(|(name, _)| name == case);
+    if let Some(case) = args.case.iter().find(|case| !known(case)) {
+        let names = CASES.map(|(name, _)| name).join(", ");
+        bail!(Usage(format!("there is no case {case:?}: {names}")));
+    }
+    let all = CASES.iter().map(|(name, _)| name.to_string());
+    let cases: Vec<String> = if args.case.is_empty() { all.collect() } else { args.case.clone() };
+    if args.here {
+        for case in &cases {
+            println!("{}", serde_json::to_string(&here(args, case)?)?);
+        }
+        return Ok(Outcome::Done);
+    }
+    if !args.json {
+        println!("{:<12} {:>9} {:>9}   {}", "case", "seconds", "peak GiB", "what it is");
+    }
+    for case in &cases {
+        let line = apart(args, case)?;
+        if args.json {
+            println!("{}", serde_json::to_string(&line)?);
+        } else {
+            let peak = line.peak_rss_gib.map_or("?".into(), |peak| format!("{peak:.2}"));
+            let what = CASES.iter().find(|(name, _)| name == case).map_or("", |(_, what)| what);
+            println!("{case:<12} {:>9.4} {peak:>9}   {what}", line.s);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn here(args: &BenchArgs, case: &str) -> Result<Line> {
+    let keep = if args.recompute { Keep::Inputs } else { Keep::All };
+    let bench = Bench { base: args.base.clone(), precision: args.dtype, keep, runs: args.runs.into() };
+    let runs = bench.run(case)?;
+    let mut sorted = runs.clone();
+    sorted.sort_by(f64::total_cmp);
+    Ok(Line {
+        case: case.into(),
+        s: sorted[sorted.len() / 2],
+        runs,
+        peak_rss_gib: peak_memory().map(|bytes| bytes as f64 / (1u64 << 30) as f64),
+        dtype: args.dtype.to_string(),
+        simd: level().name().into(),
+        threads: rayon::current_num_threads(),
+    })
+}
+
+fn apart(args: &BenchArgs, case: &str) -> Result<Line> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut command = Command::new(program);
+    command.args(["bench", "--here", "--base", &args.base, "--case", case]);
+    command.args(["--dtype", &args.dtype.to_string(), "--runs", &args.runs.to_string()]);
+    if args.recompute {
+        command.arg("--recompute");
+    }
+    let output = command.stderr(std::process::Stdio::inherit()).output().context("cannot start this program again")?;
+    if !output.status.success() {
+        bail!("the case {case} ended with {} (out of memory?)", output.status);
+    }
+    serde_json::from_slice(&output.stdout).with_context(|| format!("the case {case} gave no result"))
+}
