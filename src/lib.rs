@@ -11,6 +11,7 @@ pub mod cli;
 pub mod evaluation;
 pub mod images;
 pub mod machine;
+pub mod memory;
 pub mod method;
 pub mod model;
 pub mod ops;

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use eqdiff::cli::{Cli, Outcome, Usage, run};
 
+#[global_allocator]
+static MEMORY: eqdiff::memory::Recycling = eqdiff::memory::Recycling::new();
+
 /// candle walks the graph of a training step recursively, deeper than a main thread's stack.
 const STACK: usize = 512 << 20;
 

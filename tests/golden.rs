@@ -9,9 +9,9 @@ use eqdiff::verify;
 fn embedded_cases_agree_with_pytorch() {
     let mut checks = Vec::new();
     // candle walks the graph recursively, deeper than a test thread's stack
-    let worker = std::thread::Builder::new()
-        .stack_size(256 << 20)
-        .spawn(move || verify::run(None, &Device::Cpu, Precision::F32, &mut |check| checks.push(check.clone())).map(|()| checks));
+    let worker = std::thread::Builder::new().stack_size(256 << 20).spawn(move || {
+        verify::run(None, &Device::Cpu, Precision::F32, &mut |check| checks.push(check.clone())).map(|()| checks)
+    });
     let checks = worker.expect("a thread").join().expect("no panic").expect("the cases can be read");
     for case in ["bands", "tokens", "vae", "first_step", "step", "sample", "metrics"] {
         let of_case = checks.iter().filter(|check| check.name.starts_with(&format!("{case}:")));

@@ -209,8 +209,7 @@ impl Decoder {
     fn load(w: &Weights, config: &VaeConfig) -> Result<Self> {
         let (widths, groups, latent) = (&config.block_out_channels, config.norm_num_groups, config.latent_channels);
         let quant = w.pp("post_quant_conv");
-        let post_quant_conv =
-            if w.has("post_quant_conv") { Some(linear(&quant, latent, latent)?) } else { None };
+        let post_quant_conv = if w.has("post_quant_conv") { Some(linear(&quant, latent, latent)?) } else { None };
         let w = w.pp("decoder");
         let (count, deepest) = (widths.len(), widths[widths.len() - 1]);
         let mut blocks = Vec::with_capacity(count);

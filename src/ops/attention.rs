@@ -47,7 +47,7 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<T
     let [dq, dk, dv] = &inputs;
     let (y, kept) = with_slices([dq, dk, dv, &column], |[q, k, v, c]| shape.forward(q, k, v, c))?;
     let y = Tensor::from_vec(y, (batch, queries, width + options.column.is_some() as usize), q.device())?;
-    
+
     with_backward3([q, k, v], y, move |y, dy| {
         let [q, k, v] = &inputs;
         let grads =

@@ -69,7 +69,8 @@ impl Shape {
         let &Shape { batch, queries, keys, width, heads, .. } = self;
         let (head, extra) = (self.head(), !column.is_empty() as usize);
         let mut out = buffer(batch * queries * (width + extra));
-        let mut kept = Kept { log_sums: vec![0.; batch * heads * queries], columns: vec![0.; batch * heads * queries * extra] };
+        let mut kept =
+            Kept { log_sums: vec![0.; batch * heads * queries], columns: vec![0.; batch * heads * queries * extra] };
         let shared = super::gemm::Shared(out.as_mut_ptr());
         let mut no_columns = vec![0.; if extra == 0 { batch * heads * queries } else { 0 }];
         let of_column = if extra == 0 { &mut no_columns } else { &mut kept.columns };
@@ -86,7 +87,19 @@ impl Shape {
             };
             let blocks = log_sums.par_chunks_mut(ROWS).zip(of_column.par_chunks_mut(ROWS));
             blocks.enumerate().for_each_init(Scratch::default, |scratch, (block, (log_sums, of_column))| {
-                run(Forward { shape: self, q, k: &k, v: &v, at, first: block * ROWS, out: &shared, extra, log_sums, of_column, scratch });
+                run(Forward {
+                    shape: self,
+                    q,
+                    k: &k,
+                    v: &v,
+                    at,
+                    first: block * ROWS,
+                    out: &shared,
+                    extra,
+                    log_sums,
+                    of_column,
+                    scratch,
+                });
             });
         });
         if extra == 1 {
@@ -100,7 +113,14 @@ impl Shape {
     }
 
     /// Gradients of q, k and v, from the result `y` and its gradient.
-    pub fn backward(&self, [q, k, v]: [&[f32]; 3], column: &[f32], kept: &Kept, y: &[f32], dy: &[f32]) -> [Vec<f32>; 3] {
+    pub fn backward(
+        &self,
+        [q, k, v]: [&[f32]; 3],
+        column: &[f32],
+        kept: &Kept,
+        y: &[f32],
+        dy: &[f32],
+    ) -> [Vec<f32>; 3] {
         let &Shape { batch, queries, keys, width, heads, .. } = self;
         let head = self.head();
         let mut grads = [buffer(q.len()), buffer(k.len()), buffer(v.len())];
@@ -110,7 +130,8 @@ impl Shape {
             let at = (i / heads, i % heads);
             let whole = Backward::new(self, [q, k, v], column, kept, y, dy, at);
             let (dq_head, dk_head, dv_head) = run(whole);
-            for (shared, (grad, stride), rows) in [(&dq, dq_head, queries), (&dk, dk_head, keys), (&dv, dv_head, keys)] {
+            for (shared, (grad, stride), rows) in [(&dq, dq_head, queries), (&dk, dk_head, keys), (&dv, dv_head, keys)]
+            {
                 for (row, grad) in grad.chunks(stride).take(rows).enumerate() {
                     // SAFETY: within the gradient, and this head's own
                     let to = unsafe {
@@ -348,7 +369,9 @@ impl Kernel for Backward<'_> {
             let start = if self.shape.causal { key / across * across } else { 0 };
             for query in (start..queries).step_by(across) {
                 let count = across.min(queries - query);
-                for panel in query / (VECTORS * V::LANES)..self.q_turned.count().min((query + across) / (VECTORS * V::LANES)) {
+                for panel in
+                    query / (VECTORS * V::LANES)..self.q_turned.count().min((query + across) / (VECTORS * V::LANES))
+                {
                     let (column, _, width) = columns(panel, queries);
                     let right = self.q_turned.rows(panel, 0, head, &mut unused);
                     block::<V>(&mut weights[column - query..], across, k, right, (head, width), false);
@@ -368,7 +391,8 @@ impl Kernel for Backward<'_> {
                     }
                     map!(V; d in &mut d_weights[..count], weight in weights, mean in means => weight.mul(d.sub(mean)));
                 }
-                let gradients = [(&mut dv, stride_v, &weights, &self.dy_rows), (&mut dk, stride, &d_weights, &self.q_rows)];
+                let gradients =
+                    [(&mut dv, stride_v, &weights, &self.dy_rows), (&mut dk, stride, &d_weights, &self.q_rows)];
                 for (gradient, stride, left, right) in gradients {
                     let left = Block { values: left, stride: across, rows };
                     for panel in 0..right.count() {

@@ -207,7 +207,8 @@ impl Window {
         from_slices([dy], (batch, tall, wide, channels), |[dy]| {
             let mut spread = vec![0.; batch * tall * wide * channels];
             for (i, pixel) in dy.chunks(channels).enumerate() {
-                let (sample, y, x) = (i / (rows * columns), i / columns % rows * self.stride, i % columns * self.stride);
+                let (sample, y, x) =
+                    (i / (rows * columns), i / columns % rows * self.stride, i % columns * self.stride);
                 spread[((sample * tall + y) * wide + x) * channels..][..channels].copy_from_slice(pixel);
             }
             spread
@@ -245,7 +246,11 @@ impl Rows for Patches<'_> {
     fn shape(&self) -> (usize, usize) {
         let (size, channels) = (self.window.size, self.picture.channels);
         // without padding, a line of the window lies in one piece
-        if self.window.padding == 0 && !self.picture.doubled { (size, size * channels) } else { (size * size, channels) }
+        if self.window.padding == 0 && !self.picture.doubled {
+            (size, size * channels)
+        } else {
+            (size * size, channels)
+        }
     }
 
     #[inline(always)]
@@ -296,8 +301,7 @@ mod tests {
             let around = Around { norm: Some(&norm), doubled_to, shift: Some(&shift), residual: None };
             let residual = Var::from_tensor(&random(conv.forward_with(x.as_tensor(), around)?.dims())?)?;
             let around = Around { residual: Some(residual.as_tensor()), ..around };
-            let (fast, slow) =
-                (conv.forward_with(x.as_tensor(), around)?, plain.composed(x.as_tensor(), around)?);
+            let (fast, slow) = (conv.forward_with(x.as_tensor(), around)?, plain.composed(x.as_tensor(), around)?);
             let dy = random(fast.dims())?;
             let gradients = |y: &Tensor| -> Result<Vec<Tensor>> {
                 let grads = (y * &dy)?.sum_all()?.backward()?;
@@ -311,7 +315,10 @@ mod tests {
             for (a, b) in pairs {
                 let scale = b.abs()?.max_all()?.to_scalar::<f32>()?;
                 let gap = (a - b)?.abs()?.max_all()?.to_scalar::<f32>()?;
-                assert!(gap < 1e-5 * scale.max(1.), "kernel {size}, stride {stride}, {channels} channels: {gap} of {scale}");
+                assert!(
+                    gap < 1e-5 * scale.max(1.),
+                    "kernel {size}, stride {stride}, {channels} channels: {gap} of {scale}"
+                );
             }
         }
         Ok(())

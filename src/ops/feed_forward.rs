@@ -6,8 +6,8 @@ use candle_core::{Result, Tensor};
 
 use super::activation::{geglu_backward, geglu_composed, geglu_forward};
 use super::backward::{recompute, with_backward};
-use super::linear::rows_times;
 use super::gemm::Finish;
+use super::linear::rows_times;
 use super::slices::{from_slices, on_cpu, with_slices};
 use super::{Keep, LayerNorm, Linear};
 
@@ -66,11 +66,7 @@ impl Parts {
                 all_gates.extend_from_slice(&gates);
             }
         }
-        let gates = if want_gates {
-            Some(Tensor::from_vec(all_gates, (rows, 2 * inner), x.device())?)
-        } else {
-            None
-        };
+        let gates = if want_gates { Some(Tensor::from_vec(all_gates, (rows, 2 * inner), x.device())?) } else { None };
         Ok((Tensor::from_vec(results, shape, x.device())?, gates))
     }
 
@@ -130,7 +126,8 @@ mod tests {
     fn kernels_equal_composed_operations() -> Result<()> {
         let random = |shape: &[usize]| Tensor::randn(0f32, 0.5, shape, &Device::Cpu);
         let linear = |from, to| Linear::new(random(&[to, from])?, Some(random(&[to])?), Precision::F32);
-        let block = FeedForward::new(LayerNorm::new(random(&[24])?, random(&[24])?, 1e-5), linear(24, 80)?, linear(40, 24)?);
+        let block =
+            FeedForward::new(LayerNorm::new(random(&[24])?, random(&[24])?, 1e-5), linear(24, 80)?, linear(40, 24)?);
         let x = Var::from_tensor(&random(&[2, 300, 24])?)?;
         let dy = random(&[2, 300, 24])?;
         let grad = |y: &Tensor| -> Result<Tensor> { Ok((y * &dy)?.sum_all()?.backward()?.get(&x).unwrap().clone()) };

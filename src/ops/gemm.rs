@@ -82,7 +82,8 @@ pub fn product(out: &mut [f32], left: &impl Rows, right: &Panels, finish: Finish
     assert!(segments * length == right.k() && out.len() == rows * n);
     assert!(finish.residual.is_empty() || finish.residual.len() == out.len());
     assert!(finish.bias.is_empty() || finish.bias.len() / n >= rows.saturating_sub(1) / finish.rows_per_bias + 1);
-    let block = (LEFT_BYTES / 4 / right.k().clamp(1, DEPTH)).next_multiple_of(16).min(rows.div_ceil(4).next_multiple_of(8));
+    let block =
+        (LEFT_BYTES / 4 / right.k().clamp(1, DEPTH)).next_multiple_of(16).min(rows.div_ceil(4).next_multiple_of(8));
     let blocks = rows.div_ceil(block.max(1));
     let group = right.count().div_ceil(TASKS.div_ceil(blocks.max(1)));
     let groups = right.count().div_ceil(group.max(1));
@@ -144,7 +145,8 @@ impl<L: Rows> Task<'_, L> {
         let mut from = 0;
         while from < segments * length {
             let (segment, offset) = (from / length, from % length);
-            let depth = if length > DEPTH { DEPTH.min(length - offset) } else { per_step.min(segments - segment) * length };
+            let depth =
+                if length > DEPTH { DEPTH.min(length - offset) } else { per_step.min(segments - segment) * length };
             let step = Step { segment, offset, depth, first: from == 0, last: from + depth == segments * length };
             for panel in self.panels.0..self.panels.1 {
                 let right = self.right.rows(panel, from, depth, &mut scratch);
@@ -319,7 +321,14 @@ pub struct Block<'a> {
 
 /// out = left times the `depth` rows of a panel of `width` columns, or out += that, within a kernel.
 #[inline(always)]
-pub fn block<V: Vector>(out: &mut [f32], stride: usize, left: Block, right: &[f32], (depth, width): (usize, usize), add: bool) {
+pub fn block<V: Vector>(
+    out: &mut [f32],
+    stride: usize,
+    left: Block,
+    right: &[f32],
+    (depth, width): (usize, usize),
+    add: bool,
+) {
     let Block { values, stride: left_stride, rows } = left;
     assert!(rows == 0 || values.len() >= (rows - 1) * left_stride + depth);
     assert!(rows == 0 || out.len() >= (rows - 1) * stride + width);

@@ -125,7 +125,11 @@ impl GroupNorm {
         let each = channels / self.groups;
         let group = |i: usize| {
             let n = (x.len() / self.groups) as f64;
-            let of_group = || parts.iter().flat_map(|(rows, part)| (i * each..(i + 1) * each).map(move |c| (*rows as f64, part[c] as f64, part[channels + c] as f64)));
+            let of_group = || {
+                parts.iter().flat_map(|(rows, part)| {
+                    (i * each..(i + 1) * each).map(move |c| (*rows as f64, part[c] as f64, part[channels + c] as f64))
+                })
+            };
             let mean = of_group().map(|(rows, mean, _)| rows * mean).sum::<f64>() / n;
             let square: f64 = of_group().map(|(rows, m, square)| square + rows * (m - mean) * (m - mean)).sum();
             (mean as f32, (1. / (square / n + self.eps as f64).sqrt()) as f32)
@@ -234,7 +238,8 @@ impl Kernel for Differentiate<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let channels = self.gain.len();
-        let rows = self.dx.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels).zip(self.dy.chunks_exact(channels)));
+        let rows =
+            self.dx.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels).zip(self.dy.chunks_exact(channels)));
         for (dx, (x, dy)) in rows {
             if self.silu {
                 map!(V; _d in dx, x in x, dy in dy, gain in self.gain, shift in self.shift, weight in self.weight => {
@@ -360,7 +365,9 @@ impl Kernel for LayerBackward<'_> {
     fn run<V: Vector>(self) {
         let width = self.weight.len();
         let n = width as f32;
-        for (dx, (x, dy)) in self.dx.chunks_exact_mut(width).zip(self.x.chunks_exact(width).zip(self.dy.chunks_exact(width))) {
+        for (dx, (x, dy)) in
+            self.dx.chunks_exact_mut(width).zip(self.x.chunks_exact(width).zip(self.dy.chunks_exact(width)))
+        {
             let (mean, inverse) = moments::<V>(x, self.eps);
             map!(V; _d in dx, dy in dy, w in self.weight => dy.mul(w));
             let sum = total!(V; d in dx => d);
@@ -435,7 +442,12 @@ mod tests {
     #[test]
     fn a_large_mean_costs_no_digits() -> Result<()> {
         let x = (Tensor::randn(0f32, 1., (1, 300, 32), &Device::Cpu)? + 1000.)?;
-        let norm = GroupNorm::new(Tensor::ones(32, x.dtype(), x.device())?, Tensor::zeros(32, x.dtype(), x.device())?, 4, 1e-5);
+        let norm = GroupNorm::new(
+            Tensor::ones(32, x.dtype(), x.device())?,
+            Tensor::zeros(32, x.dtype(), x.device())?,
+            4,
+            1e-5,
+        );
         let mean_square = norm.forward(&x)?.sqr()?.mean_all()?.to_scalar::<f32>()?;
         assert!((mean_square - 1.).abs() < 1e-3, "{mean_square}");
         Ok(())

@@ -81,14 +81,28 @@ pub fn convolve(out: &mut [f32], picture: Picture, kernel: &Panels, finish: Fini
             run(MapInput { picture: &picture, mapped: &shared, tile, of: first + tile, chunk });
         });
         let groups = count.div_ceil(TASK_TILES);
-        (0..groups * kernel.count()).into_par_iter().with_max_len(1).for_each_init(Scratch::default, |scratch, task| {
-            let (group, panel) = (task % groups, task / groups);
-            let share = count.div_ceil(groups).next_multiple_of(8);
-            let tiles = (group * share, count.min((group + 1) * share));
-            if tiles.0 < tiles.1 {
-                run(Task { out: &out, picture: &picture, mapped: &mapped, kernel, finish, panel, tiles, first, chunk, scratch });
-            }
-        });
+        (0..groups * kernel.count()).into_par_iter().with_max_len(1).for_each_init(
+            Scratch::default,
+            |scratch, task| {
+                let (group, panel) = (task % groups, task / groups);
+                let share = count.div_ceil(groups).next_multiple_of(8);
+                let tiles = (group * share, count.min((group + 1) * share));
+                if tiles.0 < tiles.1 {
+                    run(Task {
+                        out: &out,
+                        picture: &picture,
+                        mapped: &mapped,
+                        kernel,
+                        finish,
+                        panel,
+                        tiles,
+                        first,
+                        chunk,
+                        scratch,
+                    });
+                }
+            },
+        );
     }
 }
 
@@ -245,14 +259,7 @@ fn map_input<V: Vector>(d: [V; SIDE]) -> [V; SIDE] {
     let b = s(-4.).fma(d1, d3);
     let c = d4.sub(d2);
     let e = s(2.).mul(d3.sub(d1));
-    [
-        s(4.).fma(d0, s(-5.).fma(d2, d4)),
-        a.add(b),
-        a.sub(b),
-        c.add(e),
-        c.sub(e),
-        s(4.).fma(d1, s(-5.).fma(d3, d5)),
-    ]
+    [s(4.).fma(d0, s(-5.).fma(d2, d4)), a.add(b), a.sub(b), c.add(e), c.sub(e), s(4.).fma(d1, s(-5.).fma(d3, d5))]
 }
 
 /// G g.

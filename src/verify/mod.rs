@@ -25,12 +25,7 @@ static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/golden");
 ///
 /// # Errors
 /// If the cases cannot be read. A check that fails is no error.
-pub fn run(
-    folder: Option<&Path>,
-    device: &Device,
-    precision: Precision,
-    show: &mut dyn FnMut(&Check),
-) -> Result<()> {
+pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &mut dyn FnMut(&Check)) -> Result<()> {
     let unpacked;
     let folder = match folder {
         Some(folder) => folder,

@@ -43,7 +43,11 @@ pub unsafe fn dot_pairs(sum: Avx512, a: *const half::bf16, b: *const half::bf16)
     unsafe {
         let a = _mm512_set1_epi32(a.cast::<i32>().read_unaligned());
         let b = _mm512_loadu_si512(b.cast());
-        Avx512(_mm512_dpbf16_ps(sum.0, std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b)))
+        Avx512(_mm512_dpbf16_ps(
+            sum.0,
+            std::mem::transmute::<__m512i, __m512bh>(a),
+            std::mem::transmute::<__m512i, __m512bh>(b),
+        ))
     }
 }
 
