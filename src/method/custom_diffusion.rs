@@ -34,7 +34,7 @@ pub struct TunedCrossAttention {
 impl TunedCrossAttention {
     /// The initial weights of a layer under their names in the checkpoint: the base's own.
     pub fn initial(layer: &Attention) -> Result<Vec<(String, Tensor)>> {
-        let weights = [layer.to_k.weight()?, layer.to_v.weight()?];
+        let weights = [layer.parts.to_k.weight()?, layer.parts.to_v.weight()?];
         Ok(Self::keys(&layer.name).into_iter().zip(weights).collect())
     }
 
@@ -48,7 +48,7 @@ impl TunedCrossAttention {
         ["to_k", "to_v"].map(|name| format!("{layer}.{name}.weight"))
     }
 
-    /// Attention of `x` [B, N, d] to `text` [B, L, c]: the output, and, with `column` [B, L] (1 at the
+    /// `x` [B, N, d] plus attention of its norm to `text` [B, L, c]: the output, and, with `column` [B, L] (1 at the
     /// placeholder), the attention that `S*` gets, averaged over the heads [B, N].
     pub fn forward(
         &self,
@@ -60,13 +60,15 @@ impl TunedCrossAttention {
         let key = start_detached(&linear::trained(text, &self.to_k)?)?;
         let value = start_detached(&linear::trained(text, &self.to_v)?)?;
         let options = Options { column: column.cloned(), ..layer.options() };
-        let seen = attend(&layer.to_q.forward(x)?, &key, &value, &options)?;
+        let parts = &layer.parts;
+        let seen = attend(&parts.to_q.after(&parts.norm, x)?, &key, &value, &options)?;
         if column.is_none() {
-            return Ok((layer.to_out.forward(&seen)?, None));
+            return Ok((parts.to_out.forward_plus(&seen, Some(x))?, None));
         }
         let width = x.dim(D::Minus1)?;
         let of_concept = seen.narrow(D::Minus1, width, 1)?.squeeze(2)?;
-        Ok((layer.to_out.forward(&seen.narrow(D::Minus1, 0, width)?)?, Some(of_concept)))
+        let seen = seen.narrow(D::Minus1, 0, width)?;
+        Ok((parts.to_out.forward_plus(&seen, Some(x))?, Some(of_concept)))
     }
 }
 

@@ -7,8 +7,8 @@ use candle_core::{Result, Tensor};
 use super::custom_diffusion::TunedCrossAttention;
 use super::fdte::ConceptEmbedding;
 use super::rra::{ReferenceAttention, has_reference};
-use crate::model::{Attention, AttentionProcessor, Unet};
-use crate::ops::Keep;
+use crate::model::{Attention, AttentionProcessor, Plain, Unet};
+use crate::ops::{Keep, Norm};
 
 /// Everything that training changes, as the layers use it.
 pub struct Customisation {
@@ -74,9 +74,9 @@ pub struct Recorder {
 impl AttentionProcessor for Recorder {
     fn self_attention(&mut self, layer: &Attention, x: &Tensor) -> Result<Tensor> {
         if has_reference(&layer.name) {
-            self.features.insert(layer.name.clone(), x.clone());
+            self.features.insert(layer.name.clone(), layer.parts.norm.forward(x)?);
         }
-        layer.forward(x, x)
+        layer.parts.forward(x, self.keep())
     }
 }
 
@@ -151,7 +151,7 @@ impl<'a> Customised<'a> {
 impl AttentionProcessor for Customised<'_> {
     fn self_attention(&mut self, layer: &Attention, x: &Tensor) -> Result<Tensor> {
         let (Some(attention), Some(features)) = (self.weights.reference.get(&layer.name), self.features) else {
-            return layer.forward(x, x);
+            return layer.parts.forward(x, self.keep);
         };
         let Some(reference) = features.get(&layer.name) else {
             candle_core::bail!("the reference pass left no features of {}", layer.name);
@@ -159,7 +159,7 @@ impl AttentionProcessor for Customised<'_> {
         let watched = self.watch.as_ref().filter(|w| x.dim(1).is_ok_and(|n| n == w.queries));
         let fused = attention.forward(layer, x, reference, watched.map(|w| &w.reference_mask))?;
         if let Some(on_subject) = &fused.on_subject {
-            self.on_subject.add(on_subject, layer.heads)?;
+            self.on_subject.add(on_subject, layer.parts.heads)?;
         }
         self.fusion_masks.insert(layer.name.clone(), fused.fusion_mask.detach());
         Ok(fused.output)
@@ -170,12 +170,12 @@ impl AttentionProcessor for Customised<'_> {
     }
 
     fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {
-        let Some(tuned) = self.weights.cross.get(&layer.name) else { return layer.forward(x, text) };
+        let Some(tuned) = self.weights.cross.get(&layer.name) else { return Plain.cross_attention(layer, x, text) };
         let in_middle = layer.name.starts_with("mid_block");
         let watched = self.watch.as_ref().filter(|w| !in_middle && x.dim(1).is_ok_and(|n| n == w.queries));
         let (output, of_concept) = tuned.forward(layer, x, text, watched.map(|w| &w.placeholder))?;
         if let Some(of_concept) = &of_concept {
-            self.of_concept.add(of_concept, layer.heads)?;
+            self.of_concept.add(of_concept, layer.parts.heads)?;
         }
         Ok(output)
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Attention;
 use crate::ops::attention::Options;
-use crate::ops::{activation, attend, linear};
+use crate::ops::{SelfAttention, activation, attend, linear};
 
 /// Whether the reference latents of sampling are noised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ impl ReferenceAttention {
 
     /// The initial weights of a layer, under their names: K_r, V_r copies of its K, V; H_r zero.
     pub fn initial(layer: &Attention) -> Result<Vec<(String, Tensor)>> {
-        let (key, value) = (layer.to_k.weight()?, layer.to_v.weight()?);
+        let (key, value) = (layer.parts.to_k.weight()?, layer.parts.to_v.weight()?);
         let width = key.dim(0)?;
         let zeros = |shape: &[usize]| Tensor::zeros(shape, key.dtype(), key.device());
         let (fuse_weight, fuse_bias) = (zeros(&[width + 1, 2 * width])?, zeros(&[width + 1])?);
@@ -98,13 +98,14 @@ impl ReferenceAttention {
         format!("{layer}.processor.{name}")
     }
 
-    /// Self-attention of `x` [B, N, d] fused with attention to the features `reference` [R, M, d] of the
+    /// `x` [B, N, d] plus self-attention of its norm, fused with attention to the features `reference` [R, M, d] of the
     /// same layer in the reference pass. R divides B: each reference serves B / R successive samples.
     /// `column` [B, M] is the reference's mask as one more value column.
     pub fn forward(&self, layer: &Attention, x: &Tensor, reference: &Tensor, column: Option<&Tensor>) -> Result<Fused> {
         let (batch, _, width) = x.dims3()?;
-        let query = layer.to_q.forward(x)?;
-        let own = layer.attend(&query, x)?;
+        let SelfAttention { norm, to_q, to_k, to_v, to_out, .. } = &layer.parts;
+        let query = to_q.after(norm, x)?;
+        let own = attend(&query, &to_k.after(norm, x)?, &to_v.after(norm, x)?, &layer.options())?;
         let key = repeated(&linear::trained(reference, &self.to_k_ref)?, batch)?;
         let value = repeated(&linear::trained(reference, &self.to_v_ref)?, batch)?;
         let options = Options { column: column.cloned(), ..layer.options() };
@@ -119,8 +120,8 @@ impl ReferenceAttention {
         let fused = linear::trained(&both, &self.fuse_weight)?.broadcast_add(&self.fuse_bias)?;
         let feature = fused.narrow(D::Minus1, 0, width)?;
         let fusion_mask = activation::clamp_unit(&fused.narrow(D::Minus1, width, 1)?)?;
-        let own = layer.to_out.forward(&own)?;
-        let output = (&own + (feature - &own)?.broadcast_mul(&fusion_mask)?)?;
+        let own = to_out.forward(&own)?;
+        let output = (x + (&own + (feature - &own)?.broadcast_mul(&fusion_mask)?)?)?;
         Ok(Fused { output, fusion_mask, on_subject })
     }
 }

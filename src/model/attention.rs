@@ -5,68 +5,52 @@ use candle_core::{Result, Tensor};
 use super::layers::{group_norm, layer_norm, linear, linear_no_bias};
 use crate::base::Weights;
 use crate::ops::attention::Options;
-use crate::ops::{FeedForward, GroupNorm, Keep, LayerNorm, Linear, attend};
+use crate::ops::{FeedForward, GroupNorm, Keep, LayerNorm, Linear, SelfAttention, attend};
 
-/// One attention layer, `attn1` (self) or `attn2` (cross) of a transformer block.
+/// One attention layer, `attn1` (self) or `attn2` (cross) of a transformer block, with the norm before it.
 pub struct Attention {
     /// The layer's name in the checkpoint, e.g. `mid_block.attentions.0.transformer_blocks.0.attn1`.
     pub name: String,
-    /// Number of heads.
-    pub heads: usize,
-    /// Query, key and value maps [d, d] or [d, text width], and the output map [d, d].
-    pub to_q: Linear,
-    /// See `to_q`.
-    pub to_k: Linear,
-    /// See `to_q`.
-    pub to_v: Linear,
-    /// See `to_q`.
-    pub to_out: Linear,
+    /// Norm, query, key and value maps [d, d] or [d, text width], output map [d, d], number of heads.
+    pub parts: SelfAttention,
 }
 
 impl Attention {
-    fn load(w: &Weights, width: usize, context: usize, heads: usize) -> Result<Self> {
-        Ok(Self {
-            name: w.prefix().to_string(),
-            heads,
+    fn load(w: &Weights, norm: LayerNorm, width: usize, context: usize, heads: usize) -> Result<Self> {
+        let parts = SelfAttention {
+            norm,
             to_q: linear_no_bias(&w.pp("to_q"), width, width)?,
             to_k: linear_no_bias(&w.pp("to_k"), context, width)?,
             to_v: linear_no_bias(&w.pp("to_v"), context, width)?,
             to_out: linear(&w.pp("to_out.0"), width, width)?,
-        })
+            heads,
+        };
+        Ok(Self { name: w.prefix().to_string(), parts })
     }
 
-    /// Ordinary attention of `x` [B, N, d] to `context` [B, M, c]: [B, N, d].
-    pub fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let own = self.attend(&self.to_q.forward(x)?, context)?;
-        self.to_out.forward(&own)
-    }
-
-    /// Attention with given queries and frozen keys and values, before the output map.
-    pub fn attend(&self, query: &Tensor, context: &Tensor) -> Result<Tensor> {
-        attend(query, &self.to_k.forward(context)?, &self.to_v.forward(context)?, &self.options())
-    }
-
-    /// Options of [`attend`](crate::ops::attend) for this layer's heads.
+    /// Options of [`attend`] for this layer's heads.
     pub fn options(&self) -> Options {
-        Options { heads: self.heads, ..Options::default() }
+        Options { heads: self.parts.heads, ..Options::default() }
     }
 }
 
 /// What happens in the attention layers of one UNet pass. The defaults are the base's own attention.
 pub trait AttentionProcessor {
-    /// Self-attention of `x` [B, N, d], the block's input after norm1.
+    /// `x` [B, N, d] plus self-attention of its norm.
     fn self_attention(&mut self, layer: &Attention, x: &Tensor) -> Result<Tensor> {
-        layer.forward(x, x)
+        layer.parts.forward(x, self.keep())
+    }
+
+    /// `x` [B, N, d] plus cross-attention of its norm to the text states [B, L, c].
+    fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {
+        let SelfAttention { norm, to_q, to_k, to_v, to_out, .. } = &layer.parts;
+        let seen = attend(&to_q.after(norm, x)?, &to_k.forward(text)?, &to_v.forward(text)?, &layer.options())?;
+        to_out.forward_plus(&seen, Some(x))
     }
 
     /// What the pass keeps for its gradient.
     fn keep(&self) -> Keep {
         Keep::All
-    }
-
-    /// Cross-attention of `x` [B, N, d] to the text states [B, L, c].
-    fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {
-        layer.forward(x, text)
     }
 }
 
@@ -76,9 +60,7 @@ pub struct Plain;
 impl AttentionProcessor for Plain {}
 
 struct TransformerBlock {
-    norm1: LayerNorm,
     attn1: Attention,
-    norm2: LayerNorm,
     attn2: Attention,
     feed_forward: FeedForward,
 }
@@ -87,10 +69,8 @@ impl TransformerBlock {
     fn load(w: &Weights, width: usize, context: usize, heads: usize) -> Result<Self> {
         let norm = |name: &str| layer_norm(&w.pp(name), width, 1e-5);
         Ok(Self {
-            norm1: norm("norm1")?,
-            attn1: Attention::load(&w.pp("attn1"), width, width, heads)?,
-            norm2: norm("norm2")?,
-            attn2: Attention::load(&w.pp("attn2"), width, context, heads)?,
+            attn1: Attention::load(&w.pp("attn1"), norm("norm1")?, width, width, heads)?,
+            attn2: Attention::load(&w.pp("attn2"), norm("norm2")?, width, context, heads)?,
             feed_forward: FeedForward::new(
                 norm("norm3")?,
                 linear(&w.pp("ff.net.0.proj"), width, 8 * width)?,
@@ -100,8 +80,8 @@ impl TransformerBlock {
     }
 
     fn forward(&self, x: &Tensor, text: &Tensor, processor: &mut dyn AttentionProcessor) -> Result<Tensor> {
-        let x = (x + processor.self_attention(&self.attn1, &self.norm1.forward(x)?)?)?;
-        let x = (&x + processor.cross_attention(&self.attn2, &self.norm2.forward(&x)?, text)?)?;
+        let x = processor.self_attention(&self.attn1, x)?;
+        let x = processor.cross_attention(&self.attn2, &x, text)?;
         self.feed_forward.forward(&x, processor.keep())
     }
 }
@@ -138,9 +118,8 @@ impl Transformer2d {
     /// `x` [B, h, w, d], `text` [B, L, c].
     pub fn forward(&self, x: &Tensor, text: &Tensor, processor: &mut dyn AttentionProcessor) -> Result<Tensor> {
         let pixels = x.flatten(1, 2)?;
-        let tokens = self.norm.forward(&pixels)?;
         // proj_in is stored as a 1x1 convolution or as a linear map: the same thing on tokens
-        let mut tokens = self.proj_in.forward(&tokens)?;
+        let mut tokens = self.proj_in.after(&self.norm, &pixels)?;
         for block in &self.blocks {
             tokens = block.forward(&tokens, text, processor)?;
         }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::layers::{layer_norm, linear, linear_no_bias};
 use crate::base::Weights;
 use crate::ops::attention::Options;
-use crate::ops::{Conv2d, LayerNorm, Linear, activation, attend};
+use crate::ops::{Conv2d, LayerNorm, Linear, Norm, activation, attend};
 
 /// The configuration of a text or vision transformer.
 #[derive(Clone, Debug, Deserialize)]

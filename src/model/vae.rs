@@ -106,8 +106,8 @@ impl PixelAttention {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let pixels = x.flatten(1, 2)?;
-        let tokens = self.group_norm.forward(&pixels)?;
-        let (q, k, v) = (self.to_q.forward(&tokens)?, self.to_k.forward(&tokens)?, self.to_v.forward(&tokens)?);
+        let [q, k, v] = [&self.to_q, &self.to_k, &self.to_v].map(|map| map.after(&self.group_norm, &pixels));
+        let (q, k, v) = (q?, k?, v?);
         let seen = attend(&q, &k, &v, &Options { heads: 1, ..Options::default() })?;
         self.to_out.forward_plus(&seen, Some(&pixels))?.reshape(x.shape())
     }

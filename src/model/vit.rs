@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::clip::{EncoderLayer, LayerNames, LayerSizes};
 use super::layers::layer_norm;
 use crate::base::Weights;
-use crate::ops::{Conv2d, LayerNorm};
+use crate::ops::{Conv2d, LayerNorm, Norm};
 
 const VIT_NAMES: LayerNames = LayerNames {
     norm1: "layernorm_before",

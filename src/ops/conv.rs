@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::backward::with_backward2;
 use super::gemm::{Finish, Rows, product};
-use super::norm::GroupNorm;
+use super::norm::{GroupNorm, Norm};
 use super::panels::{Panels, Precision, buffer};
 use super::slices::{from_slices, on_cpu, with_slices};
 use super::winograd::{self, Picture};

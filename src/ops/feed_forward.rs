@@ -7,6 +7,7 @@ use candle_core::{Result, Tensor};
 use super::activation::{geglu_backward, geglu_composed, geglu_forward};
 use super::backward::{recompute, with_backward};
 use super::gemm::Finish;
+use super::norm::Norm;
 use super::linear::rows_times;
 use super::slices::{from_slices, on_cpu, with_slices};
 use super::{Keep, LayerNorm, Linear};
@@ -53,6 +54,7 @@ impl Parts {
         let (shape, width) = (x.shape().clone(), x.dim(candle_core::D::Minus1)?);
         let rows = x.elem_count() / width;
         let x = x.reshape((rows, width))?;
+        let Some(out) = self.out.packed() else { candle_core::bail!("a map that is not on the CPU") };
         let (mut results, mut all_gates) = (Vec::with_capacity(x.elem_count()), Vec::new());
         let mut inner = 0;
         for first in (0..rows).step_by(TOKENS) {
@@ -60,7 +62,9 @@ impl Parts {
             let gates = self.gates(&part)?;
             inner = gates.len() / part.dim(0)? / 2;
             let hidden = geglu_forward(&gates, inner);
-            let y = self.with_bias(&self.out, &part, |bias, x| self.out.apply(&hidden, bias, x))?;
+            let y = self.out.with_bias(&part, |x, bias| {
+                rows_times(&hidden, out, Finish { bias, residual: x, ..Finish::default() })
+            })?;
             results.extend_from_slice(&y);
             if want_gates {
                 all_gates.extend_from_slice(&gates);
@@ -73,19 +77,13 @@ impl Parts {
     /// Values and gates of rows `x`.
     fn gates(&self, x: &Tensor) -> Result<Vec<f32>> {
         let normed = self.norm.forward(x)?;
-        self.with_bias(&self.proj, &normed, |bias, x| self.proj.apply(x, bias, &[]))
-    }
-
-    fn with_bias(&self, linear: &Linear, x: &Tensor, f: impl FnOnce(&[f32], &[f32]) -> Vec<f32>) -> Result<Vec<f32>> {
-        match linear.bias() {
-            Some(bias) => with_slices([bias, x], |[bias, x]| f(bias, x)),
-            None => with_slices([x], |[x]| f(&[], x)),
-        }
+        let Some(proj) = self.proj.packed() else { candle_core::bail!("a map that is not on the CPU") };
+        self.proj.with_bias(&normed, |x, bias| rows_times(x, proj, Finish { bias, ..Finish::default() }))
     }
 
     fn backward(&self, x: &Tensor, gates: Option<&Tensor>, dy: &Tensor) -> Result<Tensor> {
         let (Some(proj), Some(out)) = (self.proj.turned(), self.out.turned()) else {
-            candle_core::bail!("a feed-forward block that is not on the CPU")
+            candle_core::bail!("a map that is not on the CPU")
         };
         let (shape, width, inner) = (x.shape(), out.k(), out.n());
         let rows = x.elem_count() / width;

@@ -6,6 +6,7 @@ use candle_core::{D, Result, Tensor};
 
 use super::backward::{with_backward2, with_backward3};
 use super::gemm::{Finish, Matrix, product};
+use super::norm::Norm;
 use super::panels::{Panels, Precision, Strides, buffer};
 use super::slices::{from_slices, on_cpu, with_slices};
 
@@ -53,15 +54,25 @@ impl Linear {
 
     /// Maps `x` [..., in] to [..., out].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_plus(x, None)
+        self.run(x, None, None)
     }
 
     /// Maps `x` [..., in] to [..., out] and adds `residual` [..., out]. Nothing is kept for the gradient.
     pub fn forward_plus(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        self.run(x, None, residual)
+    }
+
+    /// Maps `norm` of `x` [..., in] to [..., out]. The normed values are not kept for the gradient.
+    pub fn after(&self, norm: &(impl Norm + Clone + 'static), x: &Tensor) -> Result<Tensor> {
+        self.run(x, Some(Arc::new(norm.clone())), None)
+    }
+
+    fn run(&self, x: &Tensor, norm: Option<Arc<dyn Norm>>, residual: Option<&Tensor>) -> Result<Tensor> {
         let panels = match &self.weight {
             Weight::Packed(panels) => Arc::clone(panels),
             Weight::Plain(weight) => {
-                let y = plain_product(x, &weight.t()?)?;
+                let x = norm.map_or(Ok(x.clone()), |norm| norm.forward(x))?;
+                let y = plain_product(&x, &weight.t()?)?;
                 let y = self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
                 return residual.map_or(Ok(y.clone()), |residual| y + residual);
             }
@@ -77,13 +88,24 @@ impl Linear {
             candle_core::bail!("the residual of a linear map to {shape:?} is {residual:?}");
         }
         let empty = Tensor::zeros(0, x.dtype(), x.device())?;
-        let (x, residual) = (x, residual.unwrap_or(&empty));
-        let y = self.on_cpu(&x.detach(), &residual.detach(), &shape)?;
+        let residual = residual.unwrap_or(&empty);
+        let normed = norm.as_ref().map_or(Ok(x.detach()), |norm| norm.forward(&x.detach()))?;
+        let inputs = [&normed, &residual.detach(), self.bias.as_ref().unwrap_or(&empty)];
+        let y = from_slices(inputs, &shape[..], |[x, residual, bias]| {
+            rows_times(x, &panels, Finish { bias, residual, ..Finish::default() })
+        })?;
+        drop(normed);
         let (tracked, width) = (x.track_op(), x.shape().clone());
+        // without a norm, the gradient does not ask for the input
+        let kept = norm.map(|norm| (norm, x.detach()));
         with_backward2([x, residual], y, move |dy| {
             let dx = if tracked {
                 let turned = turned(&panels);
-                Some(from_slices([dy], &width, |[dy]| rows_times(dy, &turned, Finish::default()))?)
+                let dx = from_slices([dy], &width, |[dy]| rows_times(dy, &turned, Finish::default()))?;
+                Some(match &kept {
+                    Some((norm, x)) => norm.backward(x, &dx)?,
+                    None => dx,
+                })
             } else {
                 None
             };
@@ -91,31 +113,25 @@ impl Linear {
         })
     }
 
-    fn on_cpu(&self, x: &Tensor, residual: &Tensor, shape: &[usize]) -> Result<Tensor> {
-        let empty = Tensor::zeros(0, x.dtype(), x.device())?;
-        let bias = self.bias.as_ref().unwrap_or(&empty);
-        from_slices([x, residual, bias], shape, |[x, residual, bias]| self.apply(x, bias, residual))
-    }
-
-    /// The map of rows `x`, plus `residual`; on the CPU only.
-    pub(super) fn apply(&self, x: &[f32], bias: &[f32], residual: &[f32]) -> Vec<f32> {
-        match &self.weight {
-            Weight::Packed(panels) => rows_times(x, panels, Finish { bias, residual, ..Finish::default() }),
-            Weight::Plain(_) => Vec::new(),
+    /// What `f` makes of the values of `x` and the bias, which may be empty.
+    pub(super) fn with_bias<T>(&self, x: &Tensor, f: impl FnOnce(&[f32], &[f32]) -> T) -> Result<T> {
+        match &self.bias {
+            Some(bias) => with_slices([x, bias], |[x, bias]| f(x, bias)),
+            None => with_slices([x], |[x]| f(x, &[])),
         }
     }
 
-    /// The bias [out].
-    pub(super) fn bias(&self) -> Option<&Tensor> {
-        self.bias.as_ref()
-    }
-
-    /// W, packed for gradients; on the CPU only.
-    pub(super) fn turned(&self) -> Option<Panels> {
+    /// W^T as the CPU's kernels read it, if this map is for the CPU.
+    pub(super) fn packed(&self) -> Option<&Panels> {
         match &self.weight {
-            Weight::Packed(panels) => Some(turned(panels)),
+            Weight::Packed(panels) => Some(panels),
             Weight::Plain(_) => None,
         }
+    }
+
+    /// W as the CPU's kernels read it, for gradients.
+    pub(super) fn turned(&self) -> Option<Panels> {
+        self.packed().map(turned)
     }
 }
 

@@ -17,6 +17,7 @@ mod gemm;
 pub mod linear;
 pub mod norm;
 mod panels;
+mod self_attention;
 mod simd;
 mod slices;
 mod winograd;
@@ -25,8 +26,9 @@ pub use attention::attend;
 pub use conv::{Around, Conv2d};
 pub use feed_forward::FeedForward;
 pub use linear::Linear;
-pub use norm::{GroupNorm, LayerNorm};
+pub use norm::{GroupNorm, LayerNorm, Norm};
 pub use panels::Precision;
+pub use self_attention::SelfAttention;
 pub use simd::{Level, level};
 
 /// What a training step keeps of its forward pass.

@@ -16,6 +16,14 @@ fn rows_per_task(width: usize) -> usize {
     (TASK_BYTES / 4 / width).max(1)
 }
 
+/// A frozen normalisation.
+pub trait Norm: Send + Sync {
+    /// Normalises `x`.
+    fn forward(&self, x: &Tensor) -> Result<Tensor>;
+    /// The gradient of the input `x` from that of the result; on the CPU only.
+    fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor>;
+}
+
 /// Group normalisation of [B, ..., C] with frozen affine [C], optionally followed by SiLU.
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
@@ -36,71 +44,6 @@ impl GroupNorm {
     pub fn with_silu(mut self) -> Self {
         self.silu = true;
         self
-    }
-
-    /// Normalises `x` [B, ..., C].
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let norm = self.clone();
-        if !on_cpu(x) {
-            return recompute(x, move |x| norm.composed(x));
-        }
-        let kept = x.detach();
-        let sample = x.elem_count() / x.dim(0)?.max(1);
-        let y = from_slices([&kept, &self.weight, &self.bias], x.shape(), |[x, weight, bias]| {
-            let mut y = buffer(x.len());
-            y.par_chunks_mut(sample).zip(x.par_chunks(sample)).for_each(|(y, x)| {
-                let (gain, shift) = self.line(x, weight, bias);
-                let rows = weight.len() * rows_per_task(weight.len());
-                y.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(y, x)| {
-                    run(Apply { x, y, gain: &gain, shift: &shift, silu: self.silu });
-                });
-            });
-            y
-        })?;
-        with_backward(x, y, move |dy| norm.backward(&kept, dy))
-    }
-
-    /// The gradient of the input `x` from that of the result.
-    pub(super) fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let sample = x.elem_count() / x.dim(0)?.max(1);
-        from_slices([x, dy, &self.weight, &self.bias], x.shape(), |[x, dy, weight, bias]| {
-            let mut dx = buffer(x.len());
-            let inputs = x.par_chunks(sample).zip(dy.par_chunks(sample));
-            dx.par_chunks_mut(sample).zip(inputs).for_each(|(dx, (x, dy))| {
-                let channels = weight.len();
-                let statistics = self.statistics(x, channels);
-                let (gain, shift) = affine(&statistics, weight, bias);
-                let rows = channels * rows_per_task(channels);
-                // first the gradient of the normalised values, and its sums over each channel
-                let tasks = dx.par_chunks_mut(rows).zip(x.par_chunks(rows).zip(dy.par_chunks(rows)));
-                let sums = tasks.map(|(dx, (x, dy))| {
-                    let mut sums = vec![0f32; 2 * channels];
-                    let (d, product) = sums.split_at_mut(channels);
-                    run(Differentiate { x, dy, dx, gain: &gain, shift: &shift, weight, silu: self.silu, d, product });
-                    sums
-                });
-                let sums = added(&sums.collect::<Vec<_>>(), 2 * channels);
-                let each = channels / self.groups;
-                let n = (x.len() / self.groups) as f64;
-                let (mut slope, mut constant) = (vec![0f32; channels], vec![0f32; channels]);
-                let mut scale = vec![0f32; channels];
-                for (i, &(mean, inverse)) in statistics.iter().enumerate() {
-                    let group = i * each..(i + 1) * each;
-                    let sum: f64 = sums[group.clone()].iter().sum();
-                    let product: f64 = sums[channels..][group.clone()].iter().sum();
-                    let (mean, inverse) = (mean as f64, inverse as f64);
-                    // sum of d (x - mean)
-                    let steep = (product - mean * sum) * inverse.powi(3) / n;
-                    slope[group.clone()].fill(-steep as f32);
-                    constant[group.clone()].fill((steep * mean - sum * inverse / n) as f32);
-                    scale[group].fill(inverse as f32);
-                }
-                dx.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(dx, x)| {
-                    run(Centre { x, dx, scale: &scale, slope: &slope, constant: &constant });
-                });
-            });
-            dx
-        })
     }
 
     /// Gain and shift of each channel of one sample.
@@ -144,6 +87,71 @@ impl GroupNorm {
         let normed = normed.transpose(1, 2)?.contiguous()?.reshape(x.shape())?;
         let y = normed.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
         if self.silu { y.silu() } else { Ok(y) }
+    }
+}
+
+impl Norm for GroupNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let norm = self.clone();
+        if !on_cpu(x) {
+            return recompute(x, move |x| norm.composed(x));
+        }
+        let kept = x.detach();
+        let sample = x.elem_count() / x.dim(0)?.max(1);
+        let y = from_slices([&kept, &self.weight, &self.bias], x.shape(), |[x, weight, bias]| {
+            let mut y = buffer(x.len());
+            y.par_chunks_mut(sample).zip(x.par_chunks(sample)).for_each(|(y, x)| {
+                let (gain, shift) = self.line(x, weight, bias);
+                let rows = weight.len() * rows_per_task(weight.len());
+                y.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(y, x)| {
+                    run(Apply { x, y, gain: &gain, shift: &shift, silu: self.silu });
+                });
+            });
+            y
+        })?;
+        with_backward(x, y, move |dy| norm.backward(&kept, dy))
+    }
+
+    fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let sample = x.elem_count() / x.dim(0)?.max(1);
+        from_slices([x, dy, &self.weight, &self.bias], x.shape(), |[x, dy, weight, bias]| {
+            let mut dx = buffer(x.len());
+            let inputs = x.par_chunks(sample).zip(dy.par_chunks(sample));
+            dx.par_chunks_mut(sample).zip(inputs).for_each(|(dx, (x, dy))| {
+                let channels = weight.len();
+                let statistics = self.statistics(x, channels);
+                let (gain, shift) = affine(&statistics, weight, bias);
+                let rows = channels * rows_per_task(channels);
+                // first the gradient of the normalised values, and its sums over each channel
+                let tasks = dx.par_chunks_mut(rows).zip(x.par_chunks(rows).zip(dy.par_chunks(rows)));
+                let sums = tasks.map(|(dx, (x, dy))| {
+                    let mut sums = vec![0f32; 2 * channels];
+                    let (d, product) = sums.split_at_mut(channels);
+                    run(Differentiate { x, dy, dx, gain: &gain, shift: &shift, weight, silu: self.silu, d, product });
+                    sums
+                });
+                let sums = added(&sums.collect::<Vec<_>>(), 2 * channels);
+                let each = channels / self.groups;
+                let n = (x.len() / self.groups) as f64;
+                let (mut slope, mut constant) = (vec![0f32; channels], vec![0f32; channels]);
+                let mut scale = vec![0f32; channels];
+                for (i, &(mean, inverse)) in statistics.iter().enumerate() {
+                    let group = i * each..(i + 1) * each;
+                    let sum: f64 = sums[group.clone()].iter().sum();
+                    let product: f64 = sums[channels..][group.clone()].iter().sum();
+                    let (mean, inverse) = (mean as f64, inverse as f64);
+                    // sum of d (x - mean)
+                    let steep = (product - mean * sum) * inverse.powi(3) / n;
+                    slope[group.clone()].fill(-steep as f32);
+                    constant[group.clone()].fill((steep * mean - sum * inverse / n) as f32);
+                    scale[group].fill(inverse as f32);
+                }
+                dx.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(dx, x)| {
+                    run(Centre { x, dx, scale: &scale, slope: &slope, constant: &constant });
+                });
+            });
+            dx
+        })
     }
 }
 
@@ -293,8 +301,13 @@ impl LayerNorm {
         Self { weight, bias, eps: eps as f32 }
     }
 
-    /// Normalises `x` [..., d].
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        standardised(x, self.eps)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
+    }
+}
+
+impl Norm for LayerNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let norm = self.clone();
         if !on_cpu(x) {
             return recompute(x, move |x| norm.composed(x));
@@ -312,8 +325,7 @@ impl LayerNorm {
         with_backward(x, y, move |dy| norm.backward(&kept, dy))
     }
 
-    /// The gradient of the input `x` from that of the result.
-    pub(super) fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let (width, eps) = (x.dim(D::Minus1)?, self.eps);
         from_slices([x, dy, &self.weight], x.shape(), |[x, dy, weight]| {
             let mut dx = buffer(x.len());
@@ -323,10 +335,6 @@ impl LayerNorm {
             });
             dx
         })
-    }
-
-    fn composed(&self, x: &Tensor) -> Result<Tensor> {
-        standardised(x, self.eps)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
 }
 
