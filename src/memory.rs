@@ -67,8 +67,8 @@ impl Large {
 
     fn release_oldest(&mut self) {
         let (oldest, size) = self.remove(0);
-        // SAFETY: the list has blocks that were made with this layout, and nobody else knows them
-        unsafe { System.dealloc(oldest, Layout::from_size_align_unchecked(size, PAGE)) };
+        // SAFETY: the list has whole blocks that nobody else knows
+        unsafe { pages::unmap(oldest, size) };
     }
 }
 
@@ -78,17 +78,15 @@ impl Recycling {
         Self(Mutex::new(Large { kept: [(0, 0); SLOTS], count: 0, kept_bytes: 0, used: 0, most_used: 0 }))
     }
 
-    /// The layout of the block that serves `layout`, if it is large.
-    fn block(layout: Layout) -> Option<Layout> {
-        if layout.size() < LARGE || layout.align() > PAGE {
-            return None;
-        }
-        Layout::from_size_align(layout.size().checked_next_multiple_of(UNIT)?, PAGE).ok()
+    /// The size of the block that serves `layout`, if it is large.
+    fn block(layout: Layout) -> Option<usize> {
+        let large = layout.size() >= LARGE && layout.align() <= PAGE;
+        if large { layout.size().checked_next_multiple_of(UNIT) } else { None }
     }
 
-    fn recycled(&self, block: Layout) -> *mut u8 {
+    fn recycled(&self, size: usize) -> *mut u8 {
         match self.0.lock() {
-            Ok(mut large) => large.take(block.size()),
+            Ok(mut large) => large.take(size),
             Err(_) => null_mut(),
         }
     }
@@ -100,50 +98,91 @@ impl Default for Recycling {
     }
 }
 
-// SAFETY: every block comes from the system with the layout that it is given back with, and is in the
-// hands of either one user or the list
+// SAFETY: small blocks are the system's; a large one is a mapping of its own, in the hands of either one
+// user or the list
 unsafe impl GlobalAlloc for Recycling {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's, here and below
-        let Some(block) = Self::block(layout) else { return unsafe { System.alloc(layout) } };
-        let recycled = self.recycled(block);
-        if recycled.is_null() { unsafe { huge(System.alloc(block), block.size()) } } else { recycled }
+        let Some(size) = Self::block(layout) else { return unsafe { System.alloc(layout) } };
+        let recycled = self.recycled(size);
+        if recycled.is_null() { pages::map(size) } else { recycled }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let Some(block) = Self::block(layout) else { return unsafe { System.alloc_zeroed(layout) } };
-        let recycled = self.recycled(block);
+        let Some(size) = Self::block(layout) else { return unsafe { System.alloc_zeroed(layout) } };
+        let recycled = self.recycled(size);
         if recycled.is_null() {
-            // fresh pages are zero already
-            return unsafe { huge(System.alloc_zeroed(block), block.size()) };
+            return pages::map(size); // zeros already
         }
-        unsafe { recycled.write_bytes(0, block.size()) };
+        unsafe { recycled.write_bytes(0, size) };
         recycled
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        let Some(block) = Self::block(layout) else { return unsafe { System.dealloc(memory, layout) } };
+        let Some(size) = Self::block(layout) else { return unsafe { System.dealloc(memory, layout) } };
         match self.0.lock() {
-            Ok(mut large) => large.give_back(memory, block.size()),
-            Err(_) => unsafe { System.dealloc(memory, block) },
+            Ok(mut large) => large.give_back(memory, size),
+            Err(_) => unsafe { pages::unmap(memory, size) },
         }
     }
 }
 
-/// Asks for huge pages under the whole ones of a new block.
-#[cfg(target_os = "linux")]
-unsafe fn huge(memory: *mut u8, size: usize) -> *mut u8 {
-    if !memory.is_null() {
-        // SAFETY: advice on the caller's own memory; an error leaves it as it is
-        unsafe { libc::madvise(memory.cast(), size / PAGE * PAGE, libc::MADV_HUGEPAGE) };
+/// Pages straight from the system: its allocator's own lists would be torn by blocks so large.
+#[cfg(unix)]
+mod pages {
+    use super::PAGE;
+
+    /// `size` bytes of zeros at a multiple of [`PAGE`], or null.
+    pub fn map(size: usize) -> *mut u8 {
+        // SAFETY: a fresh private mapping, of which the parts before and after the block go back
+        unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANON;
+            let whole = libc::mmap(std::ptr::null_mut(), size + PAGE, protection, flags, -1, 0);
+            if whole == libc::MAP_FAILED {
+                return std::ptr::null_mut();
+            }
+            let before = whole.cast::<u8>().align_offset(PAGE);
+            let block = whole.cast::<u8>().add(before);
+            if before > 0 {
+                libc::munmap(whole, before);
+            }
+            if before < PAGE {
+                libc::munmap(block.add(size).cast(), PAGE - before);
+            }
+            // advice: an error leaves small pages
+            #[cfg(target_os = "linux")]
+            libc::madvise(block.cast(), size / PAGE * PAGE, libc::MADV_HUGEPAGE);
+            block
+        }
     }
-    memory
+
+    /// # Safety
+    /// The block must be one that [`map`] gave, whole, and nobody may use it.
+    pub unsafe fn unmap(block: *mut u8, size: usize) {
+        // SAFETY: the caller's
+        unsafe { libc::munmap(block.cast(), size) };
+    }
 }
 
-/// Asks for huge pages under a new block.
-#[cfg(not(target_os = "linux"))]
-unsafe fn huge(memory: *mut u8, _: usize) -> *mut u8 {
-    memory
+#[cfg(not(unix))]
+mod pages {
+    use std::alloc::{GlobalAlloc, Layout, System};
+
+    use super::PAGE;
+
+    /// `size` bytes of zeros at a multiple of [`PAGE`], or null.
+    pub fn map(size: usize) -> *mut u8 {
+        // SAFETY: the size is not zero, the alignment a power of two
+        unsafe { System.alloc_zeroed(Layout::from_size_align_unchecked(size, PAGE)) }
+    }
+
+    /// # Safety
+    /// The block must be one that [`map`] gave, whole, and nobody may use it.
+    pub unsafe fn unmap(block: *mut u8, size: usize) {
+        // SAFETY: the caller's
+        unsafe { System.dealloc(block, Layout::from_size_align_unchecked(size, PAGE)) };
+    }
 }
 
 #[cfg(test)]

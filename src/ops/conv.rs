@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::backward::with_backward2;
 use super::gemm::{Finish, Rows, product};
 use super::norm::{GroupNorm, Norm};
-use super::panels::{Panels, Precision, buffer};
+use super::panels::{Panels, Precision, Right, buffer};
 use super::slices::{from_slices, on_cpu, with_slices};
 use super::winograd::{self, Picture};
 
@@ -101,7 +101,7 @@ impl Conv2d {
         let inputs = [&normed, bias.as_ref().unwrap_or(&empty), residual.as_ref().unwrap_or(&empty)];
         let y = from_slices(inputs, dims, |[values, bias, residual]| {
             let picture = Picture { values, batch, height: tall, width: wide, channels, doubled };
-            window.convolve(picture, panels, Finish { bias, rows_per_bias, residual })
+            window.convolve(picture, (&**panels).into(), Finish { bias, rows_per_bias, residual })
         })?;
         drop(normed);
         let tracked_x = x.track_op();
@@ -114,8 +114,8 @@ impl Conv2d {
         let panels = Arc::clone(panels);
         with_backward2([x, residual], y, move |dy| {
             let dx = if tracked_x {
-                let turned = panels.transposed(window.size * window.size);
-                let dx = window.gradient(dy, &turned, (tall, wide))?;
+                let turned = Right::turned(&panels, window.size * window.size);
+                let dx = window.gradient(dy, turned, (tall, wide))?;
                 let dx = if doubled { halved(&dx, height, width)? } else { dx };
                 Some(match &norm {
                     Some(norm) => norm.backward(&kept, &dx)?,
@@ -174,7 +174,7 @@ impl Window {
         Ok((side + 2 * self.padding - self.size) / self.stride + 1)
     }
 
-    fn convolve(&self, picture: Picture, panels: &Panels, finish: Finish) -> Vec<f32> {
+    fn convolve(&self, picture: Picture, panels: Right, finish: Finish) -> Vec<f32> {
         let along = |side: usize| (side + 2 * self.padding - self.size) / self.stride + 1;
         let (rows, columns) = (along(picture.height), along(picture.width));
         let mut y = buffer(picture.batch * rows * columns * panels.n());
@@ -188,7 +188,7 @@ impl Window {
     }
 
     /// The gradient of the input, of size (height, width), from that of the output.
-    fn gradient(&self, dy: &Tensor, turned: &Panels, (height, width): (usize, usize)) -> Result<Tensor> {
+    fn gradient(&self, dy: &Tensor, turned: Right, (height, width): (usize, usize)) -> Result<Tensor> {
         let dy = if self.stride == 1 { dy.clone() } else { self.spread(dy, height, width)? };
         let (batch, rows, columns, channels) = dy.dims4()?;
         let window = Window { size: self.size, stride: 1, padding: self.size - 1 - self.padding };

@@ -7,8 +7,8 @@ use candle_core::{Result, Tensor};
 use super::activation::{geglu_backward, geglu_composed, geglu_forward};
 use super::backward::{recompute, with_backward};
 use super::gemm::Finish;
-use super::norm::Norm;
 use super::linear::rows_times;
+use super::norm::Norm;
 use super::slices::{from_slices, on_cpu, with_slices};
 use super::{Keep, LayerNorm, Linear};
 

@@ -11,7 +11,7 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::panels::{Panels, columns};
+use super::panels::{self, Right, columns};
 use super::simd::{Kernel, Vector, run};
 
 /// Where the rows of a product's left-hand side lie: each is `segments` pieces of `length` values.
@@ -75,7 +75,8 @@ const TASKS: usize = 8;
 
 /// out [rows, n] = left [rows, k] times right [k, n], on all threads. What is computed does not depend on
 /// their number.
-pub fn product(out: &mut [f32], left: &impl Rows, right: &Panels, finish: Finish) {
+pub fn product<'a>(out: &mut [f32], left: &impl Rows, right: impl Into<Right<'a>>, finish: Finish) {
+    let right = right.into();
     let n = right.n();
     let rows = out.len() / n;
     let (segments, length) = left.shape();
@@ -111,14 +112,14 @@ unsafe impl Sync for Shared {}
 
 #[derive(Default)]
 struct Scratch {
-    right: Vec<f32>,
+    right: panels::Scratch,
     left: Vec<bf16>,
 }
 
 struct Task<'a, L> {
     out: &'a Shared,
     left: &'a L,
-    right: &'a Panels,
+    right: Right<'a>,
     finish: Finish<'a>,
     rows: (usize, usize),
     panels: (usize, usize),

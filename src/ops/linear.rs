@@ -137,7 +137,7 @@ impl Linear {
 
 /// The right-hand side of the input gradient, in the precision of the map.
 fn turned(panels: &Panels) -> Panels {
-    let turned = panels.transposed(1);
+    let turned = panels.transposed();
     if panels.has_pairs() { turned.kept_in(Precision::Bf16, true) } else { turned }
 }
 

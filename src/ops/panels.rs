@@ -207,24 +207,17 @@ impl Panels {
         &scratch[..length]
     }
 
-    /// The matrix of `taps` blocks [c, n] with every block transposed and their order reversed: the
-    /// right-hand side of the input gradient of a linear map (one tap) or of a convolution.
-    pub fn transposed(&self, taps: usize) -> Self {
-        let (c, n) = (self.k / taps, self.n);
-        let mut turned = buffer(stored(taps * n, c));
-        let panel_size = VECTORS * lanes() * taps * n;
-        turned.par_chunks_mut(panel_size).enumerate().for_each_init(Vec::new, |scratch, (panel, turned)| {
-            let (row, count, width) = columns(panel, c);
-            for from in 0..self.count() {
-                let (column, columns_here, width_from) = columns(from, n);
-                for tap in 0..taps {
-                    let block = self.rows(from, (taps - 1 - tap) * c + row, count, scratch);
-                    let turned = &mut turned[(tap * n + column) * width..][..columns_here * width];
-                    transpose(block, width_from, turned, width, count);
-                }
-            }
-        });
-        Self { k: taps * n, n: c, data: Data::F32(turned) }
+    /// The transposed matrix, packed: the right-hand side of the input gradient of a linear map.
+    pub fn transposed(&self) -> Self {
+        let (k, n) = (self.n, self.k);
+        let mut turned = buffer(stored(k, n));
+        turned.par_chunks_mut(VECTORS * lanes() * k).enumerate().for_each_init(
+            Scratch::default,
+            |scratch, (panel, turned)| {
+                Right { panels: self, turned: Some(1) }.turned_rows(panel, (0, k), turned, scratch);
+            },
+        );
+        Self { k, n, data: Data::F32(turned) }
     }
 
     /// The matrix transposed, [n, k], in plain memory.
@@ -244,17 +237,116 @@ impl Panels {
     }
 }
 
+/// The right-hand side of a product: a packed matrix as it is, or turned.
+#[derive(Clone, Copy)]
+pub struct Right<'a> {
+    panels: &'a Panels,
+    /// Number of blocks that the matrix is turned in.
+    turned: Option<usize>,
+}
+
+/// Memory for what is read in another form than it is kept in.
+#[derive(Default)]
+pub struct Scratch {
+    rows: Vec<f32>,
+    block: Vec<f32>,
+}
+
+impl<'a> From<&'a Panels> for Right<'a> {
+    fn from(panels: &'a Panels) -> Self {
+        Self { panels, turned: None }
+    }
+}
+
+impl<'a> Right<'a> {
+    /// The matrix of `taps` blocks [c, n] with every block transposed and their order reversed: the
+    /// right-hand side of the input gradient of a convolution. It is turned panel by panel while it is
+    /// read.
+    pub fn turned(panels: &'a Panels, taps: usize) -> Self {
+        Self { panels, turned: Some(taps) }
+    }
+
+    /// Rows of the matrix.
+    pub fn k(&self) -> usize {
+        self.turned.map_or(self.panels.k, |taps| taps * self.panels.n)
+    }
+
+    /// Columns of the matrix.
+    pub fn n(&self) -> usize {
+        self.turned.map_or(self.panels.n, |taps| self.panels.k / taps)
+    }
+
+    /// Number of panels.
+    pub fn count(&self) -> usize {
+        self.n().div_ceil(VECTORS * lanes())
+    }
+
+    /// The pairs of panel `panel`, if they are kept as pairs.
+    pub fn pairs(&self, panel: usize) -> Option<&'a [bf16]> {
+        self.panels.pairs(panel).filter(|_| self.turned.is_none())
+    }
+
+    /// Whether [`pairs`](Self::pairs) has any.
+    pub fn has_pairs(&self) -> bool {
+        self.panels.has_pairs() && self.turned.is_none()
+    }
+
+    /// Rows `first..first + count` of panel `panel` in f32.
+    pub fn rows<'b>(&self, panel: usize, first: usize, count: usize, scratch: &'b mut Scratch) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        if self.turned.is_none() {
+            return self.panels.rows(panel, first, count, &mut scratch.rows);
+        }
+        let length = count * columns(panel, self.n()).2;
+        let mut rows = std::mem::take(&mut scratch.rows);
+        rows.resize(length.max(rows.len()), 0.);
+        self.turned_rows(panel, (first, count), &mut rows[..length], scratch);
+        scratch.rows = rows;
+        &scratch.rows[..length]
+    }
+
+    /// Fills `out` with rows of the turned matrix, which may be of several blocks.
+    fn turned_rows(&self, panel: usize, (first, count): (usize, usize), out: &mut [f32], scratch: &mut Scratch) {
+        let Self { panels, turned } = self;
+        let taps = turned.unwrap_or(1);
+        let (c, n) = (panels.k / taps, panels.n);
+        let (row, rows, width) = columns(panel, c);
+        let mut at = first;
+        while at < first + count {
+            let (tap, column) = (at / n, at % n);
+            let from = column / (VECTORS * lanes());
+            let (start, columns_there, width_from) = columns(from, n);
+            let end = (at - column + start + columns_there).min(first + count);
+            let block = panels.rows(from, (taps - 1 - tap) * c + row, rows, &mut scratch.block);
+            let out = &mut out[(at - first) * width..(end - first) * width];
+            transpose(&block[column - start..], width_from, out, width, rows);
+            at = end;
+        }
+    }
+}
+
 /// Elements of a packed [k, n].
 fn stored(k: usize, n: usize) -> usize {
     k * n.next_multiple_of(lanes())
 }
 
-/// `to` [columns, width_to] = the transposed first `rows` rows and `columns` columns of `from`
-/// [rows, width_from]; what is beyond `rows` in a row of `to` becomes 0.
+/// `to` [columns, width_to] = the transposed first `rows` rows of `from`, `width_from` apart; what is beyond
+/// `rows` in a row of `to` becomes 0.
 fn transpose(from: &[f32], width_from: usize, to: &mut [f32], width_to: usize, rows: usize) {
-    for (column, to) in to.chunks_mut(width_to).enumerate() {
-        for (row, to) in to.iter_mut().enumerate() {
-            *to = if row < rows { from[row * width_from + column] } else { 0. };
+    const SIDE: usize = 8;
+    let columns = to.len() / width_to;
+    for first in (0..columns).step_by(SIDE) {
+        let last = columns.min(first + SIDE);
+        for row in 0..rows {
+            let from = &from[row * width_from + first..][..last - first];
+            for (i, value) in from.iter().enumerate() {
+                to[(first + i) * width_to + row] = *value;
+            }
+        }
+        for to in to[first * width_to..last * width_to].chunks_mut(width_to) {
+            to[rows..].fill(0.);
         }
     }
 }
@@ -318,18 +410,25 @@ mod tests {
             {
                 let half = packed.clone().kept_in(precision, pairs);
                 assert_eq!(half.unpacked(), plain, "{precision:?}");
-                let turned = half.transposed(1);
+                let turned = half.transposed();
                 for (i, row) in turned.unpacked().chunks(n).enumerate() {
                     assert!(row.iter().enumerate().all(|(j, &x)| x == plain[j * k + i]));
                 }
             }
         }
         let kernel: Vec<f32> = (0..3 * 4 * 9).map(|i| i as f32).collect();
-        let turned = Panels::pack_kernel(&kernel, 3, 4, 9).transposed(9).unpacked();
-        // [o, c, tap] becomes [c, tap reversed, o]
-        let at = |o: usize, c: usize, tap: usize| (o * 4 + c) as f32 * 9. + tap as f32;
-        for (i, &x) in turned.iter().enumerate() {
-            assert_eq!(x, at(i % 3, i / 27, 8 - i / 3 % 9));
+        let packed = Panels::pack_kernel(&kernel, 3, 4, 9);
+        let turned = Right::turned(&packed, 9);
+        assert_eq!((turned.k(), turned.n(), turned.count()), (27, 4, 1));
+        // [o, c, tap] becomes rows (tap reversed, o) of columns c
+        for (first, count) in [(0, 27), (4, 7), (26, 1)] {
+            let mut scratch = Scratch::default();
+            let rows = turned.rows(0, first, count, &mut scratch);
+            for (i, row) in rows.chunks(lanes()).enumerate() {
+                let (tap, o) = (8 - (first + i) / 3, (first + i) % 3);
+                let expected = (0..lanes()).map(|c| if c < 4 { kernel[(o * 4 + c) * 9 + tap] } else { 0. });
+                assert!(row.iter().copied().eq(expected));
+            }
         }
     }
 }

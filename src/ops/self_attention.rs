@@ -38,9 +38,9 @@ impl SelfAttention {
         let shape = self.shape(x)?;
         let projected = self.projected(&kept_x)?;
         let (seen, statistics) = shape.forward(&projected[0], &projected[1], &projected[2], &[]);
-        let y = self.to_out.with_bias(&kept_x, |x, bias| {
-            rows_times(&seen, out, Finish { bias, residual: x, ..Finish::default() })
-        })?;
+        let y = self
+            .to_out
+            .with_bias(&kept_x, |x, bias| rows_times(&seen, out, Finish { bias, residual: x, ..Finish::default() }))?;
         let y = Tensor::from_vec(y, x.shape(), x.device())?;
         let projected = (x.track_op() && keep == Keep::All).then_some(projected);
         let parts = self.clone();
@@ -65,7 +65,9 @@ impl SelfAttention {
     fn projected(&self, x: &Tensor) -> Result<[Vec<f32>; 3]> {
         let normed = self.norm.forward(x)?;
         let project = |map: &Linear| match map.packed() {
-            Some(packed) => map.with_bias(&normed, |x, bias| rows_times(x, packed, Finish { bias, ..Finish::default() })),
+            Some(packed) => {
+                map.with_bias(&normed, |x, bias| rows_times(x, packed, Finish { bias, ..Finish::default() }))
+            }
             None => candle_core::bail!("a map that is not on the CPU"),
         };
         Ok([project(&self.to_q)?, project(&self.to_k)?, project(&self.to_v)?])

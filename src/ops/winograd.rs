@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::gemm::{Block, Finish, Shared, block, load_column, store_column};
-use super::panels::{Panels, buffer, columns, lanes};
+use super::panels::{self, Right, buffer, columns, lanes};
 use super::simd::{Kernel, Vector, run};
 
 /// A picture [batch, height, width, channels] that is convolved.
@@ -67,7 +67,7 @@ pub fn serves(picture: &Picture) -> bool {
 }
 
 /// out [batch, height, width, n]: `picture` convolved with `kernel` [9 * channels, n], padding 1.
-pub fn convolve(out: &mut [f32], picture: Picture, kernel: &Panels, finish: Finish) {
+pub fn convolve(out: &mut [f32], picture: Picture, kernel: Right, finish: Finish) {
     let (rows, across) = picture.tiles();
     let (tiles, channels) = (picture.batch * rows * across, picture.channels);
     assert!(kernel.k() == 9 * channels && out.len() == picture.batch * picture.height * picture.width * kernel.n());
@@ -162,7 +162,7 @@ impl Kernel for MapInput<'_> {
 
 #[derive(Default)]
 struct Scratch {
-    taps: [Vec<f32>; 9],
+    taps: [panels::Scratch; 9],
     kernels: Vec<f32>,
     sums: Vec<f32>,
 }
@@ -172,7 +172,7 @@ struct Task<'a> {
     out: &'a Shared,
     picture: &'a Picture<'a>,
     mapped: &'a [f32],
-    kernel: &'a Panels,
+    kernel: Right<'a>,
     finish: Finish<'a>,
     panel: usize,
     /// The first tile in the chunk, and that after the last.
