@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::gemm::{Block, block};
-use super::panels::{Panels, Strides, VECTORS, buffer, columns, lanes};
+use super::panels::{Panels, Strides, VECTORS, buffer, columns, lanes, transpose};
 use super::simd::{Kernel, Vector, map, run};
 
 /// Sizes of an attention: q [batch, queries, width], k and v [batch, keys, width].
@@ -401,11 +401,7 @@ impl Kernel for Backward<'_> {
                         block::<V>(&mut gradient[key * stride + column..], stride, left, right, (count, width), true);
                     }
                 }
-                for (i, d_weights) in d_weights.chunks(across).enumerate().take(rows) {
-                    for (j, d) in d_weights[..count].iter().enumerate() {
-                        turned[j * ROWS + i] = *d;
-                    }
-                }
+                transpose(&d_weights, across, &mut turned[..count * ROWS], ROWS, rows);
                 let left = Block { values: &turned, stride: ROWS, rows: count };
                 for panel in 0..self.k_rows.count() {
                     let (column, _, width) = columns(panel, head);

@@ -6,7 +6,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::simd::{Kernel, Level, Vector, level, run};
+use super::simd::{Kernel, Level, Vector, level, run, transpose_square};
 
 /// How weights are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,20 +86,18 @@ pub fn columns(panel: usize, n: usize) -> (usize, usize, usize) {
 }
 
 impl Panels {
-    /// Packs the f32 matrix [k, n] that lies in `data` with `strides`.
+    /// Packs the f32 matrix [k, n] that lies in `data` with `strides`, one of which is 1.
     pub fn pack(data: &[f32], k: usize, n: usize, strides: Strides) -> Self {
+        assert!(strides.row == 1 || strides.column == 1);
         let mut packed = buffer(stored(k, n));
         packed.par_chunks_mut(VECTORS * lanes() * k).enumerate().for_each(|(panel, packed)| {
             let (first, count, width) = columns(panel, n);
+            if strides.row == 1 {
+                return transpose(&data[first * strides.column..], strides.column, packed, width, count);
+            }
             for (row, packed) in packed.chunks_mut(width).enumerate() {
-                let row = &data[row * strides.row + first * strides.column..];
-                if strides.column == 1 {
-                    packed[..count].copy_from_slice(&row[..count]);
-                } else {
-                    for (packed, value) in packed.iter_mut().zip(row.iter().step_by(strides.column)).take(count) {
-                        *packed = *value;
-                    }
-                }
+                let row = &data[row * strides.row + first..][..count];
+                packed[..count].copy_from_slice(row);
                 packed[count..].fill(0.);
             }
         });
@@ -334,18 +332,25 @@ fn stored(k: usize, n: usize) -> usize {
 
 /// `to` [columns, width_to] = the transposed first `rows` rows of `from`, `width_from` apart; what is beyond
 /// `rows` in a row of `to` becomes 0.
-fn transpose(from: &[f32], width_from: usize, to: &mut [f32], width_to: usize, rows: usize) {
-    const SIDE: usize = 8;
+pub fn transpose(from: &[f32], width_from: usize, to: &mut [f32], width_to: usize, rows: usize) {
     let columns = to.len() / width_to;
-    for first in (0..columns).step_by(SIDE) {
-        let last = columns.min(first + SIDE);
-        for row in 0..rows {
-            let from = &from[row * width_from + first..][..last - first];
-            for (i, value) in from.iter().enumerate() {
-                to[(first + i) * width_to + row] = *value;
+    let (whole_columns, whole_rows) = (columns / 8 * 8, rows / 8 * 8);
+    for column in (0..columns).step_by(8) {
+        for row in (0..rows).step_by(8) {
+            if column < whole_columns && row < whole_rows {
+                let (from, to) = (&from[row * width_from + column..], &mut to[column * width_to + row..]);
+                transpose_square(from, width_from, to, width_to);
+                continue;
+            }
+            for row in row..rows.min(row + 8) {
+                for column in column..columns.min(column + 8) {
+                    to[column * width_to + row] = from[row * width_from + column];
+                }
             }
         }
-        for to in to[first * width_to..last * width_to].chunks_mut(width_to) {
+    }
+    if rows < width_to {
+        for to in to.chunks_mut(width_to) {
             to[rows..].fill(0.);
         }
     }

@@ -89,6 +89,23 @@ pub fn run<K: Kernel>(kernel: K) -> K::Output {
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Avx512, Bf16Kernel, dot_pairs, run_bf16, to_bf16};
 
+/// Transposes the 8 x 8 values at the start of `from` to those of `to`, both with their stride from row
+/// to row.
+#[inline]
+pub fn transpose_square(from: &[f32], stride_from: usize, to: &mut [f32], stride_to: usize) {
+    assert!(from.len() >= 7 * stride_from + 8 && to.len() >= 7 * stride_to + 8);
+    #[cfg(target_arch = "x86_64")]
+    if level() != Level::Portable {
+        // SAFETY: the level was detected on this processor, the lengths are checked
+        return unsafe { x86::transpose_square(from.as_ptr(), stride_from, to.as_mut_ptr(), stride_to) };
+    }
+    for i in 0..8 {
+        for j in 0..8 {
+            to[j * stride_to + i] = from[i * stride_from + j];
+        }
+    }
+}
+
 /// f32 lanes. The methods are safe to call where the processor has what the type stands for, which
 /// [`run`] sees to; those that touch memory say what they ask of pointers.
 #[allow(clippy::missing_safety_doc, clippy::should_implement_trait)]

@@ -51,6 +51,32 @@ pub unsafe fn dot_pairs(sum: Avx512, a: *const half::bf16, b: *const half::bf16)
     }
 }
 
+/// Transposes 8 x 8 values.
+///
+/// # Safety
+/// The processor must have AVX; both must have eight rows of eight values, that far apart.
+#[target_feature(enable = "avx")]
+pub unsafe fn transpose_square(from: *const f32, stride_from: usize, to: *mut f32, stride_to: usize) {
+    // SAFETY: the caller's
+    unsafe {
+        let row = |i: usize| _mm256_loadu_ps(from.add(i * stride_from));
+        let pair = |i: usize| (_mm256_unpacklo_ps(row(i), row(i + 1)), _mm256_unpackhi_ps(row(i), row(i + 1)));
+        let four = |i: usize| {
+            let ((a, b), (c, d)) = (pair(i), pair(i + 2));
+            [
+                _mm256_shuffle_ps::<0x44>(a, c),
+                _mm256_shuffle_ps::<0xEE>(a, c),
+                _mm256_shuffle_ps::<0x44>(b, d),
+                _mm256_shuffle_ps::<0xEE>(b, d),
+            ]
+        };
+        for (j, (upper, lower)) in four(0).into_iter().zip(four(4)).enumerate() {
+            _mm256_storeu_ps(to.add(j * stride_to), _mm256_permute2f128_ps::<0x20>(upper, lower));
+            _mm256_storeu_ps(to.add((j + 4) * stride_to), _mm256_permute2f128_ps::<0x31>(upper, lower));
+        }
+    }
+}
+
 /// Rounds `from` to bf16.
 #[inline(always)]
 pub fn to_bf16(from: &[f32], to: &mut [half::bf16]) {
