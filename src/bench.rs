@@ -16,6 +16,7 @@ use crate::model::tokenizer::Tokens;
 use crate::model::{ClipText, Plain, Unet};
 use crate::ops::{Keep, Precision};
 use crate::rng;
+use crate::training::budget::{Budget, Plan};
 use crate::training::losses::ReferenceBatch;
 use crate::training::optimiser::AdamWSettings;
 use crate::training::{AdamW, Batch, LossSettings, training_losses};
@@ -39,8 +40,8 @@ pub struct Bench {
     pub base: String,
     /// How weights are kept.
     pub precision: Precision,
-    /// What training keeps of its forward pass.
-    pub keep: Keep,
+    /// The memory for training.
+    pub memory: Budget,
     /// Timed runs, after one that warms up.
     pub runs: usize,
 }
@@ -69,7 +70,10 @@ impl Bench {
         }
     }
 
-    fn time(&self, mut work: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    fn time<T, E>(&self, mut work: impl FnMut() -> Result<T, E>) -> Result<Vec<f64>>
+    where
+        anyhow::Error: From<E>,
+    {
         work()?;
         let run = |_| {
             let start = Instant::now();
@@ -83,17 +87,23 @@ impl Bench {
         Ok(Parts { folder: Folder::find(&self.base, true)?, device: Device::Cpu, precision: self.precision })
     }
 
+    fn plan(&self, unet: &Unet, samples: usize) -> Result<Keep> {
+        let plan = Plan::new(unet, unet.config.sample_size, samples, self.memory);
+        eprintln!("{plan}");
+        Ok(plan.keep)
+    }
+
     fn gemm(&self) -> Result<Vec<f64>> {
         let side = 4096;
         let linear = crate::ops::Linear::new(normal(&[side, side], "weight")?, None, self.precision)?;
         let x = normal(&[side, side], "x")?;
-        self.time(|| Ok(drop(linear.forward(&x)?)))
+        self.time(|| linear.forward(&x))
     }
 
     fn unet(&self, batch: usize) -> Result<Vec<f64>> {
         let unet = self.parts()?.unet()?;
         let Inputs { latents, text, .. } = Inputs::of(&unet, batch)?;
-        self.time(|| Ok(drop(unet.forward(&latents, &vec![TIMESTEP; batch], &text, &mut Plain)?)))
+        self.time(|| unet.forward(&latents, &vec![TIMESTEP; batch], &text, &mut Plain))
     }
 
     fn vae(&self, decode: bool) -> Result<Vec<f64>> {
@@ -102,20 +112,13 @@ impl Bench {
         let side = parts.latent_side()?;
         let latents = normal(&[1, 4, side, side], "latents")?;
         let picture = normal(&[1, 3, side * vae.factor(), side * vae.factor()], "picture")?;
-        self.time(|| {
-            if decode {
-                vae.decode(&latents)?;
-            } else {
-                vae.encode(&picture)?;
-            }
-            Ok(())
-        })
+        self.time(|| if decode { vae.decode(&latents) } else { Ok(vae.encode(&picture)?.mean) })
     }
 
     fn clip(&self) -> Result<Vec<f64>> {
         let text = self.parts()?.text()?;
         let ids = prompt(&text);
-        self.time(|| Ok(drop(text.forward(&ids_tensor(&[&ids, &ids], &Device::Cpu)?, None)?)))
+        self.time(|| text.forward(&ids_tensor(&[&ids, &ids], &Device::Cpu)?, None))
     }
 
     fn train(&self, reference: bool) -> Result<Vec<f64>> {
@@ -125,10 +128,11 @@ impl Bench {
         let ids = prompt(&text);
         let (ids, positions) = (ids_tensor(&[&ids], &Device::Cpu)?, at(5, ids.len())?);
         let mut trained = Trained::new(&unet, &text, false)?;
+        let keep = self.plan(&unet, 1)?;
         self.time(|| {
             let embedding = trained.weights.concept.of(Band::Original)?.unsqueeze(0)?;
             let states = text.forward(&ids, Some(Injection { positions: &positions, embeddings: &embedding }))?;
-            let mut processor = Customised::new(&trained.weights, None, None).keeping(self.keep);
+            let mut processor = Customised::new(&trained.weights, None, None).keeping(keep);
             let predicted = unet.forward(&latents, &[TIMESTEP], &states, &mut processor)?;
             let mut loss = (&predicted - &noise)?.sqr()?.mean_all()?;
             if reference {
@@ -166,7 +170,7 @@ impl Bench {
             prior_weight: 1.,
             reference_weight: 0.1,
             cross_weight: 0.1,
-            keep: self.keep,
+            keep: self.plan(&base.unet, samples)?,
         };
         let mut trained = Trained::new(&base.unet, &base.text, true)?;
         let texts = Texts::new(&base);

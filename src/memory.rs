@@ -17,6 +17,8 @@ const LARGE: usize = 1 << 20;
 const PAGE: usize = 2 << 20;
 /// ...and their sizes are multiples of this.
 const UNIT: usize = 64 << 10;
+/// What is kept makes the program larger than its use alone has made it by this at most.
+const SPARE: usize = 192 << 20;
 /// So many blocks can be kept.
 const SLOTS: usize = 1024;
 
@@ -41,7 +43,7 @@ impl Large {
     }
 
     /// A kept block of exactly that size, or null. Where a new one has to come from the system, older
-    /// ones go back: what is kept never makes the program larger than its use alone has made it.
+    /// ones go back.
     fn take(&mut self, size: usize) -> *mut u8 {
         self.used += size;
         self.most_used = self.most_used.max(self.used);
@@ -49,7 +51,7 @@ impl Large {
         if let Some(i) = (0..self.count).rev().find(|&i| self.kept[i].1 == size) {
             return self.remove(i).0;
         }
-        while self.count > 0 && self.used + self.kept_bytes > self.most_used {
+        while self.count > 0 && self.used + self.kept_bytes > self.most_used + SPARE {
             self.release_oldest();
         }
         null_mut()
@@ -211,9 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn keeping_makes_nothing_larger() {
+    fn no_more_is_kept_than_allowed() {
         let memory = Recycling::new();
-        let sizes = [40, 10, 30].map(|mib| Layout::from_size_align(mib << 20, 64).expect("a layout"));
+        let sizes = [400, 100, 300].map(|mib| Layout::from_size_align(mib << 20, 64).expect("a layout"));
         // SAFETY: allocated and given back with one layout
         unsafe {
             for layout in sizes.repeat(3) {
@@ -221,7 +223,7 @@ mod tests {
             }
         }
         let large = memory.0.lock().expect("no panic");
-        // one of 40 was in use at most: beside one of 30, that of 10 can stay
-        assert_eq!((large.used, large.most_used, large.kept_bytes), (0, 40 << 20, 40 << 20));
+        assert_eq!((large.used, large.most_used), (0, 400 << 20));
+        assert!(large.kept_bytes >= 400 << 20 && large.kept_bytes <= large.most_used + SPARE);
     }
 }

@@ -10,7 +10,8 @@ use super::{Outcome, Usage};
 use crate::base::MINI;
 use crate::bench::{Bench, CASES};
 use crate::machine::peak_memory;
-use crate::ops::{Keep, Precision, level};
+use crate::ops::{Precision, level};
+use crate::training::budget::Budget;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,9 +36,9 @@ pub struct BenchArgs {
     /// Timed runs of each case, after one that warms up
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
-    /// Let training keep only the inputs of its large blocks
-    #[arg(long)]
-    recompute: bool,
+    /// Memory for the training cases: auto (what is free) or GiB for the whole program
+    #[arg(long, value_name = "auto|N", default_value = "auto")]
+    memory: String,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -61,6 +62,7 @@ struct Line {
 
 /// Measures every case in a process of its own, so that its peak memory is its own.
 pub fn run(args: &BenchArgs) -> Result<Outcome> {
+    budget(args)?;
     let known = |case: &String| CASES.iter().any(|(name, _)| name == case);
     if let Some(case) = args.case.iter().find(|case| !known(case)) {
         let names = CASES.map(|(name, _)| name).join(", ");
@@ -75,7 +77,7 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     if !args.json {
-        println!("{:<12} {:>9} {:>9}   {}", "case", "seconds", "peak GiB", "what it is");
+        println!("case           seconds  peak GiB   what it is");
     }
     for case in &cases {
         let line = apart(args, case)?;
@@ -90,9 +92,12 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+fn budget(args: &BenchArgs) -> Result<Budget> {
+    args.memory.parse().map_err(|error| Usage(format!("--memory {}: {error}", args.memory)).into())
+}
+
 fn here(args: &BenchArgs, case: &str) -> Result<Line> {
-    let keep = if args.recompute { Keep::Inputs } else { Keep::All };
-    let bench = Bench { base: args.base.clone(), precision: args.dtype, keep, runs: args.runs.into() };
+    let bench = Bench { base: args.base.clone(), precision: args.dtype, memory: budget(args)?, runs: args.runs.into() };
     let runs = bench.run(case)?;
     let mut sorted = runs.clone();
     sorted.sort_by(f64::total_cmp);
@@ -111,10 +116,7 @@ fn apart(args: &BenchArgs, case: &str) -> Result<Line> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Command::new(program);
     command.args(["bench", "--here", "--base", &args.base, "--case", case]);
-    command.args(["--dtype", &args.dtype.to_string(), "--runs", &args.runs.to_string()]);
-    if args.recompute {
-        command.arg("--recompute");
-    }
+    command.args(["--dtype", &args.dtype.to_string(), "--runs", &args.runs.to_string(), "--memory", &args.memory]);
     let output = command.stderr(std::process::Stdio::inherit()).output().context("cannot start this program again")?;
     if !output.status.success() {
         bail!("the case {case} ended with {} (out of memory?)", output.status);

@@ -38,7 +38,10 @@ pub fn run(args: &DemoArgs) -> Result<Outcome> {
     }
     let start = Instant::now();
     let steps = args.steps.map(|steps| steps.to_string());
-    let mut line = vec!["eqdiff", "train", "--subject", &args.subject, "--device", &args.machine.device];
+    let dtype = args.machine.dtype.to_string();
+    let machine = ["--device", &args.machine.device, "--dtype", &dtype];
+    let mut line = vec!["eqdiff", "train", "--subject", &args.subject];
+    line.extend(machine);
     line.extend(steps.iter().flat_map(|steps| ["--steps", steps.as_str()]));
     let Command::Train(training) = Cli::try_parse_from(line)?.command else { return Ok(Outcome::Failed) };
     let (outcome, folder) = train::fresh(&training)?;
@@ -46,7 +49,7 @@ pub fn run(args: &DemoArgs) -> Result<Outcome> {
         return Ok(outcome);
     }
     let limit = args.limit.to_string();
-    let line = ["eqdiff", "eval", "--baseline", "--limit", &limit, "--device", &args.machine.device];
+    let line = ["eqdiff", "eval", "--baseline", "--limit", &limit].into_iter().chain(machine);
     let Command::Eval(evaluation) = Cli::try_parse_from(line)?.command else { return Ok(Outcome::Failed) };
     eval::score_adapter(&evaluation, Adapter::open(&folder)?, Some(&args.out))?;
     eprintln!("Done in {:.1} minutes: open {}", start.elapsed().as_secs_f64() / 60., args.out.display());

@@ -13,6 +13,7 @@ use crate::model::tokenizer::PLACEHOLDER;
 use crate::pictures::save_png;
 use crate::settings::{Layers, PRESETS, Settings};
 use crate::subject::{self, Subject};
+use crate::training::budget::{Budget, Plan};
 use crate::training::log::{Record, TERMS};
 use crate::training::{Data, Next, Trainer, class_images, data};
 
@@ -70,6 +71,10 @@ pub struct TrainArgs {
     /// Where the adapter goes [default: outputs/SUBJECT]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Memory to train in: auto (what is free) or GiB for the whole program; with little, a step computes
+    /// the inside of its blocks twice
+    #[arg(long, value_name = "auto|N", default_value = "auto")]
+    pub memory: Budget,
     /// Go on with the training in --out, or with the last one
     #[arg(long)]
     pub resume: bool,
@@ -156,7 +161,10 @@ fn train(
     bar.finish();
 
     let reference = subject.photos.first().context("the subject has no photo")?.square(side as u32);
-    let mut trainer = Trainer::new(base, &data, folder, manifest, reference, resume)?;
+    let samples = settings.training.batch_size * if class_images.is_empty() { 1 } else { 2 };
+    let plan = Plan::new(&base.unet, side / base.vae.factor(), samples, args.memory);
+    eprintln!("{plan}");
+    let mut trainer = Trainer::new(base, &data, folder, manifest, reference, plan.keep, resume)?;
     let steps = settings.training.steps;
     if trainer.steps() > 0 {
         eprintln!("Going on after step {}", trainer.steps());

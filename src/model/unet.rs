@@ -203,6 +203,14 @@ impl Unet {
         self.time_embedding.1.forward(&hidden)?.silu()
     }
 
+    /// Tokens times width, summed over all transformers, for one sample with latents of `side` x `side`.
+    pub fn transformer_values(&self, side: usize) -> usize {
+        let UnetConfig { block_out_channels: widths, layers_per_block, down_block_types, .. } = &self.config;
+        let at = |level: usize| (side >> level).max(1).pow(2) * widths[level];
+        let levels = (0..widths.len()).filter(|&level| down_block_types[level].starts_with("CrossAttn"));
+        levels.map(|level| at(level) * (2 * layers_per_block + 1)).sum::<usize>() + at(widths.len() - 1)
+    }
+
     /// All attention layers, in the order in which a pass meets them.
     pub fn attentions(&self) -> Vec<&Attention> {
         let down = self.down_blocks.iter().flat_map(|b| b.transformers());

@@ -82,7 +82,7 @@ pub fn product<'a>(out: &mut [f32], left: &impl Rows, right: impl Into<Right<'a>
     let (segments, length) = left.shape();
     assert!(segments * length == right.k() && out.len() == rows * n);
     assert!(finish.residual.is_empty() || finish.residual.len() == out.len());
-    assert!(finish.bias.is_empty() || finish.bias.len() / n >= rows.saturating_sub(1) / finish.rows_per_bias + 1);
+    assert!(finish.bias.is_empty() || finish.bias.len() / n > rows.saturating_sub(1) / finish.rows_per_bias);
     let block =
         (LEFT_BYTES / 4 / right.k().clamp(1, DEPTH)).next_multiple_of(16).min(rows.div_ceil(4).next_multiple_of(8));
     let blocks = rows.div_ceil(block.max(1));

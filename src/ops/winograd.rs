@@ -5,6 +5,9 @@
 //! over the channels at each of the 36 places, and the sums are mapped back to 4x4 outputs. The kernels
 //! are mapped on the fly, since in mapped form they would need four times their memory.
 
+// as in the module of products
+#![allow(clippy::needless_range_loop)]
+
 use rayon::prelude::*;
 
 use super::gemm::{Block, Finish, Shared, block, load_column, store_column};

@@ -1,5 +1,6 @@
 //! From a subject to an adapter.
 
+pub mod budget;
 pub mod class_images;
 pub mod data;
 pub mod log;

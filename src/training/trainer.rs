@@ -40,6 +40,8 @@ pub struct Trainer<'a> {
     log: Log,
     /// The photo that previews refer to.
     reference: RgbImage,
+    /// What a step keeps of its forward pass.
+    keep: Keep,
 }
 
 impl<'a> Trainer<'a> {
@@ -53,6 +55,7 @@ impl<'a> Trainer<'a> {
         folder: &Path,
         manifest: Manifest,
         reference: RgbImage,
+        keep: Keep,
         resume: bool,
     ) -> Result<Self> {
         let settings = &manifest.settings;
@@ -88,6 +91,7 @@ impl<'a> Trainer<'a> {
             log: if resume { Log::resume(folder, steps)? } else { Log::new(folder) },
             manifest,
             reference,
+            keep,
         })
     }
 
@@ -111,7 +115,7 @@ impl<'a> Trainer<'a> {
             prior_weight: settings.prior.weight,
             reference_weight: settings.rra.loss_weight,
             cross_weight: settings.cross_attention.loss_weight,
-            keep: Keep::All,
+            keep: self.keep,
         };
         let every = |interval: usize, step: usize| interval > 0 && step.is_multiple_of(interval);
         while self.steps() < settings.training.steps {
