@@ -121,16 +121,16 @@ impl Linear {
         }
     }
 
-    /// W^T as the CPU's kernels read it, if this map is for the CPU.
-    pub(super) fn packed(&self) -> Option<&Panels> {
+    /// W^T as the CPU's kernels read it.
+    pub(super) fn packed(&self) -> Result<&Panels> {
         match &self.weight {
-            Weight::Packed(panels) => Some(panels),
-            Weight::Plain(_) => None,
+            Weight::Packed(panels) => Ok(panels),
+            Weight::Plain(_) => candle_core::bail!("a map that is not on the CPU"),
         }
     }
 
     /// W as the CPU's kernels read it, for gradients.
-    pub(super) fn turned(&self) -> Option<Panels> {
+    pub(super) fn turned(&self) -> Result<Panels> {
         self.packed().map(turned)
     }
 }

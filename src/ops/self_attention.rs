@@ -8,7 +8,6 @@ use super::backward::with_backward;
 use super::gemm::Finish;
 use super::linear::rows_times;
 use super::norm::Norm;
-use super::panels::Panels;
 use super::slices::{from_slices, on_cpu, with_slices};
 use super::{Keep, LayerNorm, Linear};
 
@@ -33,7 +32,10 @@ impl SelfAttention {
     /// x + out(attention(norm(x))) of `x` [B, N, d]. Queries, keys and values are kept for the gradient or
     /// computed again; the heads' result is kept.
     pub fn forward(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
-        let Some(out) = self.to_out.packed().filter(|_| on_cpu(x)) else { return self.composed(x) };
+        if !on_cpu(x) {
+            return self.composed(x);
+        }
+        let out = self.to_out.packed()?;
         let kept_x = x.detach();
         let shape = self.shape(x)?;
         let projected = self.projected(&kept_x)?;
@@ -64,11 +66,9 @@ impl SelfAttention {
 
     fn projected(&self, x: &Tensor) -> Result<[Vec<f32>; 3]> {
         let normed = self.norm.forward(x)?;
-        let project = |map: &Linear| match map.packed() {
-            Some(packed) => {
-                map.with_bias(&normed, |x, bias| rows_times(x, packed, Finish { bias, ..Finish::default() }))
-            }
-            None => candle_core::bail!("a map that is not on the CPU"),
+        let project = |map: &Linear| -> Result<Vec<f32>> {
+            let packed = map.packed()?;
+            map.with_bias(&normed, |x, bias| rows_times(x, packed, Finish { bias, ..Finish::default() }))
         };
         Ok([project(&self.to_q)?, project(&self.to_k)?, project(&self.to_v)?])
     }
@@ -82,17 +82,13 @@ impl SelfAttention {
         statistics: &Kept,
         dy: &Tensor,
     ) -> Result<Tensor> {
-        let turned = |map: &Linear| match map.turned() {
-            Some(turned) => Ok::<Panels, candle_core::Error>(turned),
-            None => candle_core::bail!("a map that is not on the CPU"),
-        };
-        let out = turned(&self.to_out)?;
+        let out = self.to_out.turned()?;
         let d_seen = with_slices([dy], |[dy]| rows_times(dy, &out, Finish::default()))?;
         let grads = shape.backward([q, k, v], &[], statistics, seen, &d_seen);
         drop((d_seen, out));
         let mut sum = Vec::new();
         for (map, grad) in [&self.to_q, &self.to_k, &self.to_v].into_iter().zip(grads) {
-            sum = rows_times(&grad, &turned(map)?, Finish { residual: &sum, ..Finish::default() });
+            sum = rows_times(&grad, &map.turned()?, Finish { residual: &sum, ..Finish::default() });
         }
         let d_normed = Tensor::from_vec(sum, x.shape(), x.device())?;
         let dx = self.norm.backward(x, &d_normed)?;
