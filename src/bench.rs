@@ -16,13 +16,15 @@ use crate::model::tokenizer::Tokens;
 use crate::model::{ClipText, Plain, Unet};
 use crate::ops::{Keep, Precision};
 use crate::rng;
+use crate::sampling::ddim::{self, Draft, Reference};
+use crate::sampling::together;
 use crate::training::budget::{Budget, Plan};
 use crate::training::losses::ReferenceBatch;
 use crate::training::optimiser::AdamWSettings;
 use crate::training::{AdamW, Batch, LossSettings, training_losses};
 
 /// The cases, in the order in which they run.
-pub const CASES: [(&str, &str); 9] = [
+pub const CASES: [(&str, &str); 11] = [
     ("gemm", "a product of two 4096 x 4096 matrices"),
     ("unet_b1", "the UNet on one sample"),
     ("unet_b2", "the UNet on two samples, a guidance pair"),
@@ -32,6 +34,8 @@ pub const CASES: [(&str, &str); 9] = [
     ("train", "a training step: keys and values of cross-attention and one embedding"),
     ("train_ref", "the same with a frozen reference pass"),
     ("eqdiff_step", "a full step: two photos, two class images, their references, all losses"),
+    ("sample", "8 prompts with guidance: one step, or several where latents are small"),
+    ("sample_ref", "the same with reference attention, its reference pass included"),
 ];
 
 /// What is measured, and where.
@@ -66,6 +70,8 @@ impl Bench {
             "train" => self.train(false),
             "train_ref" => self.train(true),
             "eqdiff_step" => self.eqdiff_step(),
+            "sample" => self.sample(false),
+            "sample_ref" => self.sample(true),
             _ => bail!("no case {case:?}: one of {}", CASES.map(|(name, _)| name).join(", ")),
         }
     }
@@ -178,6 +184,31 @@ impl Bench {
             let losses = training_losses(&base, &texts, &trained.weights, &batch, &settings)?;
             trained.step(&losses.total.backward()?)
         })
+    }
+
+    fn sample(&self, reference: bool) -> Result<Vec<f64>> {
+        let base = Base::load(&self.base, true, &Device::Cpu, self.precision)?;
+        let prompts = 8;
+        let Inputs { latents, text, .. } = Inputs::of(&base.unet, prompts)?;
+        let tensors = Customisation::initial(&base.unet, &base.text.token_embedding(7)?, true, true)?;
+        let customisation = Customisation::from_tensors(&base.unet, &tensors)?;
+        let one = |t: &Tensor, i: usize| t.narrow(0, i, 1);
+        let pixels = base.unet.config.sample_size.pow(2);
+        let plan = ddim::Plan {
+            customisation: Some(&customisation),
+            reference: if reference {
+                Some(Reference { latents: one(&latents, 0)?, noise: None, text: text.narrow(0, 0, 2)? })
+            } else {
+                None
+            },
+            negative: one(&text, 0)?,
+            steps: together(pixels),
+            guidance: 6.,
+            batch: together(pixels),
+        };
+        let draft = |i| Ok(Draft { text: one(&text, i)?, latents: one(&latents, i)? });
+        let mut drafts = (0..prompts).map(draft).collect::<Result<Vec<_>>>()?;
+        self.time(|| ddim::sample(&base, &plan, &mut drafts, |_| Ok(())))
     }
 }
 

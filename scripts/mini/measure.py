@@ -4,7 +4,8 @@ python measure.py [N=480]
 
 clip   zero-shot word accuracy: of "a photo of a WORD" for all words, which is nearest to the picture?
 dino   how often the nearest neighbour of a held-out subject's photo is another photo of the same subject
-vae    PSNR of encoding and decoding
+vae    encoding and decoding: PSNR, and, where there is a judge.pt, what the judge still recognises afterwards;
+       no picture drawn through this autoencoder can be expected to do better than that
 """
 import os
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import judge
 import scenes
 import sprites
 from common import MODEL, to_tensor
@@ -49,16 +51,30 @@ def dino_neighbours():
 
 
 @torch.no_grad()
-def vae_psnr(rows):
+def round_trip(rows):
+    """The pictures (uint8) encoded and decoded."""
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(os.path.join(MODEL, "vae"), torch_dtype=torch.float32).eval()
-    mse = []
+    out = []
     for at in range(0, len(rows), 16):
         x = to_tensor(np.stack([r["image"] for r in rows[at : at + 16]]))
         y = vae.decode(vae.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
-        mse += (((x - y) / 2) ** 2).mean((1, 2, 3)).tolist()
-    return float((-10 * np.log10(mse)).mean())
+        out.append(((y + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return np.concatenate(out)
+
+
+def psnr(a, b):
+    return -10 * np.log10(((a.astype(np.float32) - b) ** 2).mean((1, 2, 3)) / 255**2)
+
+
+def recognised(pictures, rows):
+    """-> {word, background, style and each style: share that the judge names right}"""
+    got = judge.guess(judge.load(), pictures)
+    right = {k: np.array([names[g] == r[k] for g, r in zip(got[k].tolist(), rows)]) for k, names in judge.NAMES.items()}
+    shares = {k: v.mean() for k, v in right.items()}
+    style = np.array([r["style"] for r in rows])
+    return shares | {s: right["style"][style == s].mean() for s in judge.NAMES["style"] if (style == s).any()}
 
 
 if __name__ == "__main__":
@@ -67,4 +83,8 @@ if __name__ == "__main__":
     print("CLIP zero-shot word accuracy:", {k: round(float(v), 3) for k, v in clip_word_accuracy(rows).items()})
     if os.path.exists(os.path.join(MODEL, "dino", "config.json")):
         print("DINO nearest neighbour:", dino_neighbours())
-    print(f"autoencoder PSNR: {vae_psnr(rows[:96]):.2f} dB")
+    pictures, decoded = np.stack([r["image"] for r in rows]), round_trip(rows)
+    print(f"autoencoder PSNR: {psnr(pictures, decoded).mean():.2f} dB")
+    if os.path.exists(judge.PATH):
+        for name, shown in ("untouched", pictures), ("through the autoencoder", decoded):
+            print(f"the judge recognises, {name}:", {k: round(float(v), 3) for k, v in recognised(shown, rows).items()})

@@ -27,7 +27,8 @@ pub struct BenchArgs {
     /// mini, random-sd14 (the sizes of Stable Diffusion 1.4, random weights), or another base
     #[arg(long, default_value = MINI)]
     base: String,
-    /// gemm, unet_b1, unet_b2, vae_dec, vae_enc, clip_b2, train, train_ref, eqdiff_step [default: all]
+    /// gemm, unet_b1, unet_b2, vae_dec, vae_enc, clip_b2, train, train_ref, eqdiff_step, sample,
+    /// sample_ref [default: all]
     #[arg(long, value_name = "CASE", value_delimiter = ',')]
     case: Vec<String>,
     /// How weights are kept: f32, f16 or bf16

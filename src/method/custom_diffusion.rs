@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Attention;
 use crate::ops::attention::Options;
-use crate::ops::{attend, linear};
+use crate::ops::{TrainedLinear, attend};
 
 /// Settings of prior preservation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,9 +26,9 @@ pub struct Prior {
 #[derive(Clone, Debug)]
 pub struct TunedCrossAttention {
     /// [d, text width].
-    to_k: Tensor,
+    to_k: TrainedLinear,
     /// [d, text width].
-    to_v: Tensor,
+    to_v: TrainedLinear,
 }
 
 impl TunedCrossAttention {
@@ -40,7 +40,9 @@ impl TunedCrossAttention {
 
     /// Takes a layer's weights from `tensors`; none if either is missing.
     pub fn from_tensors(tensors: &BTreeMap<String, Tensor>, layer: &str) -> Option<Self> {
-        let [to_k, to_v] = Self::keys(layer).map(|key| tensors.get(&key).cloned());
+        let [to_k, to_v] = Self::keys(layer).map(|key| {
+            tensors.get(&key).map(|weight| TrainedLinear::new(weight.clone(), None))
+        });
         Some(Self { to_k: to_k?, to_v: to_v? })
     }
 
@@ -57,8 +59,8 @@ impl TunedCrossAttention {
         text: &Tensor,
         column: Option<&Tensor>,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let key = start_detached(&linear::trained(text, &self.to_k)?)?;
-        let value = start_detached(&linear::trained(text, &self.to_v)?)?;
+        let key = start_detached(&self.to_k.forward(text)?)?;
+        let value = start_detached(&self.to_v.forward(text)?)?;
         let options = Options { column: column.cloned(), ..layer.options() };
         let parts = &layer.parts;
         let seen = attend(&parts.to_q.after(&parts.norm, x)?, &key, &value, &options)?;

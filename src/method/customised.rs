@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::custom_diffusion::TunedCrossAttention;
 use super::fdte::ConceptEmbedding;
-use super::rra::{ReferenceAttention, has_reference};
+use super::rra::{ReferenceAttention, ReferenceStates, has_reference};
 use crate::model::{Attention, AttentionProcessor, Plain, Unet};
 use crate::ops::{Keep, Norm};
 
@@ -61,22 +61,47 @@ impl Customisation {
     }
 }
 
-/// The features F^r of a reference pass, by layer.
-pub type Features = HashMap<String, Tensor>;
-
-/// The frozen base on the reference; keeps the inputs of the layers that have reference attention.
+/// What the layers see of the references, by layer.
 #[derive(Default)]
-pub struct Recorder {
-    /// What was recorded, [B, N, d] each.
-    pub features: Features,
+pub struct References(HashMap<String, ReferenceStates>);
+
+impl References {
+    /// Entries `first`, `first + step`, `first + 2 step` and so on of every layer.
+    pub fn every(&self, step: usize, first: usize) -> Result<Self> {
+        let chosen = |(layer, states): (&String, &ReferenceStates)| Ok((layer.clone(), states.every(step, first)?));
+        self.0.iter().map(chosen).collect::<Result<_>>().map(Self)
+    }
 }
 
-impl AttentionProcessor for Recorder {
+/// The frozen base on the reference; keeps what the layers with reference attention see of it.
+pub struct Recorder<'a> {
+    weights: &'a Customisation,
+    /// What was recorded.
+    pub references: References,
+}
+
+impl<'a> Recorder<'a> {
+    /// Nothing recorded yet.
+    pub fn new(weights: &'a Customisation) -> Self {
+        Self { weights, references: References::default() }
+    }
+
+    /// Whether the last layer has been reached: what the pass computes from there on is of no use.
+    fn is_done(&self) -> bool {
+        self.references.0.len() == self.weights.reference.len()
+    }
+}
+
+impl AttentionProcessor for Recorder<'_> {
     fn self_attention(&mut self, layer: &Attention, x: &Tensor) -> Result<Tensor> {
-        if has_reference(&layer.name) {
-            self.features.insert(layer.name.clone(), layer.parts.norm.forward(x)?);
+        if let Some(attention) = self.weights.reference.get(&layer.name) {
+            self.references.0.insert(layer.name.clone(), attention.states(&layer.parts.norm.forward(x)?)?);
         }
-        layer.parts.forward(x, self.keep())
+        if self.is_done() { Ok(x.clone()) } else { layer.parts.forward(x, self.keep()) }
+    }
+
+    fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {
+        if self.is_done() { Ok(x.clone()) } else { Plain.cross_attention(layer, x, text) }
     }
 }
 
@@ -117,7 +142,7 @@ impl MeanMap {
 /// The customised attention of one UNet pass, and what it leaves behind.
 pub struct Customised<'a> {
     weights: &'a Customisation,
-    features: Option<&'a Features>,
+    references: Option<&'a References>,
     watch: Option<Watch>,
     keep: Keep,
     /// Reference attention that falls on the reference's subject.
@@ -129,11 +154,11 @@ pub struct Customised<'a> {
 }
 
 impl<'a> Customised<'a> {
-    /// Without `features` the self-attention is the base's own.
-    pub fn new(weights: &'a Customisation, features: Option<&'a Features>, watch: Option<Watch>) -> Self {
+    /// Without `references` the self-attention is the base's own.
+    pub fn new(weights: &'a Customisation, references: Option<&'a References>, watch: Option<Watch>) -> Self {
         Self {
             weights,
-            features,
+            references,
             watch,
             keep: Keep::All,
             on_subject: MeanMap::default(),
@@ -150,18 +175,18 @@ impl<'a> Customised<'a> {
 
 impl AttentionProcessor for Customised<'_> {
     fn self_attention(&mut self, layer: &Attention, x: &Tensor) -> Result<Tensor> {
-        let (Some(attention), Some(features)) = (self.weights.reference.get(&layer.name), self.features) else {
+        let (Some(attention), Some(references)) = (self.weights.reference.get(&layer.name), self.references) else {
             return layer.parts.forward(x, self.keep);
         };
-        let Some(reference) = features.get(&layer.name) else {
-            candle_core::bail!("the reference pass left no features of {}", layer.name);
+        let Some(reference) = references.0.get(&layer.name) else {
+            candle_core::bail!("the reference pass left nothing of {}", layer.name);
         };
         let watched = self.watch.as_ref().filter(|w| x.dim(1).is_ok_and(|n| n == w.queries));
         let fused = attention.forward(layer, x, reference, watched.map(|w| &w.reference_mask))?;
         if let Some(on_subject) = &fused.on_subject {
             self.on_subject.add(on_subject, layer.parts.heads)?;
         }
-        self.fusion_masks.insert(layer.name.clone(), fused.fusion_mask.detach());
+        self.fusion_masks.insert(layer.name.clone(), fused.fusion_mask);
         Ok(fused.output)
     }
 

@@ -6,5 +6,5 @@ pub mod fdte;
 pub mod mgdp;
 pub mod rra;
 
-pub use customised::{Customisation, Customised, Features, Recorder, Watch};
+pub use customised::{Customisation, Customised, Recorder, References, Watch};
 pub use fdte::{Band, ConceptEmbedding};

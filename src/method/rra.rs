@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Attention;
 use crate::ops::attention::Options;
-use crate::ops::{SelfAttention, activation, attend, linear};
+use crate::ops::{SelfAttention, TrainedLinear, attend, blend};
 
 /// Whether the reference latents of sampling are noised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,20 +46,36 @@ pub fn has_reference(layer: &str) -> bool {
 #[derive(Clone, Debug)]
 pub struct ReferenceAttention {
     /// K_r [d, d].
-    to_k_ref: Tensor,
+    to_k_ref: TrainedLinear,
     /// V_r [d, d].
-    to_v_ref: Tensor,
-    /// H_r's weight [d + 1, 2 d].
-    fuse_weight: Tensor,
-    /// H_r's bias [d + 1].
-    fuse_bias: Tensor,
+    to_v_ref: TrainedLinear,
+    /// H_r [2 d -> d + 1].
+    fuse: TrainedLinear,
+}
+
+/// What a layer sees of the reference: the keys and values [R, M, d] of its features F^r.
+#[derive(Clone, Debug)]
+pub struct ReferenceStates {
+    key: Tensor,
+    value: Tensor,
+}
+
+impl ReferenceStates {
+    /// Entries `first`, `first + step`, `first + 2 step` and so on.
+    pub fn every(&self, step: usize, first: usize) -> Result<Self> {
+        let chosen = |x: &Tensor| {
+            let entries = (first..x.dim(0)?).step_by(step).map(|i| x.narrow(0, i, 1)).collect::<Result<Vec<_>>>()?;
+            Tensor::cat(&entries, 0)
+        };
+        Ok(Self { key: chosen(&self.key)?, value: chosen(&self.value)? })
+    }
 }
 
 /// What a layer with reference attention gives.
 pub struct Fused {
     /// The attention's output [B, N, d].
     pub output: Tensor,
-    /// The fusion mask M^f [B, N, 1].
+    /// The fusion mask M^f [B, N, 1], without a gradient.
     pub fusion_mask: Tensor,
     /// How much of each query's reference attention falls on the subject, sum_j A_ij m_r_j, averaged
     /// over the heads [B, N]; only where a column was given.
@@ -86,8 +102,9 @@ impl ReferenceAttention {
     pub fn from_tensors(tensors: &BTreeMap<String, Tensor>, layer: &str) -> Result<Option<Self>> {
         let found = Self::NAMES.map(|name| tensors.get(&Self::key(layer, name)).cloned());
         match found {
-            [Some(to_k_ref), Some(to_v_ref), Some(fuse_weight), Some(fuse_bias)] => {
-                Ok(Some(Self { to_k_ref, to_v_ref, fuse_weight, fuse_bias }))
+            [Some(to_k_ref), Some(to_v_ref), Some(fuse), Some(fuse_bias)] => {
+                let [to_k_ref, to_v_ref] = [to_k_ref, to_v_ref].map(|weight| TrainedLinear::new(weight, None));
+                Ok(Some(Self { to_k_ref, to_v_ref, fuse: TrainedLinear::new(fuse, Some(fuse_bias)) }))
             }
             [None, None, None, None] => Ok(None),
             _ => candle_core::bail!("the reference attention of {layer} is incomplete"),
@@ -98,44 +115,36 @@ impl ReferenceAttention {
         format!("{layer}.processor.{name}")
     }
 
-    /// `x` [B, N, d] plus self-attention of its norm, fused with attention to the features `reference` [R, M, d] of the
-    /// same layer in the reference pass. R divides B: each reference serves B / R successive samples.
-    /// `column` [B, M] is the reference's mask as one more value column.
-    pub fn forward(&self, layer: &Attention, x: &Tensor, reference: &Tensor, column: Option<&Tensor>) -> Result<Fused> {
-        let (batch, _, width) = x.dims3()?;
+    /// Keys and values of the features F^r [R, M, d] that the reference pass had in this layer.
+    pub fn states(&self, features: &Tensor) -> Result<ReferenceStates> {
+        Ok(ReferenceStates { key: self.to_k_ref.forward(features)?, value: self.to_v_ref.forward(features)? })
+    }
+
+    /// `x` [B, N, d] plus self-attention of its norm, fused with attention to the `reference`. R divides B: each
+    /// reference serves B / R successive samples. `column` [R, M] is the reference's mask as one more value column.
+    pub fn forward(
+        &self,
+        layer: &Attention,
+        x: &Tensor,
+        reference: &ReferenceStates,
+        column: Option<&Tensor>,
+    ) -> Result<Fused> {
+        let width = x.dim(D::Minus1)?;
         let SelfAttention { norm, to_q, to_k, to_v, to_out, .. } = &layer.parts;
         let query = to_q.after(norm, x)?;
         let own = attend(&query, &to_k.after(norm, x)?, &to_v.after(norm, x)?, &layer.options())?;
-        let key = repeated(&linear::trained(reference, &self.to_k_ref)?, batch)?;
-        let value = repeated(&linear::trained(reference, &self.to_v_ref)?, batch)?;
         let options = Options { column: column.cloned(), ..layer.options() };
-        let mut seen = attend(&query, &key, &value, &options)?;
+        let mut seen = attend(&query, &reference.key, &reference.value, &options)?;
         let mut on_subject = None;
         if column.is_some() {
             on_subject = Some(seen.narrow(D::Minus1, width, 1)?.squeeze(2)?);
             seen = seen.narrow(D::Minus1, 0, width)?;
         }
         // the reference half comes first
-        let both = Tensor::cat(&[&seen, &own], D::Minus1)?;
-        let fused = linear::trained(&both, &self.fuse_weight)?.broadcast_add(&self.fuse_bias)?;
-        let feature = fused.narrow(D::Minus1, 0, width)?;
-        let fusion_mask = activation::clamp_unit(&fused.narrow(D::Minus1, width, 1)?)?;
-        let own = to_out.forward(&own)?;
-        let output = (x + (&own + (feature - &own)?.broadcast_mul(&fusion_mask)?)?)?;
+        let fused = self.fuse.of_halves(&seen, &own)?;
+        let (output, fusion_mask) = blend(&fused, &to_out.forward(&own)?, x)?;
         Ok(Fused { output, fusion_mask, on_subject })
     }
-}
-
-/// Each of R entries for B / R successive samples.
-fn repeated(x: &Tensor, batch: usize) -> Result<Tensor> {
-    let (have, length, width) = x.dims3()?;
-    if have == batch {
-        return Ok(x.clone());
-    }
-    if have == 0 || !batch.is_multiple_of(have) {
-        candle_core::bail!("{have} references for {batch} samples");
-    }
-    x.unsqueeze(1)?.expand((have, batch / have, length, width))?.contiguous()?.reshape((batch, length, width))
 }
 
 /// L_ra: inside the subject, attention falls on the reference's subject. `on_subject` and `mask` [B, N].

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::layers::{group_norm, layer_norm, linear, linear_no_bias};
+use super::layers::{group_norm, layer_norm, linear, linear_no_bias, tiled};
 use crate::base::Weights;
 use crate::ops::attention::Options;
 use crate::ops::{FeedForward, GroupNorm, Keep, LayerNorm, Linear, SelfAttention, attend};
@@ -81,7 +81,7 @@ impl TransformerBlock {
 
     fn forward(&self, x: &Tensor, text: &Tensor, processor: &mut dyn AttentionProcessor) -> Result<Tensor> {
         let x = processor.self_attention(&self.attn1, x)?;
-        let x = processor.cross_attention(&self.attn2, &x, text)?;
+        let x = processor.cross_attention(&self.attn2, &tiled(&x, text.dim(0)?)?, text)?;
         self.feed_forward.forward(&x, processor.keep())
     }
 }
@@ -115,7 +115,7 @@ impl Transformer2d {
         })
     }
 
-    /// `x` [B, h, w, d], `text` [B, L, c].
+    /// `x` [B, h, w, d], `text` [k B, L, c]; the result is [k B, h, w, d].
     pub fn forward(&self, x: &Tensor, text: &Tensor, processor: &mut dyn AttentionProcessor) -> Result<Tensor> {
         let pixels = x.flatten(1, 2)?;
         // proj_in is stored as a 1x1 convolution or as a linear map: the same thing on tokens
@@ -123,7 +123,9 @@ impl Transformer2d {
         for block in &self.blocks {
             tokens = block.forward(&tokens, text, processor)?;
         }
-        self.proj_out.forward_plus(&tokens, Some(&pixels))?.reshape(x.shape())
+        let (batch, (_, height, width, channels)) = (tokens.dim(0)?, x.dims4()?);
+        let pixels = tiled(&pixels, batch)?;
+        self.proj_out.forward_plus(&tokens, Some(&pixels))?.reshape((batch, height, width, channels))
     }
 
     /// All attention layers, in order.

@@ -1,6 +1,6 @@
 //! Building the frozen layers from a checkpoint.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
 use crate::base::Weights;
 use crate::ops::{Conv2d, GroupNorm, LayerNorm, Linear};
@@ -27,4 +27,10 @@ pub fn group_norm(w: &Weights, channels: usize, groups: usize, eps: f64) -> Resu
 
 pub fn layer_norm(w: &Weights, width: usize, eps: f64) -> Result<LayerNorm> {
     Ok(LayerNorm::new(w.get(&[width], "weight")?, w.get(&[width], "bias")?, eps))
+}
+
+/// `x` [B, ...] again and again along the samples, up to `batch` of them.
+pub fn tiled(x: &Tensor, batch: usize) -> Result<Tensor> {
+    let copies = batch / x.dim(0)?;
+    if copies == 1 { Ok(x.clone()) } else { Tensor::cat(&vec![x; copies], 0) }
 }

@@ -150,8 +150,9 @@ impl Unet {
         })
     }
 
-    /// The noise in `latents` [B, 4, h, w] at the given `timesteps` (one for each sample), with the
-    /// text states [B, L, c].
+    /// The noise [k B, 4, h, w] in `latents` [B, 4, h, w] at the given `timesteps` (one for each sample), with the text
+    /// states [k B, L, c]. Where k is above 1, latents are denoised with every k-th part of the texts, as guidance does,
+    /// and all that comes before the first text is computed once.
     pub fn forward(
         &self,
         latents: &Tensor,
@@ -161,7 +162,7 @@ impl Unet {
     ) -> Result<Tensor> {
         let (batch, _, height, width) = latents.dims4()?;
         let blocks = self.down_blocks.len();
-        if batch != timesteps.len() || batch != text.dim(0)? {
+        if batch != timesteps.len() || !text.dim(0)?.is_multiple_of(batch) {
             candle_core::bail!("{batch} latents, {} timesteps and {} texts", timesteps.len(), text.dim(0)?);
         }
         if height >> (blocks - 1) == 0 || width >> (blocks - 1) == 0 {

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::attention::{AttentionProcessor, Transformer2d};
+use super::layers::tiled;
 use super::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample};
 use crate::base::Weights;
 
@@ -21,9 +22,9 @@ pub struct Sizes {
 
 /// What every block is told besides its input.
 pub struct Conditions<'a> {
-    /// Time embedding after its SiLU [B, t].
+    /// Time embedding after its SiLU [B, t] of B latents, which become k B samples at the first text.
     pub time: &'a Tensor,
-    /// Text states [B, L, c].
+    /// Text states [k B, L, c].
     pub text: &'a Tensor,
     /// What happens in the attention layers.
     pub processor: &'a mut dyn AttentionProcessor,
@@ -49,7 +50,7 @@ impl Layers {
     }
 
     fn forward(&self, i: usize, x: &Tensor, given: &mut Conditions) -> Result<Tensor> {
-        let x = self.resnets[i].forward(x, Some(given.time))?;
+        let x = self.resnets[i].forward(x, Some(&tiled(given.time, x.dim(0)?)?))?;
         match self.attentions.get(i) {
             Some(attention) => attention.forward(&x, given.text, given.processor),
             None => Ok(x),
@@ -122,9 +123,9 @@ impl MidBlock {
 
     /// `x` [B, h, w, C].
     pub fn forward(&self, x: &Tensor, given: &mut Conditions) -> Result<Tensor> {
-        let x = self.first.forward(x, Some(given.time))?;
+        let x = self.first.forward(x, Some(&tiled(given.time, x.dim(0)?)?))?;
         let x = self.attention.forward(&x, given.text, given.processor)?;
-        self.last.forward(&x, Some(given.time))
+        self.last.forward(&x, Some(&tiled(given.time, x.dim(0)?)?))
     }
 
     /// Its only transformer.
@@ -161,6 +162,7 @@ impl UpBlock {
         let mut x = x;
         for i in 0..self.layers.resnets.len() {
             let Some(skip) = skips.pop() else { candle_core::bail!("the UNet's blocks do not mirror each other") };
+            let skip = tiled(&skip, x.dim(0)?)?;
             x = self.layers.forward(i, &Tensor::cat(&[x, skip], 3)?, given)?;
         }
         match (&self.upsampler, skips.last()) {

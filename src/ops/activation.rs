@@ -18,7 +18,7 @@ fn erf<V: Vector>(x: V) -> V {
     let z = x.max(zero.sub(x));
     let t = one.div(V::splat(0.5).fma(z, one));
     let mut p = V::splat(0.170_872_77);
-    for c in [
+    for &c in &[
         -0.822_152_23,
         1.488_515_9,
         -1.135_204,

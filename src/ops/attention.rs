@@ -16,29 +16,37 @@ pub struct Options {
     pub heads: usize,
     /// A query sees only keys up to its own position.
     pub causal: bool,
-    /// The extra value column [B, M]; no gradient flows to it.
+    /// The extra value column [R, M]; no gradient flows to it.
     pub column: Option<Tensor>,
 }
 
-/// Attention of `q` [B, N, d] to `k`, `v` [B, M, d]: [B, N, d], or [B, N, d + 1] with a column.
+/// Attention of `q` [B, N, d] to `k`, `v` [R, M, d]: [B, N, d], or [B, N, d + 1] with a column. R divides B: each entry
+/// of `k` and `v` serves B / R successive samples.
 ///
 /// # Errors
 /// If the shapes do not fit.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<Tensor> {
     let (batch, queries, width) = q.dims3()?;
-    let keys = k.dim(1)?;
-    if k.dims() != [batch, keys, width] || v.dims() != k.dims() || width % options.heads != 0 {
+    let (entries, keys, _) = k.dims3()?;
+    let sharing = batch / entries.max(1);
+    let fits = k.dims() == [entries, keys, width] && v.dims() == k.dims() && entries * sharing == batch;
+    if !fits || width % options.heads != 0 {
         bail!("attention of {:?} to keys {:?} and values {:?} with {} heads", q, k, v, options.heads)
     }
     if let Some(column) = &options.column
-        && column.dims() != [batch, keys]
+        && column.dims() != [entries, keys]
     {
-        bail!("attention column {:?} for {batch} x {keys} keys", column.dims())
+        bail!("attention column {:?} for {entries} x {keys} keys", column.dims())
+    }
+    let tracked = [q, k, v].iter().any(|t| t.track_op());
+    if sharing > 1 && (tracked || !on_cpu(q)) {
+        let column = options.column.as_ref().map(|column| repeated(column, sharing)).transpose()?;
+        return attend(q, &repeated(k, sharing)?, &repeated(v, sharing)?, &Options { column, ..options.clone() });
     }
     if !on_cpu(q) {
         return composed(q, k, v, options);
     }
-    let shape = Shape { batch, queries, keys, width, heads: options.heads, causal: options.causal };
+    let shape = Shape { batch, sharing, queries, keys, width, heads: options.heads, causal: options.causal };
     let column = match &options.column {
         Some(column) => column.detach(),
         None => Tensor::zeros(0, q.dtype(), q.device())?,
@@ -58,6 +66,14 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<T
         }
         Ok(out)
     })
+}
+
+/// Each entry of `x` `times` times.
+fn repeated(x: &Tensor, times: usize) -> Result<Tensor> {
+    let mut shape = x.dims().to_vec();
+    shape.insert(1, times);
+    let wide = x.unsqueeze(1)?.expand(shape)?.contiguous()?;
+    wide.flatten(0, 1)
 }
 
 /// The same of candle operations, head by head so that only one map is alive at a time.
@@ -104,6 +120,19 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
+
+    #[test]
+    fn shared_keys_equal_repeated_ones() -> Result<()> {
+        let random = |batch, n| Tensor::randn(0f32, 1.5, (batch, n, 12), &Device::Cpu);
+        let (q, k, v) = (random(6, 50)?, random(2, 110)?, random(2, 110)?);
+        let column = Some(Tensor::rand(0f32, 1., (2, 110), &Device::Cpu)?);
+        let options = Options { heads: 3, causal: false, column };
+        let fast = attend(&q, &k, &v, &options)?;
+        // with a gradient, keys and values are repeated
+        let slow = attend(Var::from_tensor(&q)?.as_tensor(), &k, &v, &options)?;
+        assert!((fast - slow)?.abs()?.max_all()?.to_scalar::<f32>()? == 0.);
+        Ok(())
+    }
 
     #[test]
     fn tiles_equal_composed_operations() -> Result<()> {

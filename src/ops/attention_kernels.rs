@@ -7,13 +7,15 @@
 use rayon::prelude::*;
 
 use super::gemm::{Block, block};
-use super::panels::{Panels, Strides, VECTORS, buffer, columns, lanes, transpose};
+use super::panels::{Panels, Strides, buffer, columns, grow, panel_columns, transpose};
 use super::simd::{Kernel, Vector, map, run};
 
-/// Sizes of an attention: q [batch, queries, width], k and v [batch, keys, width].
+/// Sizes of an attention: q [batch, queries, width], k and v [batch / sharing, keys, width].
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub batch: usize,
+    /// Successive samples that share their keys and values; the backward pass wants 1.
+    pub sharing: usize,
     pub queries: usize,
     pub keys: usize,
     pub width: usize,
@@ -29,14 +31,20 @@ pub struct Kept {
     columns: Vec<f32>,
 }
 
-/// Rows of a block: queries in the forward pass, keys in the backward pass.
-const ROWS: usize = 64;
-/// Panels of a block's columns.
+/// Keys of a block of scores.
+const KEYS: usize = 96;
+/// Queries of a block of the forward pass: panels.
+const QUERY_PANELS: usize = 2;
+/// Columns of the widest panel.
+const MOST_COLUMNS: usize = 48;
+/// Keys of a block of the backward pass.
+const ROWS: usize = 48;
+/// Queries of a block of the backward pass: panels.
 const PANELS: usize = 4;
 
-/// Columns of a block.
+/// Queries of a block of the backward pass.
 fn block_columns() -> usize {
-    PANELS * VECTORS * lanes()
+    PANELS * panel_columns()
 }
 
 impl Shape {
@@ -64,10 +72,36 @@ impl Shape {
         wide
     }
 
+    /// The values of each head, and the column if there is one, transposed in blocks of keys:
+    /// [batch / sharing, heads, blocks, head + extra, KEYS].
+    fn turned_values(&self, v: &[f32], column: &[f32]) -> Vec<f32> {
+        let (head, extra, keys) = (self.head(), !column.is_empty() as usize, self.keys);
+        let of_head = self.turned_length(extra);
+        let mut turned = buffer(self.batch / self.sharing * self.heads * of_head);
+        turned.par_chunks_mut(of_head).enumerate().for_each(|(i, turned)| {
+            let at = (i / self.heads, i % self.heads);
+            let v = self.of_head(v, keys, at);
+            for (i, turned) in turned.chunks_mut((head + extra) * KEYS).enumerate() {
+                let count = KEYS.min(keys - i * KEYS);
+                let (values, of_column) = turned.split_at_mut(head * KEYS);
+                transpose(&v[i * KEYS * self.width..], self.width, values, KEYS, count);
+                if extra == 1 {
+                    of_column[..count].copy_from_slice(&column[at.0 * keys + i * KEYS..][..count]);
+                }
+            }
+        });
+        turned
+    }
+
+    /// Values of one head in [`turned_values`](Self::turned_values).
+    fn turned_length(&self, extra: usize) -> usize {
+        self.keys.div_ceil(KEYS) * (self.head() + extra) * KEYS
+    }
+
     /// The result [batch, queries, width], with the column's attention as last channel if there is one.
     pub fn forward(&self, q: &[f32], k: &[f32], v: &[f32], column: &[f32]) -> (Vec<f32>, Kept) {
         let &Shape { batch, queries, keys, width, heads, .. } = self;
-        let (head, extra) = (self.head(), !column.is_empty() as usize);
+        let extra = !column.is_empty() as usize;
         let mut out = buffer(batch * queries * (width + extra));
         let mut kept =
             Kept { log_sums: vec![0.; batch * heads * queries], columns: vec![0.; batch * heads * queries * extra] };
@@ -75,25 +109,21 @@ impl Shape {
         let mut no_columns = vec![0.; if extra == 0 { batch * heads * queries } else { 0 }];
         let of_column = if extra == 0 { &mut no_columns } else { &mut kept.columns };
         let statistics = kept.log_sums.par_chunks_mut(queries).zip(of_column.par_chunks_mut(queries));
+        let rows = QUERY_PANELS * panel_columns();
+        let (turned, of_head) = (self.turned_values(v, column), self.turned_length(extra));
         statistics.enumerate().for_each(|(i, (log_sums, of_column))| {
             let at = (i / heads, i % heads);
-            let (k, v) = (self.of_head(k, keys, at), self.of_head(v, keys, at));
-            let k = Panels::pack(k, head, keys, Strides { row: 1, column: width });
-            let v = if extra == 0 {
-                Panels::pack(v, keys, head, Strides { row: width, column: 1 })
-            } else {
-                let wide = self.with_column(v, keys, |i| column[at.0 * keys + i]);
-                Panels::pack(&wide, keys, head + 1, Strides { row: head + 1, column: 1 })
-            };
-            let blocks = log_sums.par_chunks_mut(ROWS).zip(of_column.par_chunks_mut(ROWS));
+            let shared_at = (at.0 / self.sharing, at.1);
+            let v = &turned[(shared_at.0 * heads + at.1) * of_head..][..of_head];
+            let blocks = log_sums.par_chunks_mut(rows).zip(of_column.par_chunks_mut(rows));
             blocks.enumerate().for_each_init(Scratch::default, |scratch, (block, (log_sums, of_column))| {
                 run(Forward {
                     shape: self,
-                    q,
-                    k: &k,
-                    v: &v,
+                    q: &self.of_head(q, queries, at)[block * rows * width..],
+                    k: self.of_head(k, keys, shared_at),
+                    v,
                     at,
-                    first: block * ROWS,
+                    first: block * rows,
                     out: &shared,
                     extra,
                     log_sums,
@@ -147,17 +177,21 @@ impl Shape {
 
 #[derive(Default)]
 struct Scratch {
-    scores: Vec<f32>,
+    turned: Vec<f32>,
+    weights: Vec<f32>,
     sums: Vec<f32>,
-    unused: Vec<f32>,
+    rows: Vec<f32>,
 }
 
-/// One head's attention of a block of queries.
+/// One head's attention of a block of queries. Queries lie along the vectors, so that greatest scores and sums are
+/// theirs lane by lane, and no vector is partly empty whatever the width of a head.
 struct Forward<'a> {
     shape: &'a Shape,
+    /// From the block's first query on.
     q: &'a [f32],
-    k: &'a Panels,
-    v: &'a Panels,
+    k: &'a [f32],
+    /// The head's part of [`Shape::turned_values`].
+    v: &'a [f32],
     at: (usize, usize),
     first: usize,
     out: &'a super::gemm::Shared,
@@ -172,103 +206,115 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { shape, k, v, at, first, out, extra, log_sums, of_column, .. } = self;
-        let Scratch { scores, sums, unused } = self.scratch;
+        let Self { shape, q, k, v, at, first, out, extra, log_sums, of_column, .. } = self;
+        let Scratch { turned, weights, sums, rows } = self.scratch;
         let &Shape { queries, keys, width, .. } = shape;
-        let (head, scale, rows) = (shape.head(), shape.scale(), log_sums.len());
-        let across = block_columns();
-        let stride = v.n().next_multiple_of(lanes());
-        scores.resize(ROWS * across, 0.);
-        sums.resize(sums.len().max(ROWS * stride), 0.);
-        let q = &shape.of_head(self.q, queries, at)[first * width..];
-        let left = Block { values: q, stride: width, rows };
-        let (mut greatest, mut totals) = ([f32::NEG_INFINITY; ROWS], [0f32; ROWS]);
-        let end = if shape.causal { keys.min(first + rows) } else { keys };
-        for from in (0..end).step_by(across) {
-            let count = across.min(keys - from);
-            let stored = count.next_multiple_of(V::LANES);
-            for panel in from / (VECTORS * V::LANES)..k.count().min((from + across) / (VECTORS * V::LANES)) {
-                let (column, _, panel_width) = columns(panel, keys);
-                let panel = k.rows(panel, 0, head, unused);
-                block::<V>(&mut scores[column - from..], across, left, panel, (head, panel_width), false);
-            }
-            for (i, scores) in scores.chunks_mut(across).enumerate().take(rows) {
-                scores[count..stored].fill(f32::NEG_INFINITY);
+        let (head, across) = (shape.head(), panel_columns());
+        let (values, panels) = (head + extra, log_sums.len().div_ceil(across));
+        grow(turned, panels * head * across);
+        grow(weights, KEYS * across);
+        grow(sums, panels * values * across);
+        grow(rows, across * head);
+        for (panel, turned) in turned.chunks_mut(head * across).enumerate().take(panels) {
+            let from = panel * across;
+            let count = across.min(log_sums.len() - from);
+            transpose(&q[from * width..], width, turned, across, count);
+        }
+        // in powers of two
+        let scale = shape.scale() * std::f32::consts::LOG2_E;
+        let mut tops = [f32::NEG_INFINITY; QUERY_PANELS * MOST_COLUMNS];
+        let mut totals = [0f32; QUERY_PANELS * MOST_COLUMNS];
+        let end = if shape.causal { keys.min(first + log_sums.len()) } else { keys };
+        for key in (0..end).step_by(KEYS) {
+            let count = KEYS.min(keys - key);
+            let k = Block { values: &k[key * width..], stride: width, rows: count };
+            let v = Block { values: &v[key * values..], stride: KEYS, rows: values };
+            for panel in 0..panels {
+                let query = first + panel * across;
+                if shape.causal && key >= query + across {
+                    continue;
+                }
+                let right = &turned[panel * head * across..][..head * across];
+                block::<V>(weights, across, k, right, (head, across), false);
                 if shape.causal {
-                    let seen = (first + i + 1).saturating_sub(from).min(stored);
-                    scores[seen..stored].fill(f32::NEG_INFINITY);
+                    for (j, scores) in weights.chunks_mut(across).enumerate().take(count) {
+                        let unseen = (key + j).saturating_sub(query).min(across);
+                        scores[..unseen].fill(f32::NEG_INFINITY);
+                    }
                 }
-                let scores = &mut scores[..stored];
-                let top = greatest_of::<V>(scores).max(greatest[i]);
-                let fade = exp_of::<V>((greatest[i] - top) * scale);
-                greatest[i] = top;
-                totals[i] = totals[i] * fade + weights::<V>(scores, scale, top);
-                if from > 0 && fade != 1. {
-                    map!(V; x in &mut sums[i * stride..][..stride] => x.mul(V::splat(fade)));
-                }
-            }
-            for panel in 0..v.count() {
-                let (column, _, panel_width) = columns(panel, v.n());
-                let panel = v.rows(panel, from, count, unused);
-                let left = Block { values: scores, stride: across, rows };
-                block::<V>(&mut sums[column..], stride, left, panel, (count, panel_width), from > 0);
+                let sums = &mut sums[panel * values * across..][..values * across];
+                let lanes = panel * across..(panel + 1) * across;
+                let (tops, totals) = (&mut tops[lanes.clone()], &mut totals[lanes]);
+                soften::<V>(&mut weights[..count * across], across, scale, (tops, totals), sums, key == 0);
+                block::<V>(sums, across, v, &weights[..count * across], (count, across), key > 0);
             }
         }
-        for i in 0..rows {
-            let share = V::splat(1. / totals[i]);
-            let sums = &mut sums[i * stride..][..stride];
-            map!(V; x in &mut *sums => x.mul(share));
-            log_sums[i] = greatest[i] * scale + totals[i].ln();
-            // SAFETY: within the result, and this block's own
-            let to = unsafe {
-                let row = (at.0 * queries + first + i) * (width + extra);
-                std::slice::from_raw_parts_mut(out.0.add(row + at.1 * head), head)
-            };
-            to.copy_from_slice(&sums[..head]);
-            if extra == 1 {
-                of_column[i] = sums[head];
+        for (panel, sums) in sums.chunks_mut(values * across).enumerate().take(panels) {
+            let totals = &totals[panel * across..][..across];
+            for sums in sums.chunks_mut(across) {
+                map!(V; x in sums, total in totals => x.div(total));
+            }
+            transpose(sums, across, &mut rows[..across * head], head, head);
+            let from = panel * across;
+            for i in 0..across.min(log_sums.len() - from) {
+                log_sums[from + i] = (tops[from + i] * scale + totals[i].log2()) * std::f32::consts::LN_2;
+                // SAFETY: within the result, and this block's own
+                let to = unsafe {
+                    let row = (at.0 * queries + first + from + i) * (width + extra);
+                    std::slice::from_raw_parts_mut(out.0.add(row + at.1 * head), head)
+                };
+                to.copy_from_slice(&rows[i * head..][..head]);
+                if extra == 1 {
+                    of_column[from + i] = sums[head * across + i];
+                }
             }
         }
     }
 }
 
+/// Turns a block of scores, rows of `across` queries, into powers of two of scale (score - top), where `tops` are the
+/// greatest scores seen of each query; adds them to `totals`, and scales what was summed before.
 #[inline(always)]
-fn greatest_of<V: Vector>(values: &[f32]) -> f32 {
-    let mut top = V::splat(f32::NEG_INFINITY);
-    let mut i = 0;
-    while i + V::LANES <= values.len() {
-        // SAFETY: i + LANES is within `values`
-        top = top.max(unsafe { V::load(values.as_ptr().add(i)) });
-        i += V::LANES;
-    }
-    top.greatest()
-}
-
-#[inline(always)]
-fn exp_of<V: Vector>(x: f32) -> f32 {
-    let mut lanes = [0f32; 16];
-    // SAFETY: no vector has more lanes
-    unsafe { V::splat(x).exp().store(lanes.as_mut_ptr()) };
-    lanes[0]
-}
-
-/// Turns scores into e^(scale (score - top)); gives their sum.
-#[inline(always)]
-fn weights<V: Vector>(scores: &mut [f32], scale: f32, top: f32) -> f32 {
-    let (scale, shift) = (V::splat(scale), V::splat(-top * scale));
-    let mut sum = V::splat(0.);
-    let mut i = 0;
-    while i + V::LANES <= scores.len() {
-        // SAFETY: i + LANES is within `scores`
+fn soften<V: Vector>(
+    scores: &mut [f32],
+    across: usize,
+    scale: f32,
+    (tops, totals): (&mut [f32], &mut [f32]),
+    sums: &mut [f32],
+    start: bool,
+) {
+    assert!(scores.len() % across == 0 && sums.len() % across == 0 && tops.len() == across && totals.len() == across);
+    assert!(across % V::LANES == 0);
+    let (count, values) = (scores.len() / across, sums.len() / across);
+    let scale = V::splat(scale);
+    for at in (0..across).step_by(V::LANES) {
+        // SAFETY: all rows have `across` values
         unsafe {
-            let at = scores.as_mut_ptr().add(i);
-            let weight = V::load(at).fma(scale, shift).exp();
-            weight.store(at);
-            sum = sum.add(weight);
+            let scores = scores.as_mut_ptr().add(at);
+            let before = V::load(tops.as_ptr().add(at));
+            let mut top = before;
+            for j in 0..count {
+                top = top.max(V::load(scores.add(j * across)));
+            }
+            let shift = V::splat(0.).sub(top.mul(scale));
+            let mut total = V::splat(0.);
+            for j in 0..count {
+                let weight = V::load(scores.add(j * across)).fma(scale, shift).exp2_below_one();
+                weight.store(scores.add(j * across));
+                total = total.add(weight);
+            }
+            top.store(tops.as_mut_ptr().add(at));
+            if !start {
+                let fade = before.fma(scale, shift).exp2_below_one();
+                total = V::load(totals.as_ptr().add(at)).fma(fade, total);
+                let sums = sums.as_mut_ptr().add(at);
+                for i in 0..values {
+                    V::load(sums.add(i * across)).mul(fade).store(sums.add(i * across));
+                }
+            }
+            total.store(totals.as_mut_ptr().add(at));
         }
-        i += V::LANES;
     }
-    sum.sum()
 }
 
 /// One head's gradients.
@@ -370,7 +416,7 @@ impl Kernel for Backward<'_> {
             for query in (start..queries).step_by(across) {
                 let count = across.min(queries - query);
                 for panel in
-                    query / (VECTORS * V::LANES)..self.q_turned.count().min((query + across) / (VECTORS * V::LANES))
+                    query / (panel_columns())..self.q_turned.count().min((query + across) / (panel_columns()))
                 {
                     let (column, _, width) = columns(panel, queries);
                     let right = self.q_turned.rows(panel, 0, head, &mut unused);

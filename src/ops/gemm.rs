@@ -1,6 +1,6 @@
 //! Matrix products on the CPU: rows from anywhere in memory times a packed matrix.
 //!
-//! The kernel computes tiles of a few rows and three vectors of columns, and keeps their sums in
+//! The kernel computes tiles of a few rows and a few vectors of columns, and keeps their sums in
 //! registers. The rows are not packed: a tile is told where each of its rows lies, which makes a
 //! convolution a product whose rows are pieces of the picture, without copying it.
 
@@ -84,7 +84,7 @@ pub fn product<'a>(out: &mut [f32], left: &impl Rows, right: impl Into<Right<'a>
     assert!(finish.residual.is_empty() || finish.residual.len() == out.len());
     assert!(finish.bias.is_empty() || finish.bias.len() / n > rows.saturating_sub(1) / finish.rows_per_bias);
     let block =
-        (LEFT_BYTES / 4 / right.k().clamp(1, DEPTH)).next_multiple_of(16).min(rows.div_ceil(4).next_multiple_of(8));
+        (LEFT_BYTES / 4 / right.k().clamp(1, DEPTH)).next_multiple_of(24).min(rows.div_ceil(4).next_multiple_of(24));
     let blocks = rows.div_ceil(block.max(1));
     let group = right.count().div_ceil(TASKS.div_ceil(blocks.max(1)));
     let groups = right.count().div_ceil(group.max(1));
@@ -131,8 +131,8 @@ impl<L: Rows> Kernel for Task<'_, L> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        // registers: rows * 3 sums, 3 vectors of the right side and one of the left
-        if V::LANES == 16 { self.with_rows::<V, 8>() } else { self.with_rows::<V, 4>() }
+        // registers: 8 x 3 sums of 32, or 6 x 2 of 16; the vectors of a panel's row, and one of the left side
+        if V::LANES == 16 { self.with_rows::<V, 8>() } else { self.with_rows::<V, 6>() }
     }
 }
 
@@ -153,8 +153,8 @@ impl<L: Rows> Task<'_, L> {
                 let right = self.right.rows(panel, from, depth, &mut scratch);
                 match columns(panel, self.right.n()).2 / V::LANES {
                     1 => self.panel::<V, R, 1>(panel, right, step),
-                    2 => self.panel::<V, R, 2>(panel, right, step),
-                    _ => self.panel::<V, R, 3>(panel, right, step),
+                    3 if V::LANES == 16 => self.panel::<V, R, 3>(panel, right, step),
+                    _ => self.panel::<V, R, 2>(panel, right, step),
                 }
             }
             from += depth;
@@ -295,13 +295,13 @@ pub unsafe fn multiply<V: Vector, const R: usize, const C: usize>(
         unsafe {
             let right = right.add(k * C * V::LANES);
             let mut vectors = [V::splat(0.); C];
-            for (j, vector) in vectors.iter_mut().enumerate() {
-                *vector = V::load(right.add(j * V::LANES));
+            for j in 0..C {
+                vectors[j] = V::load(right.add(j * V::LANES));
             }
-            for (acc, left) in acc.iter_mut().zip(left) {
-                let x = V::splat(*left.add(k));
-                for (acc, vector) in acc.iter_mut().zip(vectors) {
-                    *acc = x.fma(vector, *acc);
+            for i in 0..R {
+                let x = V::splat(*left[i].add(k));
+                for j in 0..C {
+                    acc[i][j] = x.fma(vectors[j], acc[i][j]);
                 }
             }
         }
@@ -338,9 +338,8 @@ pub fn block<V: Vector>(
         (16, 1) => block_of::<V, 8, 1>(out, stride, left, right, depth, add),
         (16, 2) => block_of::<V, 8, 2>(out, stride, left, right, depth, add),
         (16, _) => block_of::<V, 8, 3>(out, stride, left, right, depth, add),
-        (_, 1) => block_of::<V, 4, 1>(out, stride, left, right, depth, add),
-        (_, 2) => block_of::<V, 4, 2>(out, stride, left, right, depth, add),
-        _ => block_of::<V, 4, 3>(out, stride, left, right, depth, add),
+        (_, 1) => block_of::<V, 6, 1>(out, stride, left, right, depth, add),
+        _ => block_of::<V, 6, 2>(out, stride, left, right, depth, add),
     }
 }
 
@@ -432,9 +431,10 @@ impl<L: Rows> Task<'_, L> {
                 // SAFETY: rows have k values, panels k / 2 rows of C vectors of pairs
                 unsafe {
                     let right = right.as_ptr().add(pair * C * 2 * Avx512::LANES);
-                    for (sums, row) in sums.iter_mut().zip(rows) {
-                        for (j, sum) in sums.iter_mut().enumerate() {
-                            *sum = dot_pairs(*sum, row.add(2 * pair), right.add(j * 2 * Avx512::LANES));
+                    for i in 0..R {
+                        for j in 0..C {
+                            let right = right.add(j * 2 * Avx512::LANES);
+                            sums[i][j] = dot_pairs(sums[i][j], rows[i].add(2 * pair), right);
                         }
                     }
                 }

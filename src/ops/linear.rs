@@ -1,11 +1,11 @@
 //! Linear maps: frozen ones, and those that are trained.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{D, Result, Tensor};
 
 use super::backward::{with_backward2, with_backward3};
-use super::gemm::{Finish, Matrix, product};
+use super::gemm::{Finish, Matrix, Rows, product};
 use super::norm::Norm;
 use super::panels::{Panels, Precision, Strides, buffer};
 use super::slices::{from_slices, on_cpu, with_slices};
@@ -158,36 +158,121 @@ fn plain_product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     x.reshape(((), w.dim(0)?))?.matmul(w)?.reshape(shape)
 }
 
-/// y = x W^T for a *trained* W [out, in], with the gradients of both.
-pub fn trained(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (to, from) = weight.dims2()?;
-    let mut shape = x.dims().to_vec();
-    if shape.last() != Some(&from) {
-        candle_core::bail!("a linear map from {from} to {to} was given {shape:?}");
+/// y = x W^T + b with W [out, in] and b [out] that training changes.
+#[derive(Clone, Debug)]
+pub struct TrainedLinear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    /// W^T, once it is used and does not change any more.
+    packed: OnceLock<Arc<Panels>>,
+}
+
+impl TrainedLinear {
+    /// A map with `weight` [out, in] and `bias` [out], variables or what variables had become.
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight, bias, packed: OnceLock::new() }
     }
-    if !on_cpu(x) {
-        return plain_product(x, &weight.t()?);
+
+    /// Maps `x` [..., in] to [..., out], with the gradients of all.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.beside([x])
     }
-    if let Some(last) = shape.last_mut() {
-        *last = to;
+
+    /// Maps [a | b] [..., in], of which `a` and `b` are the halves, to [..., out], with the gradients of all.
+    pub fn of_halves(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        self.beside([a, b])
     }
-    let (kept_x, kept_weight) = (x.detach(), weight.detach());
-    let y = from_slices([&kept_x, &kept_weight], shape, |[x, weight]| {
-        rows_times(x, &Panels::pack(weight, from, to, Strides { row: 1, column: from }), Finish::default())
-    })?;
-    let nothing = Tensor::zeros(0, x.dtype(), x.device())?;
-    let tracked = x.track_op();
-    with_backward3([x, weight, &nothing], y, move |_, dy| {
-        let dx = if tracked {
-            let right = |[dy, weight]: [&[f32]; 2]| {
-                rows_times(dy, &Panels::pack(weight, to, from, Strides { row: from, column: 1 }), Finish::default())
-            };
-            Some(from_slices([dy, &kept_weight], kept_x.shape(), right)?)
-        } else {
-            None
+
+    fn beside<const N: usize>(&self, parts: [&Tensor; N]) -> Result<Tensor> {
+        let weight = &self.weight;
+        let (to, from) = (weight.dim(0)?, weight.dim(1)? / N);
+        let mut shape = parts[0].dims().to_vec();
+        if parts.iter().any(|part| part.dims() != shape) || shape.last() != Some(&from) {
+            candle_core::bail!("a linear map from {N} x {from} to {to} was given {N} x {shape:?}");
+        }
+        if !on_cpu(parts[0]) {
+            let y = plain_product(&Tensor::cat(&parts, D::Minus1)?, &weight.t()?)?;
+            return self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias));
+        }
+        if let Some(last) = shape.last_mut() {
+            *last = to;
+        }
+        let kept = parts.map(|part| part.detach());
+        let packed = self.packed()?;
+        let multiply = |parts: [&[f32]; N], bias: &[f32]| {
+            let mut y = buffer(parts[0].len() / from * to);
+            product(&mut y, &Beside { parts, width: from }, &*packed, Finish { bias, ..Finish::default() });
+            y
         };
-        Ok([dx, Some(weight_gradient(&kept_x, dy)?), None])
-    })
+        let y = match &self.bias {
+            Some(bias) => with_slices(kept.each_ref(), |x| with_slices([bias], |[bias]| multiply(x, bias)))??,
+            None => with_slices(kept.each_ref(), |x| multiply(x, &[]))?,
+        };
+        let y = Tensor::from_vec(y, shape, parts[0].device())?;
+        let nothing = Tensor::zeros(0, y.dtype(), y.device())?;
+        // an operation has three inputs: weight and bias are one of them
+        let trained = match &self.bias {
+            Some(bias) if weight.track_op() || bias.track_op() => Tensor::cat(&[&weight.flatten_all()?, bias], 0)?,
+            _ => weight.flatten_all()?,
+        };
+        let (tracked, kept_weight, biased) = (parts.map(Tensor::track_op), weight.detach(), self.bias.is_some());
+        let learns = trained.track_op();
+        with_backward3([parts[0], parts.get(1).unwrap_or(&&nothing), &trained], y, move |_, dy| {
+            let mut grads = [None, None, None];
+            let mut of_weight = Vec::with_capacity(N);
+            for (i, part) in kept.iter().enumerate() {
+                if tracked[i] {
+                    let strides = Strides { row: N * from, column: 1 };
+                    let right = |[dy, weight]: [&[f32]; 2]| {
+                        rows_times(dy, &Panels::pack(&weight[i * from..], to, from, strides), Finish::default())
+                    };
+                    grads[i] = Some(from_slices([dy, &kept_weight], part.shape(), right)?);
+                }
+                if learns {
+                    of_weight.push(weight_gradient(part, dy)?);
+                }
+            }
+            if !learns {
+                return Ok(grads);
+            }
+            let mut of_trained = vec![Tensor::cat(&of_weight, 1)?.flatten_all()?];
+            if biased {
+                of_trained.push(dy.reshape(((), to))?.sum(0)?);
+            }
+            grads[2] = Some(Tensor::cat(&of_trained, 0)?);
+            Ok(grads)
+        })
+    }
+
+    fn packed(&self) -> Result<Arc<Panels>> {
+        if let Some(packed) = self.packed.get() {
+            return Ok(Arc::clone(packed));
+        }
+        let (to, from) = self.weight.dims2()?;
+        let strides = Strides { row: 1, column: from };
+        let packed = with_slices([&self.weight], |[weight]| Panels::pack(weight, from, to, strides)).map(Arc::new)?;
+        if self.weight.track_op() {
+            return Ok(packed);
+        }
+        Ok(Arc::clone(self.packed.get_or_init(|| packed)))
+    }
+}
+
+/// Rows that are pieces of `width` values of several matrices.
+struct Beside<'a, const N: usize> {
+    parts: [&'a [f32]; N],
+    width: usize,
+}
+
+impl<const N: usize> Rows for Beside<'_, N> {
+    #[inline(always)]
+    fn shape(&self) -> (usize, usize) {
+        (N, self.width)
+    }
+    #[inline(always)]
+    fn piece(&self, row: usize, segment: usize) -> *const f32 {
+        self.parts[segment][row * self.width..].as_ptr()
+    }
 }
 
 /// dy^T x [out, in] of `x` [..., in] and `dy` [..., out].
@@ -227,13 +312,22 @@ mod tests {
                     assert!(gap(&grad(&fast)?, &grad(&with_rest)?)? < bound, "{precision:?}");
                 }
             }
-            let fast = trained(x.as_tensor(), w.as_tensor())?;
-            assert!(gap(&fast, &slow)? < 1e-5);
-            for variable in [&x, &w] {
-                let grad = |y: &Tensor| -> Result<Tensor> {
-                    Ok((y * &dy)?.sum_all()?.backward()?.get(variable).unwrap().clone())
-                };
-                assert!(gap(&grad(&fast)?, &grad(&slow)?)? < 1e-5);
+            let fast = TrainedLinear::new(w.as_tensor().clone(), None).forward(x.as_tensor())?;
+            let twice = Tensor::cat(&[x.as_tensor(), &x.sqr()?], 2)?;
+            let wide = Var::from_tensor(&random(&[to, 2 * from])?)?;
+            let halves = [twice.narrow(2, 0, from)?, twice.narrow(2, from, from)?];
+            let trained_bias = Var::from_tensor(&bias)?;
+            let map = TrainedLinear::new(wide.as_tensor().clone(), Some(trained_bias.as_tensor().clone()));
+            let beside = map.of_halves(&halves[0], &halves[1])?;
+            let together = plain_product(&twice, &wide.t()?)?.broadcast_add(&trained_bias)?;
+            for (fast, slow, variables) in [(fast, slow, &[&x, &w][..]), (beside, together, &[&x, &wide, &trained_bias])] {
+                assert!(gap(&fast, &slow)? < 1e-5);
+                for variable in variables {
+                    let grad = |y: &Tensor| -> Result<Tensor> {
+                        Ok((y * &dy)?.sum_all()?.backward()?.get(variable).unwrap().clone())
+                    };
+                    assert!(gap(&grad(&fast)?, &grad(&slow)?)? < 1e-5);
+                }
             }
         }
         Ok(())

@@ -40,8 +40,15 @@ impl std::str::FromStr for Precision {
     }
 }
 
-/// Vectors in a full panel.
-pub const VECTORS: usize = 3;
+/// Vectors in a full panel: as many as the sums of a tile leave registers for.
+pub fn vectors() -> usize {
+    if lanes() == 16 { 3 } else { 2 }
+}
+
+/// Columns of a full panel.
+pub fn panel_columns() -> usize {
+    vectors() * lanes()
+}
 
 /// Lanes of the vectors in use.
 pub fn lanes() -> usize {
@@ -79,7 +86,7 @@ pub struct Strides {
 
 /// Columns of panel `panel` of a matrix of `n` columns: the first, those that count, and those stored.
 pub fn columns(panel: usize, n: usize) -> (usize, usize, usize) {
-    let full = VECTORS * lanes();
+    let full = panel_columns();
     let first = panel * full;
     let count = full.min(n - first);
     (first, count, count.next_multiple_of(lanes()))
@@ -90,7 +97,7 @@ impl Panels {
     pub fn pack(data: &[f32], k: usize, n: usize, strides: Strides) -> Self {
         assert!(strides.row == 1 || strides.column == 1);
         let mut packed = buffer(stored(k, n));
-        packed.par_chunks_mut(VECTORS * lanes() * k).enumerate().for_each(|(panel, packed)| {
+        packed.par_chunks_mut(panel_columns() * k).enumerate().for_each(|(panel, packed)| {
             let (first, count, width) = columns(panel, n);
             if strides.row == 1 {
                 return transpose(&data[first * strides.column..], strides.column, packed, width, count);
@@ -107,7 +114,7 @@ impl Panels {
     /// Packs the kernel [n, c, taps] of a convolution as the matrix [taps * c, n].
     pub fn pack_kernel(kernel: &[f32], n: usize, c: usize, taps: usize) -> Self {
         let mut packed = buffer(stored(taps * c, n));
-        packed.par_chunks_mut(VECTORS * lanes() * taps * c).enumerate().for_each(|(panel, packed)| {
+        packed.par_chunks_mut(panel_columns() * taps * c).enumerate().for_each(|(panel, packed)| {
             let (first, count, width) = columns(panel, n);
             packed.fill(0.);
             for j in 0..count {
@@ -132,7 +139,7 @@ impl Panels {
             Precision::Bf16 if pairs && level() == Level::Avx512Bf16 && self.k.is_multiple_of(2) => {
                 let (k, n) = (self.k, self.n);
                 let mut paired = vec![bf16::ZERO; values.len()];
-                paired.par_chunks_mut(VECTORS * lanes() * k).enumerate().for_each(|(panel, paired)| {
+                paired.par_chunks_mut(panel_columns() * k).enumerate().for_each(|(panel, paired)| {
                     let (first, _, width) = columns(panel, n);
                     let values = &values[first * k..];
                     for (row, values) in values.chunks(width).take(k).enumerate() {
@@ -160,7 +167,7 @@ impl Panels {
 
     /// Number of panels.
     pub fn count(&self) -> usize {
-        self.n.div_ceil(VECTORS * lanes())
+        self.n.div_ceil(panel_columns())
     }
 
     /// The pairs of panel `panel`, if they are kept as pairs.
@@ -188,7 +195,7 @@ impl Panels {
         if let Data::F32(values) = &self.data {
             return &values[from..from + length];
         }
-        scratch.resize(length.max(scratch.len()), 0.);
+        grow(scratch, length);
         match &self.data {
             Data::F32(_) => {}
             Data::F16(values) => run(Widen { from: Halves::F16(&values[from..from + length]), to: scratch }),
@@ -209,7 +216,7 @@ impl Panels {
     pub fn transposed(&self) -> Self {
         let (k, n) = (self.n, self.k);
         let mut turned = buffer(stored(k, n));
-        turned.par_chunks_mut(VECTORS * lanes() * k).enumerate().for_each_init(
+        turned.par_chunks_mut(panel_columns() * k).enumerate().for_each_init(
             Scratch::default,
             |scratch, (panel, turned)| {
                 Right { panels: self, turned: Some(1) }.turned_rows(panel, (0, k), turned, scratch);
@@ -276,7 +283,7 @@ impl<'a> Right<'a> {
 
     /// Number of panels.
     pub fn count(&self) -> usize {
-        self.n().div_ceil(VECTORS * lanes())
+        self.n().div_ceil(panel_columns())
     }
 
     /// The pairs of panel `panel`, if they are kept as pairs.
@@ -299,7 +306,7 @@ impl<'a> Right<'a> {
         }
         let length = count * columns(panel, self.n()).2;
         let mut rows = std::mem::take(&mut scratch.rows);
-        rows.resize(length.max(rows.len()), 0.);
+        grow(&mut rows, length);
         self.turned_rows(panel, (first, count), &mut rows[..length], scratch);
         scratch.rows = rows;
         &scratch.rows[..length]
@@ -314,7 +321,7 @@ impl<'a> Right<'a> {
         let mut at = first;
         while at < first + count {
             let (tap, column) = (at / n, at % n);
-            let from = column / (VECTORS * lanes());
+            let from = column / (panel_columns());
             let (start, columns_there, width_from) = columns(from, n);
             let end = (at - column + start + columns_there).min(first + count);
             let block = panels.rows(from, (taps - 1 - tap) * c + row, rows, &mut scratch.block);
@@ -364,6 +371,13 @@ pub fn buffer(length: usize) -> Vec<f32> {
     // first would cost as much as many of them
     unsafe { values.set_len(length) };
     values
+}
+
+/// Makes room for `length` values at least, as [`buffer`] does; what was there is lost if there was less.
+pub fn grow(values: &mut Vec<f32>, length: usize) {
+    if values.len() < length {
+        *values = buffer(length);
+    }
 }
 
 enum Halves<'a> {

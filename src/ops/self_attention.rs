@@ -61,7 +61,7 @@ impl SelfAttention {
 
     fn shape(&self, x: &Tensor) -> Result<Shape> {
         let (batch, length, width) = x.dims3()?;
-        Ok(Shape { batch, queries: length, keys: length, width, heads: self.heads, causal: false })
+        Ok(Shape { batch, sharing: 1, queries: length, keys: length, width, heads: self.heads, causal: false })
     }
 
     fn projected(&self, x: &Tensor) -> Result<[Vec<f32>; 3]> {

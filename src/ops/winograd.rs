@@ -11,7 +11,7 @@
 use rayon::prelude::*;
 
 use super::gemm::{Block, Finish, Shared, block, load_column, store_column};
-use super::panels::{self, Right, buffer, columns, lanes};
+use super::panels::{self, Right, buffer, columns, grow, lanes};
 use super::simd::{Kernel, Vector, run};
 
 /// A picture [batch, height, width, channels] that is convolved.
@@ -149,14 +149,16 @@ impl Kernel for MapInput<'_> {
                         *value = unsafe { V::load(from.as_ptr()) };
                     }
                 }
-                for (half, value) in half.iter_mut().zip(map_input(column)) {
-                    half[j] = value;
+                let column = map_input(column);
+                for i in 0..SIDE {
+                    half[i][j] = column[i];
                 }
             }
-            for (i, row) in half.into_iter().enumerate() {
-                for (j, value) in map_input(row).into_iter().enumerate() {
+            for i in 0..SIDE {
+                let row = map_input(half[i]);
+                for j in 0..SIDE {
                     // SAFETY: within `mapped`, and this tile's alone
-                    unsafe { value.store(mapped.0.add(((i * SIDE + j) * chunk + tile) * channels + c)) };
+                    unsafe { row[j].store(mapped.0.add(((i * SIDE + j) * chunk + tile) * channels + c)) };
                 }
             }
         }
@@ -196,8 +198,8 @@ impl Kernel for Task<'_> {
         let tiles = to - from;
         let width = columns(self.panel, self.kernel.n()).2;
         let Scratch { taps: mut parts, mut kernels, mut sums } = std::mem::take(self.scratch);
-        kernels.resize(kernels.len().max(PLACES * DEPTH * width), 0.);
-        sums.resize(sums.len().max(PLACES * tiles * width), 0.);
+        grow(&mut kernels, PLACES * DEPTH * width);
+        grow(&mut sums, PLACES * tiles * width);
         for c in (0..channels).step_by(DEPTH) {
             let depth = DEPTH.min(channels - c);
             let mut taps: [&[f32]; 9] = [&[]; 9];
@@ -302,13 +304,14 @@ fn map_back<V: Vector>(sums: &[f32], stride: usize) -> [[V; TILE]; TILE] {
             // SAFETY: the length is checked above
             *value = unsafe { V::load(sums.as_ptr().add((i * SIDE + j) * stride)) };
         }
-        for (half, value) in half.iter_mut().zip(map_output(column)) {
-            half[j] = value;
+        let column = map_output(column);
+        for i in 0..TILE {
+            half[i][j] = column[i];
         }
     }
     let mut outputs = [[V::splat(0.); TILE]; TILE];
-    for (output, half) in outputs.iter_mut().zip(half) {
-        *output = map_output(half);
+    for i in 0..TILE {
+        outputs[i] = map_output(half[i]);
     }
     outputs
 }
@@ -325,14 +328,16 @@ fn map_kernels<V: Vector>(taps: [&[f32]; 9], mapped: &mut [f32], count: usize) {
                 // SAFETY: `count` is whole vectors, and every tap has that many values
                 *value = unsafe { V::load(taps[i * 3 + j].as_ptr().add(at)) };
             }
-            for (half, value) in half.iter_mut().zip(map_kernel::<V>(column)) {
-                half[j] = value;
+            let column = map_kernel::<V>(column);
+            for i in 0..SIDE {
+                half[i][j] = column[i];
             }
         }
-        for (i, row) in half.into_iter().enumerate() {
-            for (j, value) in map_kernel(row).into_iter().enumerate() {
+        for i in 0..SIDE {
+            let row = map_kernel(half[i]);
+            for j in 0..SIDE {
                 // SAFETY: the length is checked above
-                unsafe { value.store(mapped.as_mut_ptr().add((i * SIDE + j) * count + at)) };
+                unsafe { row[j].store(mapped.as_mut_ptr().add((i * SIDE + j) * count + at)) };
             }
         }
     }

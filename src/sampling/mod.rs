@@ -88,11 +88,16 @@ pub fn draw(
         negative,
         steps: style.steps,
         guidance: style.guidance,
-        // small latents go together, large ones fill the machine alone
-        batch: (4096 / (width * height)).clamp(1, 8),
+        batch: together(width * height),
     };
     ddim::sample(base, &plan, &mut drafts, &mut progress)?;
     drafts.iter().map(|draft| Ok(images::from_tensor(&base.pictures(&draft.latents)?)?)).collect()
+}
+
+/// How many pictures with that many latent pixels go through the UNet together: small ones do, large ones fill the
+/// machine alone.
+pub fn together(pixels: usize) -> usize {
+    (4096 / pixels).clamp(1, 8)
 }
 
 /// Width and height of the latents of a picture of that size.

@@ -7,7 +7,7 @@ use crate::base::texts::{Texts, placeholder_columns};
 use crate::method::custom_diffusion::cross_attention_loss;
 use crate::method::mgdp::{self, Guidance};
 use crate::method::rra::reference_loss;
-use crate::method::{Band, Customisation, Customised, Features, Recorder, Watch};
+use crate::method::{Band, Customisation, Customised, Recorder, References, Watch};
 use crate::model::tokenizer::Tokens;
 use crate::ops::Keep;
 
@@ -82,8 +82,10 @@ pub fn training_losses(
 ) -> Result<Losses> {
     let (samples, _, height, width) = batch.latents.dims4()?;
     let device = &base.device;
-    let features = match &batch.reference {
-        Some(reference) if weights.has_reference() => Some(reference_pass(base, texts, batch, reference, settings)?),
+    let references = match &batch.reference {
+        Some(reference) if weights.has_reference() => {
+            Some(reference_pass(base, texts, weights, batch, (reference, settings.time_gap))?)
+        }
         _ => None,
     };
 
@@ -93,7 +95,7 @@ pub fn training_losses(
         let rows: Vec<f32> = masks.iter().flat_map(|mask| nearest(mask, (height, width), map)).collect();
         Tensor::from_vec(rows, (samples, map.0 * map.1), device)
     };
-    let watched = settings.cross_weight > 0. || (settings.reference_weight > 0. && features.is_some());
+    let watched = settings.cross_weight > 0. || (settings.reference_weight > 0. && references.is_some());
     let watch = match (&batch.reference, watched) {
         (reference, true) => Some(Watch {
             queries: map.0 * map.1,
@@ -119,7 +121,7 @@ pub fn training_losses(
     let text = batch.prompts.iter().zip(&batch.bands);
     let text = text.map(|(tokens, &band)| texts.with_concept(tokens, &weights.concept.of(band)?));
     let text = Tensor::cat(&text.collect::<Result<Vec<_>>>()?, 0)?;
-    let mut processor = Customised::new(weights, features.as_ref(), watch).keeping(settings.keep);
+    let mut processor = Customised::new(weights, references.as_ref(), watch).keeping(settings.keep);
     let predicted = base.unet.forward(&noisy, &batch.timesteps, &text, &mut processor)?;
 
     let error = (&predicted - &batch.noise)?.sqr()?;
@@ -162,15 +164,15 @@ pub fn training_losses(
 fn reference_pass(
     base: &Base,
     texts: &Texts,
+    weights: &Customisation,
     batch: &Batch,
-    reference: &ReferenceBatch,
-    settings: &LossSettings,
-) -> Result<Features> {
-    let ahead: Vec<usize> = batch.timesteps.iter().map(|t| t.saturating_sub(settings.time_gap)).collect();
+    (reference, time_gap): (&ReferenceBatch, usize),
+) -> Result<References> {
+    let ahead: Vec<usize> = batch.timesteps.iter().map(|t| t.saturating_sub(time_gap)).collect();
     let noisy = base.scheduler.add_noise(&reference.latents, &batch.noise, &ahead)?;
-    let mut recorder = Recorder::default();
+    let mut recorder = Recorder::new(weights);
     base.unet.forward(&noisy, &ahead, &texts.plain_batch(&reference.prompts)?, &mut recorder)?;
-    Ok(recorder.features)
+    Ok(recorder.references)
 }
 
 /// `mask` of size `from` (rows, columns) at size `to`, nearest.

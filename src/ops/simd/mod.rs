@@ -158,15 +158,6 @@ pub trait Vector: Copy {
         lanes[0]
     }
 
-    /// The greatest lane.
-    #[inline(always)]
-    fn greatest(self) -> f32 {
-        let mut lanes = [f32::NEG_INFINITY; 16];
-        // SAFETY: no vector has more lanes
-        unsafe { self.store(lanes.as_mut_ptr()) };
-        lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-    }
-
     /// The first values of a slice of at most `LANES`, the other lanes 0.
     #[inline(always)]
     fn load_part(from: &[f32]) -> Self {
@@ -199,11 +190,25 @@ pub trait Vector: Copy {
         let r = n.fma(Self::splat(-0.693_359_4), x);
         let r = n.fma(Self::splat(2.121_944_4e-4), r);
         let mut p = Self::splat(1.987_569_1e-4);
-        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        for &c in &[1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
             p = p.fma(r, Self::splat(c));
         }
         let y = p.fma(r.mul(r), r.add(Self::splat(1.)));
         y.mul(shifted.exponent())
+    }
+
+    /// 2^self of values that are not positive; relative error below 3e-7 (Cephes), 0 below -126.
+    #[inline(always)]
+    fn exp2_below_one(self) -> Self {
+        const ROUND: f32 = 12_582_912.;
+        let x = self.max(Self::splat(-126.));
+        let shifted = x.add(Self::splat(ROUND));
+        let r = x.sub(shifted.sub(Self::splat(ROUND)));
+        let mut p = Self::splat(1.535_336_2e-4);
+        for &c in &[1.339_887_4e-3, 9.618_437e-3, 5.550_332_5e-2, 2.402_264_7e-1, 6.931_472e-1, 1.] {
+            p = p.fma(r, Self::splat(c));
+        }
+        p.mul(shifted.exponent())
     }
 
     /// 1 / (1 + e^-self).
