@@ -49,13 +49,13 @@ fn tokens(c: &mut Criterion) {
     let norm = LayerNorm::new(random(&[320]), random(&[320]), 1e-5);
     c.bench_function("layer norm, 4096 tokens of 320", |b| b.iter(|| norm.forward(&x)));
     let block = FeedForward::new(norm, linear(320, 2560, Precision::F32), linear(1280, 320, Precision::F32));
-    c.bench_function("feed-forward, 4096 tokens of 320", |b| b.iter(|| block.forward(&x, Keep::All)));
+    c.bench_function("feed-forward, 4096 tokens of 320", |b| b.iter(|| block.forward(&x, Keep::ALL)));
     let x = Var::from_tensor(&x).expect("a variable");
     c.bench_function("attention and its gradient", |b| {
         b.iter(|| both_ways(&x, |x| attend(x, x, x, &options)));
     });
     c.bench_function("feed-forward and its gradient", |b| {
-        b.iter(|| both_ways(&x, |x| block.forward(x, Keep::All)));
+        b.iter(|| both_ways(&x, |x| block.forward(x, Keep::ALL)));
     });
 }
 

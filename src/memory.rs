@@ -12,13 +12,13 @@ use std::sync::Mutex;
 pub struct Recycling(Mutex<Large>);
 
 /// Blocks from this size on are kept.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 128 << 10;
 /// They begin at multiples of this, the size of a huge page...
 const PAGE: usize = 2 << 20;
 /// ...and their sizes are multiples of this.
 const UNIT: usize = 64 << 10;
 /// What is kept makes the program larger than its use alone has made it by this at most.
-const SPARE: usize = 192 << 20;
+const SPARE: usize = 48 << 20;
 /// So many blocks can be kept.
 const SLOTS: usize = 1024;
 

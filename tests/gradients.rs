@@ -39,7 +39,7 @@ fn check() -> anyhow::Result<()> {
     let tensors = variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
     let weights = Customisation::from_tensors(&base.unet, &tensors)?;
     let loss_settings = LossSettings {
-        keep: eqdiff::ops::Keep::All,
+        keep: eqdiff::ops::Keep::ALL,
         guidance: settings.mgdp.mask,
         dilations: 1,
         time_gap: settings.rra.time_gap,

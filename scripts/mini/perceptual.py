@@ -1,12 +1,11 @@
-"""The three networks that teach train_vae.py's decoder textures: none of them is exported.
+"""The two networks that teach train_vae.py's decoder textures: neither of them is exported.
 
 python perceptual.py MINUTES     trains Features on the training set; kept in SCRATCH/ckpt/perceptual.pt
 
-Pixel losses want the mean of all textures that a latent leaves open, which is none. Latent diffusion's own
-autoencoder adds two terms for that (arXiv 2112.10752), and so does this one: distances between features of a
-frozen classifier (there LPIPS on VGG, here Features, which learns word, background and style of the training
-set's pictures), and a Discriminator that looks at patches. The Guide is for textures that stand still while the
-picture changes, such as the joints of a mosaic.
+Pixel losses want the mean of all textures that a latent leaves open, which is none. So the decoder is also told
+how far its pictures are from the true ones in the features of a frozen classifier, as latent diffusion's own
+autoencoder is (arXiv 2112.10752; there LPIPS on VGG, here Features, which learns word, background and style of
+the training set's pictures). The Guide makes the decoder see which texture is due, and where.
 """
 import os
 import sys
@@ -69,39 +68,28 @@ def trained():
     return net.eval().requires_grad_(False)
 
 
-class Discriminator(nn.Module):
-    """Real or decoded? One logit for each patch of 46 pixels (PatchGAN), 16 x 16 of them for 128 pixels."""
-
-    def __init__(self):
-        super().__init__()
-        conv = lambda a, b, stride: [nn.Conv2d(a, b, 4, stride, 1), nn.GroupNorm(8, b), nn.LeakyReLU(0.2)]
-        self.body = nn.Sequential(nn.Conv2d(3, 32, 4, 2, 1), nn.LeakyReLU(0.2), *conv(32, 64, 2), *conv(64, 128, 2), nn.Conv2d(128, 1, 3, 1, 1))
-
-    def forward(self, x):
-        return self.body(x)
-
-
 class Guide(nn.Module):
-    """Reads off the decoder's features at 16 x 16 where each of them is, and its 8 x 8 pixels.
+    """Reads off the decoder's features at 16 x 16 where each of them is, its 8 x 8 pixels and the picture's style.
 
     What follows these features are upsamplings that repeat pixels and convolutions that are the same everywhere:
     out of even features they make an even picture, never a grid. The only thing that tells them where they are
-    is the zero padding, and a decoder does not learn by itself within hours to make use of it; asked directly, it
-    does in a minute.
+    is the zero padding, and which texture is due, a faint trace in the latents. Told only how wrong its pixels
+    are, the decoder used hardly any of it; asked directly, it learnt to within minutes.
     """
 
-    def __init__(self, width):
+    def __init__(self, width, styles):
         super().__init__()
-        self.read = nn.Conv2d(width, 8 + 192, 1)
+        self.read = nn.Conv2d(width, 8 + 192 + styles, 1)
         n = torch.arange(16.0)
         waves = torch.stack([torch.cos(torch.pi * n), torch.cos(torch.pi / 2 * n), torch.cos(torch.pi / 4 * n), n / 8 - 1])
         place = torch.cat([waves[:, None, :].expand(4, 16, 16), waves[:, :, None].expand(4, 16, 16)])
         self.register_buffer("place", place, persistent=False)
 
-    def forward(self, features, x):
-        """-> (error of the place, error of the pixels)"""
-        place, pixels = self.read(features).float().split((8, 192), 1)
-        return (place - self.place).square().mean(), (F.pixel_shuffle(pixels, 8) - x).abs().mean()
+    def forward(self, features, x, style):
+        """-> errors of the place, of the pixels and of the style"""
+        place, pixels, styles = self.read(features).float().split((8, 192, self.read.out_channels - 200), 1)
+        far = (place - self.place).square().mean()
+        return far, (F.pixel_shuffle(pixels, 8) - x).abs().mean(), F.cross_entropy(styles, style[:, None, None].expand(-1, 16, 16))
 
 
 @torch.no_grad()

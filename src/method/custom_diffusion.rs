@@ -40,9 +40,8 @@ impl TunedCrossAttention {
 
     /// Takes a layer's weights from `tensors`; none if either is missing.
     pub fn from_tensors(tensors: &BTreeMap<String, Tensor>, layer: &str) -> Option<Self> {
-        let [to_k, to_v] = Self::keys(layer).map(|key| {
-            tensors.get(&key).map(|weight| TrainedLinear::new(weight.clone(), None))
-        });
+        let [to_k, to_v] =
+            Self::keys(layer).map(|key| tensors.get(&key).map(|weight| TrainedLinear::new(weight.clone(), None)));
         Some(Self { to_k: to_k?, to_v: to_v? })
     }
 

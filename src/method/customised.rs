@@ -160,7 +160,7 @@ impl<'a> Customised<'a> {
             weights,
             references,
             watch,
-            keep: Keep::All,
+            keep: Keep::ALL,
             on_subject: MeanMap::default(),
             of_concept: MeanMap::default(),
             fusion_masks: BTreeMap::new(),

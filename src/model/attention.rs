@@ -50,7 +50,7 @@ pub trait AttentionProcessor {
 
     /// What the pass keeps for its gradient.
     fn keep(&self) -> Keep {
-        Keep::All
+        Keep::ALL
     }
 }
 

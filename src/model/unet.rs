@@ -204,12 +204,17 @@ impl Unet {
         self.time_embedding.1.forward(&hidden)?.silu()
     }
 
-    /// Tokens times width, summed over all transformers, for one sample with latents of `side` x `side`.
-    pub fn transformer_values(&self, side: usize) -> usize {
+    /// Tokens of a transformer, and tokens times width summed over the transformers of its level, for one sample with
+    /// latents of `side` x `side`; the level of the most tokens first.
+    pub fn transformer_values(&self, side: usize) -> Vec<(usize, usize)> {
         let UnetConfig { block_out_channels: widths, layers_per_block, down_block_types, .. } = &self.config;
-        let at = |level: usize| (side >> level).max(1).pow(2) * widths[level];
-        let levels = (0..widths.len()).filter(|&level| down_block_types[level].starts_with("CrossAttn"));
-        levels.map(|level| at(level) * (2 * layers_per_block + 1)).sum::<usize>() + at(widths.len() - 1)
+        let deepest = widths.len() - 1;
+        let level = |level: usize| {
+            let outer = if down_block_types[level].starts_with("CrossAttn") { 2 * layers_per_block + 1 } else { 0 };
+            let tokens = (side >> level).max(1).pow(2);
+            (tokens, tokens * widths[level] * (outer + (level == deepest) as usize))
+        };
+        (0..=deepest).map(level).collect()
     }
 
     /// All attention layers, in the order in which a pass meets them.

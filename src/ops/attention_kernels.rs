@@ -283,8 +283,8 @@ fn soften<V: Vector>(
     sums: &mut [f32],
     start: bool,
 ) {
-    assert!(scores.len() % across == 0 && sums.len() % across == 0 && tops.len() == across && totals.len() == across);
-    assert!(across % V::LANES == 0);
+    assert!(scores.len().is_multiple_of(across) && sums.len().is_multiple_of(across));
+    assert!(tops.len() == across && totals.len() == across && across.is_multiple_of(V::LANES));
     let (count, values) = (scores.len() / across, sums.len() / across);
     let scale = V::splat(scale);
     for at in (0..across).step_by(V::LANES) {
@@ -415,8 +415,7 @@ impl Kernel for Backward<'_> {
             let start = if self.shape.causal { key / across * across } else { 0 };
             for query in (start..queries).step_by(across) {
                 let count = across.min(queries - query);
-                for panel in
-                    query / (panel_columns())..self.q_turned.count().min((query + across) / (panel_columns()))
+                for panel in query / (panel_columns())..self.q_turned.count().min((query + across) / (panel_columns()))
                 {
                     let (column, _, width) = columns(panel, queries);
                     let right = self.q_turned.rows(panel, 0, head, &mut unused);

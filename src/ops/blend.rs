@@ -124,9 +124,8 @@ mod tests {
         let shares = mask.sum_all()?.to_scalar::<f32>()? / (batch * length) as f32;
         assert!((0.1..0.9).contains(&shares), "both ends and the middle of the clamp are tested");
         for variable in [&fused, &own, &x] {
-            let grad = |y: &Tensor| -> Result<Tensor> {
-                Ok((y * &dy)?.sum_all()?.backward()?.get(variable).unwrap().clone())
-            };
+            let grad =
+                |y: &Tensor| -> Result<Tensor> { Ok((y * &dy)?.sum_all()?.backward()?.get(variable).unwrap().clone()) };
             assert!(gap(&grad(&fast)?, &grad(&slow)?)? < 2e-5);
         }
         Ok(())

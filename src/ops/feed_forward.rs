@@ -7,8 +7,9 @@ use candle_core::{Result, Tensor};
 use super::activation::{geglu_backward, geglu_composed, geglu_forward};
 use super::backward::{recompute, with_backward};
 use super::gemm::Finish;
-use super::linear::rows_times;
+use super::linear::{rows_times, rows_times_into};
 use super::norm::Norm;
+use super::panels::buffer;
 use super::slices::{from_slices, on_cpu, with_slices};
 use super::{Keep, LayerNorm, Linear};
 
@@ -34,7 +35,7 @@ impl FeedForward {
         Self { parts: Arc::new(Parts { norm, proj, out }) }
     }
 
-    /// Maps `x` [..., d]. Values and gates, the largest tensors of a training step, are kept for the
+    /// Maps `x` [B, N, d]. Values and gates, the largest tensors of a training step, are kept for the
     /// gradient or computed again.
     pub fn forward(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
         let parts = Arc::clone(&self.parts);
@@ -42,8 +43,7 @@ impl FeedForward {
             return recompute(x, move |x| parts.composed(x));
         }
         let kept = x.detach();
-        let gates = x.track_op() && keep == Keep::All;
-        let (y, gates) = parts.run(&kept, gates)?;
+        let (y, gates) = parts.run(&kept, keep.inside(x))?;
         with_backward(x, y, move |dy| parts.backward(&kept, gates.as_ref(), dy))
     }
 }
@@ -51,58 +51,63 @@ impl FeedForward {
 impl Parts {
     /// The result, and values and gates if they are wanted.
     fn run(&self, x: &Tensor, want_gates: bool) -> Result<(Tensor, Option<Tensor>)> {
-        let (shape, width) = (x.shape().clone(), x.dim(candle_core::D::Minus1)?);
-        let rows = x.elem_count() / width;
-        let x = x.reshape((rows, width))?;
-        let out = self.out.packed()?;
-        let (mut results, mut all_gates) = (Vec::with_capacity(x.elem_count()), Vec::new());
-        let mut inner = 0;
+        let (out, width) = (self.out.packed()?, x.dim(candle_core::D::Minus1)?);
+        let (rows, inner) = (x.elem_count() / width, out.k());
+        let tokens = x.reshape((rows, width))?;
+        let mut y = buffer(x.elem_count());
+        let mut gates = buffer(2 * inner * if want_gates { rows } else { TOKENS.min(rows) });
         for first in (0..rows).step_by(TOKENS) {
-            let part = x.narrow(0, first, TOKENS.min(rows - first))?.contiguous()?;
-            let gates = self.gates(&part)?;
-            inner = gates.len() / part.dim(0)? / 2;
-            let hidden = geglu_forward(&gates, inner);
-            let y = self.out.with_bias(&part, |x, bias| {
-                rows_times(&hidden, out, Finish { bias, residual: x, ..Finish::default() })
+            let count = TOKENS.min(rows - first);
+            let part = tokens.narrow(0, first, count)?;
+            let gates = &mut gates[if want_gates { first * 2 * inner } else { 0 }..][..count * 2 * inner];
+            self.gates(&part, gates)?;
+            let hidden = geglu_forward(gates, inner);
+            let y = &mut y[first * width..][..count * width];
+            self.out.with_bias(&part, |x, bias| {
+                rows_times_into(y, &hidden, out, Finish { bias, residual: x, ..Finish::default() });
             })?;
-            results.extend_from_slice(&y);
-            if want_gates {
-                all_gates.extend_from_slice(&gates);
-            }
         }
-        let gates = if want_gates { Some(Tensor::from_vec(all_gates, (rows, 2 * inner), x.device())?) } else { None };
-        Ok((Tensor::from_vec(results, shape, x.device())?, gates))
+        let gates = if want_gates { Some(Tensor::from_vec(gates, (rows, 2 * inner), x.device())?) } else { None };
+        Ok((Tensor::from_vec(y, x.shape(), x.device())?, gates))
     }
 
     /// Values and gates of rows `x`.
-    fn gates(&self, x: &Tensor) -> Result<Vec<f32>> {
+    fn gates(&self, x: &Tensor, gates: &mut [f32]) -> Result<()> {
         let normed = self.norm.forward(x)?;
         let proj = self.proj.packed()?;
-        self.proj.with_bias(&normed, |x, bias| rows_times(x, proj, Finish { bias, ..Finish::default() }))
+        self.proj.with_bias(&normed, |x, bias| rows_times_into(gates, x, proj, Finish { bias, ..Finish::default() }))
     }
 
     fn backward(&self, x: &Tensor, gates: Option<&Tensor>, dy: &Tensor) -> Result<Tensor> {
         let (proj, out) = (self.proj.turned()?, self.out.turned()?);
-        let (shape, width, inner) = (x.shape(), out.k(), out.n());
+        let (width, inner) = (out.k(), out.n());
         let rows = x.elem_count() / width;
-        let (x, dy) = (x.reshape((rows, width))?, dy.reshape((rows, width))?);
-        let mut results = Vec::with_capacity(x.elem_count());
+        let part = |t: &Tensor, first: usize| t.reshape((rows, ()))?.narrow(0, first, TOKENS.min(rows - first));
+        let mut dx = buffer(x.elem_count());
         for first in (0..rows).step_by(TOKENS) {
-            let part = |t: &Tensor| t.narrow(0, first, TOKENS.min(rows - first))?.contiguous();
-            let (x, dy) = (part(&x)?, part(&dy)?);
-            let gates = match gates {
-                Some(gates) => with_slices([&part(gates)?], |[gates]| gates.to_vec())?,
-                None => self.gates(&x)?,
+            let (x, dy) = (part(x, first)?, part(dy, first)?);
+            let d_normed = |gates: &[f32]| {
+                from_slices([&dy], x.shape(), |[dy]| {
+                    let d_hidden = rows_times(dy, &out, Finish::default());
+                    let d_gates = geglu_backward(gates, &d_hidden, inner);
+                    rows_times(&d_gates, &proj, Finish::default())
+                })
             };
-            let d_normed = from_slices([&dy], x.shape(), |[dy]| {
-                let d_hidden = rows_times(dy, &out, Finish::default());
-                let d_gates = geglu_backward(&gates, &d_hidden, inner);
-                rows_times(&d_gates, &proj, Finish::default())
+            let d_normed = match gates {
+                Some(gates) => with_slices([&part(gates, first)?], |[gates]| d_normed(gates))??,
+                None => {
+                    let mut gates = buffer(2 * inner * x.dim(0)?);
+                    self.gates(&x, &mut gates)?;
+                    d_normed(&gates)?
+                }
+            };
+            let of_norm = self.norm.backward(&x, &d_normed)?;
+            let dx = &mut dx[first * width..];
+            with_slices([&of_norm, &dy], |[of_norm, dy]| {
+                dx.iter_mut().zip(of_norm.iter().zip(dy)).for_each(|(dx, (a, b))| *dx = a + b);
             })?;
-            let dx = self.norm.backward(&x, &d_normed)?;
-            with_slices([&dx, &dy], |[dx, dy]| results.extend(dx.iter().zip(dy).map(|(a, b)| a + b)))?;
         }
-        Tensor::from_vec(results, shape, x.device())
+        Tensor::from_vec(dx, x.shape(), x.device())
     }
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
@@ -130,7 +135,7 @@ mod tests {
         let dy = random(&[2, 300, 24])?;
         let grad = |y: &Tensor| -> Result<Tensor> { Ok((y * &dy)?.sum_all()?.backward()?.get(&x).unwrap().clone()) };
         let slow = block.parts.composed(x.as_tensor())?;
-        for keep in [Keep::All, Keep::Inputs] {
+        for keep in [Keep::ALL, Keep::INPUTS] {
             let fast = block.forward(x.as_tensor(), keep)?;
             for (a, b) in [(grad(&fast)?, grad(&slow)?), (fast, slow.clone())] {
                 let gap = (a - b)?.abs()?.max_all()?.to_scalar::<f32>()?;

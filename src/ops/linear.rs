@@ -145,8 +145,13 @@ fn turned(panels: &Panels) -> Panels {
 pub(super) fn rows_times(x: &[f32], right: &Panels, finish: Finish) -> Vec<f32> {
     let rows = x.len() / right.k();
     let mut y = buffer(rows * right.n());
-    product(&mut y, &Matrix::new(x, rows, right.k(), right.k()), right, finish);
+    rows_times_into(&mut y, x, right, finish);
     y
+}
+
+/// The same into `y`.
+pub(super) fn rows_times_into(y: &mut [f32], x: &[f32], right: &Panels, finish: Finish) {
+    product(y, &Matrix::new(x, x.len() / right.k(), right.k(), right.k()), right, finish);
 }
 
 /// x w over the last axis of `x`.
@@ -320,7 +325,9 @@ mod tests {
             let map = TrainedLinear::new(wide.as_tensor().clone(), Some(trained_bias.as_tensor().clone()));
             let beside = map.of_halves(&halves[0], &halves[1])?;
             let together = plain_product(&twice, &wide.t()?)?.broadcast_add(&trained_bias)?;
-            for (fast, slow, variables) in [(fast, slow, &[&x, &w][..]), (beside, together, &[&x, &wide, &trained_bias])] {
+            for (fast, slow, variables) in
+                [(fast, slow, &[&x, &w][..]), (beside, together, &[&x, &wide, &trained_bias])]
+            {
                 assert!(gap(&fast, &slow)? < 1e-5);
                 for variable in variables {
                     let grad = |y: &Tensor| -> Result<Tensor> {

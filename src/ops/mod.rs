@@ -34,11 +34,23 @@ pub use self_attention::SelfAttention;
 pub use simd::{Level, level};
 
 /// What a training step keeps of its forward pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Keep {
+///
+/// The inside of a transformer block is as expensive to compute again on every level of a UNet, but takes the less
+/// memory the fewer tokens there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// The inside of blocks of at most so many tokens is kept; of others it is computed again.
+    pub tokens: usize,
+}
+
+impl Keep {
     /// Everything that the backward pass asks for.
-    #[default]
-    All,
-    /// The inputs of the large blocks, of which the rest is computed again.
-    Inputs,
+    pub const ALL: Self = Self { tokens: usize::MAX };
+    /// The inputs of the blocks.
+    pub const INPUTS: Self = Self { tokens: 0 };
+
+    /// Whether the inside of a block on `x` [B, N, d] is kept for a gradient.
+    fn inside(self, x: &candle_core::Tensor) -> bool {
+        x.track_op() && x.dims().get(1).is_some_and(|&tokens| tokens <= self.tokens)
+    }
 }

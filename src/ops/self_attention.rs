@@ -44,7 +44,7 @@ impl SelfAttention {
             .to_out
             .with_bias(&kept_x, |x, bias| rows_times(&seen, out, Finish { bias, residual: x, ..Finish::default() }))?;
         let y = Tensor::from_vec(y, x.shape(), x.device())?;
-        let projected = (x.track_op() && keep == Keep::All).then_some(projected);
+        let projected = keep.inside(x).then_some(projected);
         let parts = self.clone();
         with_backward(x, y, move |dy| {
             let again;
@@ -121,7 +121,7 @@ mod tests {
         let dy = random(&[2, 70, 24])?;
         let grad = |y: &Tensor| -> Result<Tensor> { Ok((y * &dy)?.sum_all()?.backward()?.get(&x).unwrap().clone()) };
         let slow = attention.composed(x.as_tensor())?;
-        for keep in [Keep::All, Keep::Inputs] {
+        for keep in [Keep::ALL, Keep::INPUTS] {
             let fast = attention.forward(x.as_tensor(), keep)?;
             for (a, b) in [(grad(&fast)?, grad(&slow)?), (fast, slow.clone())] {
                 let gap = (a - b)?.abs()?.max_all()?.to_scalar::<f32>()?;

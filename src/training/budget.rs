@@ -42,9 +42,9 @@ pub struct Plan {
 }
 
 /// Values per token and channel of a transformer that a step holds in any case, with everything around
-/// it, and those between the maps of its blocks. Rounded up from measurements.
-const IN_ANY_CASE: f64 = 24.;
-const BETWEEN_MAPS: f64 = 11.;
+/// it, and those inside its blocks. Rounded up from measurements.
+const IN_ANY_CASE: f64 = 20.;
+const INSIDE: f64 = 11.;
 
 impl Plan {
     /// A plan for steps of `samples` samples with latents of `side` x `side`.
@@ -53,27 +53,35 @@ impl Plan {
             Budget::Auto => available_memory().map(|bytes| 0.9 * bytes as f64 / GIB),
             Budget::Gib(all) => Some(all - peak_memory().unwrap_or(0) as f64 / GIB),
         };
-        let values = (samples * unet.transformer_values(side)) as f64 * 4. / GIB;
-        Self::with(values, free)
+        let gib = |(tokens, values)| (tokens, (samples * values) as f64 * 4. / GIB);
+        Self::with(&unet.transformer_values(side).into_iter().map(gib).collect::<Vec<_>>(), free)
     }
 
-    fn with(values: f64, free: Option<f64>) -> Self {
-        let all = values * (IN_ANY_CASE + BETWEEN_MAPS);
-        if free.is_none_or(|free| all <= free) {
-            Self { keep: Keep::All, step: all, free }
-        } else {
-            Self { keep: Keep::Inputs, step: values * IN_ANY_CASE, free }
+    /// `levels`: tokens of a transformer, and GiB of one value per token and channel of all transformers there; the most
+    /// tokens first.
+    fn with(levels: &[(usize, f64)], free: Option<f64>) -> Self {
+        let gib = |levels: &[(usize, f64)]| levels.iter().map(|(_, gib)| gib).sum::<f64>();
+        let least = IN_ANY_CASE * gib(levels);
+        for (i, (tokens, _)) in levels.iter().enumerate() {
+            let step = least + INSIDE * gib(&levels[i..]);
+            if free.is_none_or(|free| step <= free) {
+                return Self { keep: if i == 0 { Keep::ALL } else { Keep { tokens: *tokens } }, step, free };
+            }
         }
+        Self { keep: Keep::INPUTS, step: least, free }
     }
 }
 
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let what = match self.keep {
-            Keep::All => "keeps everything for its gradient",
-            Keep::Inputs => "computes the inside of its blocks twice",
-        };
-        write!(f, "Memory: a step {what}, about {:.1} GiB", self.step)?;
+        match self.keep {
+            Keep::ALL => write!(f, "Memory: a step keeps everything for its gradient")?,
+            Keep::INPUTS => write!(f, "Memory: a step computes the inside of its blocks twice")?,
+            Keep { tokens } => {
+                write!(f, "Memory: a step computes the inside of its blocks of more than {tokens} tokens twice")?;
+            }
+        }
+        write!(f, ", about {:.1} GiB", self.step)?;
         match self.free {
             Some(free) if free < self.step => write!(
                 f,
@@ -92,10 +100,12 @@ mod tests {
 
     #[test]
     fn what_is_kept_depends_on_what_is_free() {
-        let keep = |free| Plan::with(0.1, free).keep;
-        assert_eq!((keep(None), keep(Some(4.)), keep(Some(3.))), (Keep::All, Keep::All, Keep::Inputs));
-        let short = Plan::with(0.1, Some(1.));
-        assert_eq!(short.keep, Keep::Inputs);
+        let levels = [(4096, 0.06), (1024, 0.03), (64, 0.01)];
+        let keep = |free| Plan::with(&levels, free).keep;
+        assert_eq!([keep(None), keep(Some(4.))], [Keep::ALL; 2]);
+        assert_eq!([keep(Some(3.)), keep(Some(2.2))], [Keep { tokens: 1024 }, Keep { tokens: 64 }]);
+        let short = Plan::with(&levels, Some(1.));
+        assert_eq!(short.keep, Keep::INPUTS);
         assert!(short.to_string().contains("--batch-size"), "{short}");
     }
 

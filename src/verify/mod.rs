@@ -45,8 +45,8 @@ pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &
     let base = Base::load(&name.display().to_string(), true, device, precision)?;
     models::vae(folder, &base, &mut report)?;
     // one step with each way to keep what the gradient needs
-    step::step(folder, "first_step", &base, Keep::All, &mut report)?;
-    step::step(folder, "step", &base, Keep::Inputs, &mut report)?;
+    step::step(folder, "first_step", &base, Keep::ALL, &mut report)?;
+    step::step(folder, "step", &base, Keep::INPUTS, &mut report)?;
     sampling::sample(folder, &base, &mut report)?;
     metrics::metrics(folder, device, &mut report)
 }
