@@ -9,6 +9,7 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+mod attention_backward;
 mod attention_kernels;
 mod backward;
 mod blend;
