@@ -64,8 +64,8 @@ impl ReferenceStates {
     /// Entries `first`, `first + step`, `first + 2 step` and so on.
     pub fn every(&self, step: usize, first: usize) -> Result<Self> {
         let chosen = |x: &Tensor| {
-            let entries = (first..x.dim(0)?).step_by(step).map(|i| x.narrow(0, i, 1)).collect::<Result<Vec<_>>>()?;
-            Tensor::cat(&entries, 0)
+            let (entries, length, width) = x.dims3()?;
+            x.reshape((entries / step, step, length, width))?.narrow(1, first, 1)?.squeeze(1)?.contiguous()
         };
         Ok(Self { key: chosen(&self.key)?, value: chosen(&self.value)? })
     }

@@ -204,17 +204,14 @@ impl TrainedLinear {
         }
         let kept = parts.map(|part| part.detach());
         let packed = self.packed()?;
-        let multiply = |parts: [&[f32]; N], bias: &[f32]| {
-            let mut y = buffer(parts[0].len() / from * to);
-            product(&mut y, &Beside { parts, width: from }, &*packed, Finish { bias, ..Finish::default() });
-            y
-        };
-        let y = match &self.bias {
-            Some(bias) => with_slices(kept.each_ref(), |x| with_slices([bias], |[bias]| multiply(x, bias)))??,
-            None => with_slices(kept.each_ref(), |x| multiply(x, &[]))?,
-        };
-        let y = Tensor::from_vec(y, shape, parts[0].device())?;
-        let nothing = Tensor::zeros(0, y.dtype(), y.device())?;
+        let nothing = Tensor::zeros(0, parts[0].dtype(), parts[0].device())?;
+        let y = with_slices([self.bias.as_ref().unwrap_or(&nothing)], |[bias]| {
+            from_slices(kept.each_ref(), shape, |parts| {
+                let mut y = buffer(parts[0].len() / from * to);
+                product(&mut y, &Beside { parts, width: from }, &*packed, Finish { bias, ..Finish::default() });
+                y
+            })
+        })??;
         // an operation has three inputs: weight and bias are one of them
         let trained = match &self.bias {
             Some(bias) if weight.track_op() || bias.track_op() => Tensor::cat(&[&weight.flatten_all()?, bias], 0)?,
