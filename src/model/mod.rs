@@ -15,6 +15,7 @@ pub mod vit;
 
 pub use attention::{Attention, AttentionProcessor, Plain};
 pub use clip::{ClipText, ClipVision};
+pub use layers::tiled;
 pub use scheduler::Scheduler;
 pub use tokenizer::Tokenizer;
 pub use unet::Unet;

@@ -40,14 +40,9 @@ impl std::str::FromStr for Precision {
     }
 }
 
-/// Vectors in a full panel: as many as the sums of a tile leave registers for.
-pub fn vectors() -> usize {
-    if lanes() == 16 { 3 } else { 2 }
-}
-
-/// Columns of a full panel.
+/// Columns of a full panel: as many vectors as the sums of a tile leave registers for.
 pub fn panel_columns() -> usize {
-    vectors() * lanes()
+    if lanes() == 16 { 3 * 16 } else { 2 * 8 }
 }
 
 /// Lanes of the vectors in use.
@@ -321,7 +316,7 @@ impl<'a> Right<'a> {
         let mut at = first;
         while at < first + count {
             let (tap, column) = (at / n, at % n);
-            let from = column / (panel_columns());
+            let from = column / panel_columns();
             let (start, columns_there, width_from) = columns(from, n);
             let end = (at - column + start + columns_there).min(first + count);
             let block = panels.rows(from, (taps - 1 - tap) * c + row, rows, &mut scratch.block);

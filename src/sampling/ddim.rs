@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use crate::base::Base;
 use crate::method::{Customisation, Customised, Recorder, References};
 use crate::model::scheduler::DdimStep;
-use crate::model::{AttentionProcessor, Plain};
+use crate::model::{AttentionProcessor, Plain, tiled};
 
 /// The photo that the denoiser looks at.
 pub struct Reference {
@@ -105,7 +105,7 @@ fn denoise(
 /// prompt.
 fn look_at(base: &Base, weights: &Customisation, reference: &Reference, steps: &[DdimStep]) -> Result<References> {
     let timesteps: Vec<usize> = steps.iter().map(|step| step.timestep).collect();
-    let again = |x: &Tensor| Tensor::cat(&vec![x; steps.len()], 0);
+    let again = |x: &Tensor| tiled(x, steps.len());
     let latents = match &reference.noise {
         Some(noise) => base.scheduler.add_noise(&again(&reference.latents)?, &again(noise)?, &timesteps)?,
         None => again(&reference.latents)?,
