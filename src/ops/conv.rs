@@ -5,9 +5,12 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::backward::with_backward2;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::conv_tiles;
 use super::gemm::{Finish, Rows, product};
 use super::norm::{GroupNorm, Norm};
 use super::panels::{Panels, Precision, Right, buffer};
+use super::simd::{Level, level};
 use super::slices::{from_slices, on_cpu, with_slices};
 use super::winograd::{self, Picture};
 
@@ -57,7 +60,9 @@ impl Conv2d {
         let (out, channels, size, _) = kernel.dims4()?;
         let kernel = if on_cpu(&kernel) {
             let pack = |[kernel]: [&[f32]; 1]| Panels::pack_kernel(kernel, out, channels, size * size);
-            Kernel::Packed(Arc::new(with_slices([&kernel], pack)?.kept_in(precision, false)))
+            // pairs are of values of one tap
+            let pairs = level() == Level::Amx && channels.is_multiple_of(32);
+            Kernel::Packed(Arc::new(with_slices([&kernel], pack)?.kept_in(precision, pairs)))
         } else {
             Kernel::Plain(kernel)
         };
@@ -178,7 +183,13 @@ impl Window {
         let along = |side: usize| (side + 2 * self.padding - self.size) / self.stride + 1;
         let (rows, columns) = (along(picture.height), along(picture.width));
         let mut y = buffer(picture.batch * rows * columns * panels.n());
-        if (self.size, self.stride, self.padding) == (3, 1, 1) && winograd::serves(&picture) {
+        let usual = (self.size, self.stride, self.padding) == (3, 1, 1);
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if usual && conv_tiles::serves(&picture, panels) {
+            conv_tiles::convolve(&mut y, picture, panels, finish);
+            return y;
+        }
+        if usual && winograd::serves(&picture) {
             winograd::convolve(&mut y, picture, panels, finish);
         } else {
             let zeros = vec![0.; picture.channels * self.size];

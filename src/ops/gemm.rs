@@ -12,7 +12,9 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::panels::{self, Right, columns};
-use super::simd::{Kernel, Vector, run};
+use super::simd::{Kernel, Level, Vector, level, run};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::simd::amx;
 
 /// Where the rows of a product's left-hand side lie: each is `segments` pieces of `length` values.
 pub trait Rows: Sync {
@@ -83,6 +85,10 @@ pub fn product<'a>(out: &mut [f32], left: &impl Rows, right: impl Into<Right<'a>
     assert!(segments * length == right.k() && out.len() == rows * n);
     assert!(finish.residual.is_empty() || finish.residual.len() == out.len());
     assert!(finish.bias.is_empty() || finish.bias.len() / n > rows.saturating_sub(1) / finish.rows_per_bias);
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if level() == Level::Amx && right.k().is_multiple_of(amx::DEPTH) && rows >= amx::ROWS / 2 {
+        return super::tiles::product(out, left, right, finish);
+    }
     let block =
         (LEFT_BYTES / 4 / right.k().clamp(1, DEPTH)).next_multiple_of(24).min(rows.div_ceil(4).next_multiple_of(24));
     let blocks = rows.div_ceil(block.max(1));
@@ -109,6 +115,13 @@ pub struct Shared(pub *mut f32);
 
 // SAFETY: whoever shares it gives every task its own part
 unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// The pointer, for closures, which would take the field alone.
+    pub fn start(&self) -> *mut f32 {
+        self.0
+    }
+}
 
 #[derive(Default)]
 struct Scratch {

@@ -14,6 +14,8 @@ mod attention_kernels;
 mod backward;
 mod blend;
 pub mod conv;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod conv_tiles;
 mod feed_forward;
 mod gemm;
 mod linear;
@@ -22,7 +24,11 @@ mod panels;
 mod self_attention;
 mod simd;
 mod slices;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;
 mod winograd;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod winograd_tiles;
 
 pub use attention::attend;
 pub use blend::blend;

@@ -40,6 +40,37 @@ impl std::str::FromStr for Precision {
     }
 }
 
+/// 64 bytes of bf16 values, the unit of caches: what begins at one is read fastest.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Line([bf16; Self::VALUES]);
+
+impl Line {
+    /// Values of a line.
+    pub const VALUES: usize = 32;
+
+    /// The values of successive lines.
+    pub fn values(lines: &[Self]) -> &[bf16] {
+        // SAFETY: a line is its values and nothing else
+        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), Self::VALUES * lines.len()) }
+    }
+
+    /// The same to write.
+    pub fn values_mut(lines: &mut [Self]) -> &mut [bf16] {
+        // SAFETY: as above
+        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), Self::VALUES * lines.len()) }
+    }
+}
+
+/// Whether there are products of bf16 pairs for a matrix of `k` rows.
+fn has_products_of_pairs(k: usize) -> bool {
+    match level() {
+        Level::Amx => k.is_multiple_of(32),
+        Level::Avx512Bf16 => k.is_multiple_of(2),
+        _ => false,
+    }
+}
+
 /// Columns of a full panel: as many vectors as the sums of a tile leave registers for.
 pub fn panel_columns() -> usize {
     if lanes() == 16 { 3 * 16 } else { 2 * 8 }
@@ -48,7 +79,7 @@ pub fn panel_columns() -> usize {
 /// Lanes of the vectors in use.
 pub fn lanes() -> usize {
     match level() {
-        Level::Avx512Bf16 | Level::Avx512 => 16,
+        Level::Amx | Level::Avx512Bf16 | Level::Avx512 => 16,
         Level::Avx2 | Level::Portable => 8,
     }
 }
@@ -67,7 +98,7 @@ enum Data {
     F16(Vec<f16>),
     Bf16(Vec<bf16>),
     /// Two successive rows interleaved, as the dot product of pairs reads them.
-    Bf16Pairs(Vec<bf16>),
+    Bf16Pairs(Vec<Line>),
 }
 
 /// Where the element (row, column) of a matrix in plain memory is.
@@ -131,10 +162,10 @@ impl Panels {
         let data = match precision {
             Precision::F32 => return self,
             Precision::F16 => Data::F16(values.par_iter().map(|&x| f16::from_f32(x)).collect()),
-            Precision::Bf16 if pairs && level() == Level::Avx512Bf16 && self.k.is_multiple_of(2) => {
+            Precision::Bf16 if pairs && has_products_of_pairs(self.k) => {
                 let (k, n) = (self.k, self.n);
-                let mut paired = vec![bf16::ZERO; values.len()];
-                paired.par_chunks_mut(panel_columns() * k).enumerate().for_each(|(panel, paired)| {
+                let mut paired = lines(values.len() / Line::VALUES);
+                Line::values_mut(&mut paired).par_chunks_mut(panel_columns() * k).enumerate().for_each(|(panel, paired)| {
                     let (first, _, width) = columns(panel, n);
                     let values = &values[first * k..];
                     for (row, values) in values.chunks(width).take(k).enumerate() {
@@ -170,7 +201,7 @@ impl Panels {
         match &self.data {
             Data::Bf16Pairs(pairs) => {
                 let (first, _, width) = columns(panel, self.n);
-                Some(&pairs[first * self.k..][..width * self.k])
+                Some(&Line::values(pairs)[first * self.k..][..width * self.k])
             }
             _ => None,
         }
@@ -195,13 +226,9 @@ impl Panels {
             Data::F32(_) => {}
             Data::F16(values) => run(Widen { from: Halves::F16(&values[from..from + length]), to: scratch }),
             Data::Bf16(values) => run(Widen { from: Halves::Bf16(&values[from..from + length]), to: scratch }),
-            Data::Bf16Pairs(values) => {
-                let values = &values[column * self.k..];
-                for row in first..first + count {
-                    for j in 0..width {
-                        scratch[(row - first) * width + j] = values[(row / 2 * width + j) * 2 + row % 2].to_f32();
-                    }
-                }
+            Data::Bf16Pairs(pairs) => {
+                let pairs = &Line::values(pairs)[column * self.k..];
+                run(Unpair { pairs, to: &mut scratch[..length], width, first });
             }
         }
         &scratch[..length]
@@ -274,6 +301,15 @@ impl<'a> Right<'a> {
     /// Columns of the matrix.
     pub fn n(&self) -> usize {
         self.turned.map_or(self.panels.n, |taps| self.panels.k / taps)
+    }
+
+    /// How its values are kept.
+    pub fn precision(&self) -> Precision {
+        match self.panels.data {
+            Data::F32(_) => Precision::F32,
+            Data::F16(_) => Precision::F16,
+            Data::Bf16(_) | Data::Bf16Pairs(_) => Precision::Bf16,
+        }
     }
 
     /// Number of panels.
@@ -368,6 +404,15 @@ pub fn buffer(length: usize) -> Vec<f32> {
     values
 }
 
+/// Room for `count` lines, as [`buffer`].
+#[allow(clippy::uninit_vec)]
+pub fn lines(count: usize) -> Vec<Line> {
+    let mut lines = Vec::with_capacity(count);
+    // SAFETY: every bit pattern is a line
+    unsafe { lines.set_len(count) };
+    lines
+}
+
 /// Makes room for `length` values at least, as [`buffer`] does; what was there is lost if there was less.
 pub fn grow(values: &mut Vec<f32>, length: usize) {
     if values.len() < length {
@@ -404,6 +449,29 @@ impl Kernel for Widen<'_> {
                     Halves::Bf16(from) => V::load_bf16(from.as_ptr().add(i)),
                 };
                 vector.store(self.to.as_mut_ptr().add(i));
+            }
+        }
+    }
+}
+
+/// Rows of a panel from `first` on, of interleaved pairs of rows.
+struct Unpair<'a> {
+    pairs: &'a [bf16],
+    to: &'a mut [f32],
+    width: usize,
+    first: usize,
+}
+
+impl Kernel for Unpair<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for (i, to) in self.to.chunks_exact_mut(self.width).enumerate() {
+            let row = self.first + i;
+            let pairs = &self.pairs[row / 2 * 2 * self.width..][..2 * self.width];
+            for (to, pair) in to.iter_mut().zip(pairs.as_chunks::<2>().0) {
+                *to = f32::from_bits((pair[row % 2].to_bits() as u32) << 16);
             }
         }
     }

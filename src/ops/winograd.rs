@@ -11,7 +11,9 @@
 use rayon::prelude::*;
 
 use super::gemm::{Block, Finish, Shared, block, load_column, store_column};
-use super::panels::{self, Right, buffer, columns, grow, lanes};
+use super::panels::{self, Line, Right, buffer, columns, grow, lanes};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::simd::{Level, amx, level};
 use super::simd::{Kernel, Vector, run};
 
 /// A picture [batch, height, width, channels] that is convolved.
@@ -53,13 +55,13 @@ const TILE: usize = 4;
 /// Side of its inputs.
 const SIDE: usize = 6;
 /// Places at which channels are multiplied.
-const PLACES: usize = SIDE * SIDE;
+pub const PLACES: usize = SIDE * SIDE;
 /// Bytes of mapped inputs at a time: they stay in the last cache.
 const CHUNK_BYTES: usize = 16 << 20;
 /// Tiles of a task, for which a panel of kernels is mapped once.
 const TASK_TILES: usize = 128;
 /// Channels whose kernels are mapped at a time: they stay in a core's cache.
-const DEPTH: usize = 64;
+pub const DEPTH: usize = 64;
 /// Fewer tiles than this are not worth mapping the kernels.
 const FEWEST_TILES: usize = 12;
 
@@ -69,19 +71,91 @@ pub fn serves(picture: &Picture) -> bool {
     picture.channels.is_multiple_of(lanes()) && picture.batch * rows * columns >= FEWEST_TILES
 }
 
+/// What multiplies mapped inputs with mapped kernels.
+pub trait Multiplier: Sync {
+    /// Takes a vector of a mapped input: that of channel `c` on, of tile `tile` of the chunk, at `place`.
+    ///
+    /// # Safety
+    /// All must exist, and each place of a tile be written by one thread.
+    unsafe fn put<V: Vector>(&self, place: usize, tile: usize, c: usize, value: V);
+
+    /// sums [PLACES, tiles, width] = the products with `kernels` [PLACES, depth, width] of channels `c..c + depth` of
+    /// the tiles `from..to`, added to what was there if `c` is not 0.
+    fn multiply<V: Vector>(
+        &self,
+        sums: &mut [f32],
+        kernels: &[f32],
+        tiles: (usize, usize),
+        channels: (usize, usize),
+        scratch: &mut Vec<Line>,
+    );
+}
+
+/// Multiplies as every processor can.
+struct Plain {
+    /// [PLACES, chunk, channels].
+    mapped: Vec<f32>,
+    chunk: usize,
+    channels: usize,
+}
+
+impl Multiplier for Plain {
+    #[inline(always)]
+    unsafe fn put<V: Vector>(&self, place: usize, tile: usize, c: usize, value: V) {
+        let at = (place * self.chunk + tile) * self.channels + c;
+        // SAFETY: the caller's
+        unsafe { value.store(self.mapped.as_ptr().cast_mut().add(at)) };
+    }
+
+    #[inline(always)]
+    fn multiply<V: Vector>(
+        &self,
+        sums: &mut [f32],
+        kernels: &[f32],
+        (from, to): (usize, usize),
+        (c, depth): (usize, usize),
+        _: &mut Vec<Line>,
+    ) {
+        let (tiles, width) = (to - from, kernels.len() / (PLACES * depth));
+        for place in 0..PLACES {
+            let kernels = &kernels[place * depth * width..][..depth * width];
+            let sums = &mut sums[place * tiles * width..][..tiles * width];
+            let values = &self.mapped[(place * self.chunk + from) * self.channels + c..];
+            let left = Block { values, stride: self.channels, rows: tiles };
+            block::<V>(sums, width, left, kernels, (depth, width), c > 0);
+        }
+    }
+}
+
 /// out [batch, height, width, n]: `picture` convolved with `kernel` [9 * channels, n], padding 1.
 pub fn convolve(out: &mut [f32], picture: Picture, kernel: Right, finish: Finish) {
+    let channels = picture.channels;
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if level() == Level::Amx && channels.is_multiple_of(amx::DEPTH) {
+        let with = |chunk| super::winograd_tiles::Tiled::new(chunk, channels, kernel.precision());
+        return convolve_with(out, picture, kernel, finish, with);
+    }
+    let with = |chunk| Plain { mapped: buffer(PLACES * chunk * channels), chunk, channels };
+    convolve_with(out, picture, kernel, finish, with);
+}
+
+fn convolve_with<M: Multiplier>(
+    out: &mut [f32],
+    picture: Picture,
+    kernel: Right,
+    finish: Finish,
+    multiplier: impl Fn(usize) -> M,
+) {
     let (rows, across) = picture.tiles();
     let (tiles, channels) = (picture.batch * rows * across, picture.channels);
     assert!(kernel.k() == 9 * channels && out.len() == picture.batch * picture.height * picture.width * kernel.n());
     let chunk = (CHUNK_BYTES / (4 * PLACES * channels)).next_multiple_of(8).min(tiles);
-    let mut mapped = buffer(PLACES * chunk * channels);
+    let multiplier = multiplier(chunk);
     let out = Shared(out.as_mut_ptr());
     for first in (0..tiles).step_by(chunk) {
         let count = chunk.min(tiles - first);
-        let shared = Shared(mapped.as_mut_ptr());
         (0..count).into_par_iter().with_min_len(4).for_each(|tile| {
-            run(MapInput { picture: &picture, mapped: &shared, tile, of: first + tile, chunk });
+            run(MapInput { picture: &picture, multiplier: &multiplier, tile, of: first + tile });
         });
         let groups = count.div_ceil(TASK_TILES);
         (0..groups * kernel.count()).into_par_iter().with_max_len(1).for_each_init(
@@ -94,13 +168,12 @@ pub fn convolve(out: &mut [f32], picture: Picture, kernel: Right, finish: Finish
                     run(Task {
                         out: &out,
                         picture: &picture,
-                        mapped: &mapped,
+                        multiplier: &multiplier,
                         kernel,
                         finish,
                         panel,
                         tiles,
                         first,
-                        chunk,
                         scratch,
                     });
                 }
@@ -110,22 +183,20 @@ pub fn convolve(out: &mut [f32], picture: Picture, kernel: Right, finish: Finish
 }
 
 /// Maps a tile of the input: B^T d B.
-struct MapInput<'a> {
+struct MapInput<'a, M> {
     picture: &'a Picture<'a>,
-    /// [PLACES, chunk, channels].
-    mapped: &'a Shared,
+    multiplier: &'a M,
     /// Number in the chunk, and in the picture.
     tile: usize,
     of: usize,
-    chunk: usize,
 }
 
-impl Kernel for MapInput<'_> {
+impl<M: Multiplier> Kernel for MapInput<'_, M> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { picture, mapped, tile, of, chunk } = self;
+        let Self { picture, multiplier, tile, of } = self;
         let (rows, across) = picture.tiles();
         let (sample, y, x) = (of / (rows * across), of / across % rows * TILE, of % across * TILE);
         let channels = picture.channels;
@@ -157,8 +228,8 @@ impl Kernel for MapInput<'_> {
             for i in 0..SIDE {
                 let row = map_input(half[i]);
                 for j in 0..SIDE {
-                    // SAFETY: within `mapped`, and this tile's alone
-                    unsafe { row[j].store(mapped.0.add(((i * SIDE + j) * chunk + tile) * channels + c)) };
+                    // SAFETY: the chunk has this tile, which is this kernel's alone
+                    unsafe { multiplier.put(i * SIDE + j, tile, c, row[j]) };
                 }
             }
         }
@@ -170,13 +241,14 @@ struct Scratch {
     taps: [panels::Scratch; 9],
     kernels: Vec<f32>,
     sums: Vec<f32>,
+    pairs: Vec<Line>,
 }
 
 /// Products of some tiles with a panel of kernels, mapped back.
-struct Task<'a> {
+struct Task<'a, M> {
     out: &'a Shared,
     picture: &'a Picture<'a>,
-    mapped: &'a [f32],
+    multiplier: &'a M,
     kernel: Right<'a>,
     finish: Finish<'a>,
     panel: usize,
@@ -184,11 +256,10 @@ struct Task<'a> {
     tiles: (usize, usize),
     /// The number of the chunk's first tile in the picture.
     first: usize,
-    chunk: usize,
     scratch: &'a mut Scratch,
 }
 
-impl Kernel for Task<'_> {
+impl<M: Multiplier> Kernel for Task<'_, M> {
     type Output = ();
 
     #[inline(always)]
@@ -197,7 +268,7 @@ impl Kernel for Task<'_> {
         let (from, to) = self.tiles;
         let tiles = to - from;
         let width = columns(self.panel, self.kernel.n()).2;
-        let Scratch { taps: mut parts, mut kernels, mut sums } = std::mem::take(self.scratch);
+        let Scratch { taps: mut parts, mut kernels, mut sums, mut pairs } = std::mem::take(self.scratch);
         grow(&mut kernels, PLACES * DEPTH * width);
         grow(&mut sums, PLACES * tiles * width);
         for c in (0..channels).step_by(DEPTH) {
@@ -207,13 +278,8 @@ impl Kernel for Task<'_> {
                 *rows = self.kernel.rows(self.panel, tap * channels + c, depth, scratch);
             }
             map_kernels::<V>(taps, &mut kernels, depth * width);
-            for place in 0..PLACES {
-                let kernels = &kernels[place * depth * width..][..depth * width];
-                let sums = &mut sums[place * tiles * width..][..tiles * width];
-                let values = &self.mapped[(place * self.chunk + from) * channels + c..];
-                let left = Block { values, stride: channels, rows: tiles };
-                block::<V>(sums, width, left, kernels, (depth, width), c > 0);
-            }
+            let kernels = &kernels[..PLACES * depth * width];
+            self.multiplier.multiply::<V>(&mut sums, kernels, self.tiles, (c, depth), &mut pairs);
         }
         for tile in 0..tiles {
             for j in 0..width / V::LANES {
@@ -221,11 +287,11 @@ impl Kernel for Task<'_> {
                 self.finish(self.first + from + tile, j, map_back::<V>(sums, tiles * width));
             }
         }
-        *self.scratch = Scratch { taps: parts, kernels, sums };
+        *self.scratch = Scratch { taps: parts, kernels, sums, pairs };
     }
 }
 
-impl Task<'_> {
+impl<M> Task<'_, M> {
     /// Writes the outputs of vector `j` of the panel.
     #[inline(always)]
     fn finish<V: Vector>(&self, tile: usize, j: usize, outputs: [[V; TILE]; TILE]) {

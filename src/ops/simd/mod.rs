@@ -1,9 +1,11 @@
 //! Vectors of f32 in the widths that processors have, chosen when the program starts.
 //!
 //! A kernel is written once, generic over [`Vector`], and compiled once for every [`Level`];
-//! [`run`] takes the version that this processor serves best. The variable `EQDIFF_SIMD` (`avx512`,
-//! `avx2`, `portable`) forces a narrower one, for tests and comparisons.
+//! [`run`] takes the version that this processor serves best. The variable `EQDIFF_SIMD` (`avx512bf16`,
+//! `avx512`, `avx2`, `portable`) forces a narrower one, for tests and comparisons.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod amx;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -13,7 +15,9 @@ use std::sync::OnceLock;
 /// What this processor can do, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// 16 lanes and products of bf16 pairs summed in f32.
+    /// 16 lanes, products of bf16 pairs summed in f32, and those of whole tiles.
+    Amx,
+    /// 16 lanes and products of bf16 pairs.
     Avx512Bf16,
     /// 16 lanes.
     Avx512,
@@ -27,6 +31,7 @@ impl Level {
     /// Its name, as `EQDIFF_SIMD` takes it.
     pub fn name(self) -> &'static str {
         match self {
+            Level::Amx => "amx",
             Level::Avx512Bf16 => "avx512bf16",
             Level::Avx512 => "avx512",
             Level::Avx2 => "avx2",
@@ -41,7 +46,7 @@ pub fn level() -> Level {
     *LEVEL.get_or_init(|| {
         let best = detect();
         let wanted = std::env::var("EQDIFF_SIMD").unwrap_or_default();
-        let all = [Level::Avx512Bf16, Level::Avx512, Level::Avx2, Level::Portable];
+        let all = [Level::Amx, Level::Avx512Bf16, Level::Avx512, Level::Avx2, Level::Portable];
         all.into_iter().find(|level| level.name() == wanted).map_or(best, |level| level.max(best))
     })
 }
@@ -52,6 +57,10 @@ fn detect() -> Level {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
     {
+        #[cfg(target_os = "linux")]
+        if is_x86_feature_detected!("avx512bf16") && amx::detect() {
+            return Level::Amx;
+        }
         if is_x86_feature_detected!("avx512bf16") { Level::Avx512Bf16 } else { Level::Avx512 }
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
         Level::Avx2
@@ -79,7 +88,7 @@ pub fn run<K: Kernel>(kernel: K) -> K::Output {
     match level() {
         // SAFETY: the level was detected on this processor
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Bf16 | Level::Avx512 => unsafe { x86::run_avx512(kernel) },
+        Level::Amx | Level::Avx512Bf16 | Level::Avx512 => unsafe { x86::run_avx512(kernel) },
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { x86::run_avx2(kernel) },
         _ => kernel.run::<portable::Lanes>(),
