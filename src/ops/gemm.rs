@@ -12,9 +12,9 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::panels::{self, Right, columns};
-use super::simd::{Kernel, Level, Vector, level, run};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::simd::amx;
+use super::simd::{Kernel, Level, Vector, level, run};
 
 /// Where the rows of a product's left-hand side lie: each is `segments` pieces of `length` values.
 pub trait Rows: Sync {

@@ -165,15 +165,17 @@ impl Panels {
             Precision::Bf16 if pairs && has_products_of_pairs(self.k) => {
                 let (k, n) = (self.k, self.n);
                 let mut paired = lines(values.len() / Line::VALUES);
-                Line::values_mut(&mut paired).par_chunks_mut(panel_columns() * k).enumerate().for_each(|(panel, paired)| {
-                    let (first, _, width) = columns(panel, n);
-                    let values = &values[first * k..];
-                    for (row, values) in values.chunks(width).take(k).enumerate() {
-                        for (j, value) in values.iter().enumerate() {
-                            paired[(row / 2 * width + j) * 2 + row % 2] = bf16::from_f32(*value);
+                Line::values_mut(&mut paired).par_chunks_mut(panel_columns() * k).enumerate().for_each(
+                    |(panel, paired)| {
+                        let (first, _, width) = columns(panel, n);
+                        let values = &values[first * k..];
+                        for (row, values) in values.chunks(width).take(k).enumerate() {
+                            for (j, value) in values.iter().enumerate() {
+                                paired[(row / 2 * width + j) * 2 + row % 2] = bf16::from_f32(*value);
+                            }
                         }
-                    }
-                });
+                    },
+                );
                 Data::Bf16Pairs(paired)
             }
             Precision::Bf16 => Data::Bf16(values.par_iter().map(|&x| bf16::from_f32(x)).collect()),

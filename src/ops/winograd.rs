@@ -12,9 +12,9 @@ use rayon::prelude::*;
 
 use super::gemm::{Block, Finish, Shared, block, load_column, store_column};
 use super::panels::{self, Line, Right, buffer, columns, grow, lanes};
+use super::simd::{Kernel, Vector, run};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::simd::{Level, amx, level};
-use super::simd::{Kernel, Vector, run};
 
 /// A picture [batch, height, width, channels] that is convolved.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +61,12 @@ const CHUNK_BYTES: usize = 16 << 20;
 /// Tiles of a task, for which a panel of kernels is mapped once.
 const TASK_TILES: usize = 128;
 /// Channels whose kernels are mapped at a time: they stay in a core's cache.
-pub const DEPTH: usize = 64;
+const DEPTH: usize = 64;
+/// Rows left free between the places of kernels and of sums, or all places would share one set of lines of the nearest
+/// cache; an even number, for kernels in pairs.
+pub const GAP: usize = 2;
+/// The same for mapped inputs, in values.
+const GAP_VALUES: usize = 16;
 /// Fewer tiles than this are not worth mapping the kernels.
 const FEWEST_TILES: usize = 12;
 
@@ -79,8 +84,8 @@ pub trait Multiplier: Sync {
     /// All must exist, and each place of a tile be written by one thread.
     unsafe fn put<V: Vector>(&self, place: usize, tile: usize, c: usize, value: V);
 
-    /// sums [PLACES, tiles, width] = the products with `kernels` [PLACES, depth, width] of channels `c..c + depth` of
-    /// the tiles `from..to`, added to what was there if `c` is not 0.
+    /// sums [PLACES, tiles + GAP, width] = the products with `kernels` [PLACES, depth + GAP, width] of channels
+    /// `c..c + depth` of the tiles `from..to`, added to what was there if `c` is not 0.
     fn multiply<V: Vector>(
         &self,
         sums: &mut [f32],
@@ -93,16 +98,16 @@ pub trait Multiplier: Sync {
 
 /// Multiplies as every processor can.
 struct Plain {
-    /// [PLACES, chunk, channels].
+    /// [PLACES, chunk, channels], `apart` values from place to place.
     mapped: Vec<f32>,
-    chunk: usize,
+    apart: usize,
     channels: usize,
 }
 
 impl Multiplier for Plain {
     #[inline(always)]
     unsafe fn put<V: Vector>(&self, place: usize, tile: usize, c: usize, value: V) {
-        let at = (place * self.chunk + tile) * self.channels + c;
+        let at = place * self.apart + tile * self.channels + c;
         // SAFETY: the caller's
         unsafe { value.store(self.mapped.as_ptr().cast_mut().add(at)) };
     }
@@ -116,11 +121,11 @@ impl Multiplier for Plain {
         (c, depth): (usize, usize),
         _: &mut Vec<Line>,
     ) {
-        let (tiles, width) = (to - from, kernels.len() / (PLACES * depth));
+        let (tiles, width) = (to - from, kernels.len() / (PLACES * (depth + GAP)));
         for place in 0..PLACES {
-            let kernels = &kernels[place * depth * width..][..depth * width];
-            let sums = &mut sums[place * tiles * width..][..tiles * width];
-            let values = &self.mapped[(place * self.chunk + from) * self.channels + c..];
+            let kernels = &kernels[place * (depth + GAP) * width..][..depth * width];
+            let sums = &mut sums[place * (tiles + GAP) * width..][..tiles * width];
+            let values = &self.mapped[place * self.apart + from * self.channels + c..];
             let left = Block { values, stride: self.channels, rows: tiles };
             block::<V>(sums, width, left, kernels, (depth, width), c > 0);
         }
@@ -135,7 +140,10 @@ pub fn convolve(out: &mut [f32], picture: Picture, kernel: Right, finish: Finish
         let with = |chunk| super::winograd_tiles::Tiled::new(chunk, channels, kernel.precision());
         return convolve_with(out, picture, kernel, finish, with);
     }
-    let with = |chunk| Plain { mapped: buffer(PLACES * chunk * channels), chunk, channels };
+    let with = |chunk| {
+        let apart = chunk * channels + GAP_VALUES;
+        Plain { mapped: buffer(PLACES * apart), apart, channels }
+    };
     convolve_with(out, picture, kernel, finish, with);
 }
 
@@ -269,22 +277,22 @@ impl<M: Multiplier> Kernel for Task<'_, M> {
         let tiles = to - from;
         let width = columns(self.panel, self.kernel.n()).2;
         let Scratch { taps: mut parts, mut kernels, mut sums, mut pairs } = std::mem::take(self.scratch);
-        grow(&mut kernels, PLACES * DEPTH * width);
-        grow(&mut sums, PLACES * tiles * width);
+        grow(&mut kernels, PLACES * (DEPTH + GAP) * width);
+        grow(&mut sums, PLACES * (tiles + GAP) * width);
         for c in (0..channels).step_by(DEPTH) {
             let depth = DEPTH.min(channels - c);
             let mut taps: [&[f32]; 9] = [&[]; 9];
             for (tap, (rows, scratch)) in taps.iter_mut().zip(&mut parts).enumerate() {
                 *rows = self.kernel.rows(self.panel, tap * channels + c, depth, scratch);
             }
-            map_kernels::<V>(taps, &mut kernels, depth * width);
-            let kernels = &kernels[..PLACES * depth * width];
+            let kernels = &mut kernels[..PLACES * (depth + GAP) * width];
+            map_kernels::<V>(taps, kernels, depth * width, (depth + GAP) * width);
             self.multiplier.multiply::<V>(&mut sums, kernels, self.tiles, (c, depth), &mut pairs);
         }
         for tile in 0..tiles {
             for j in 0..width / V::LANES {
                 let sums = &sums[tile * width + j * V::LANES..];
-                self.finish(self.first + from + tile, j, map_back::<V>(sums, tiles * width));
+                self.finish(self.first + from + tile, j, map_back::<V>(sums, (tiles + GAP) * width));
             }
         }
         *self.scratch = Scratch { taps: parts, kernels, sums, pairs };
@@ -321,34 +329,37 @@ impl<M> Task<'_, M> {
     }
 }
 
-/// B^T d.
+/// B^T d. Its rows carry the factors that Winograd's G has, since kernels outnumber inputs where pictures are small.
 #[inline(always)]
 fn map_input<V: Vector>(d: [V; SIDE]) -> [V; SIDE] {
     let s = V::splat;
     let [d0, d1, d2, d3, d4, d5] = d;
-    let a = s(-4.).fma(d2, d4);
-    let b = s(-4.).fma(d1, d3);
-    let c = d4.sub(d2);
-    let e = s(2.).mul(d3.sub(d1));
-    [s(4.).fma(d0, s(-5.).fma(d2, d4)), a.add(b), a.sub(b), c.add(e), c.sub(e), s(4.).fma(d1, s(-5.).fma(d3, d5))]
+    let a = s(-1. / 6.).fma(d4, s(2. / 3.).mul(d2));
+    let b = s(-1. / 6.).fma(d3, s(2. / 3.).mul(d1));
+    let c = s(1. / 24.).mul(d4.sub(d2));
+    let e = s(1. / 12.).mul(d3.sub(d1));
+    let first = s(-1.25).fma(d2, s(0.25).fma(d4, d0));
+    [first, a.add(b), a.sub(b), c.add(e), c.sub(e), s(4.).fma(d1, s(-5.).fma(d3, d5))]
 }
 
-/// G g.
+/// G g, in pairs of rows: the outer ones, those of 1 and -1, those of 2 and -2.
 #[inline(always)]
-fn map_kernel<V: Vector>(g: [V; 3]) -> [V; SIDE] {
-    let s = V::splat;
-    let [g0, g1, g2] = g;
-    let outer = s(-1. / 6.).mul(g0.add(g2));
-    let far = s(1. / 24.).fma(g0, s(1. / 6.).mul(g2));
-    [
-        s(0.25).mul(g0),
-        s(-1. / 6.).fma(g1, outer),
-        s(1. / 6.).fma(g1, outer),
-        s(1. / 12.).fma(g1, far),
-        s(-1. / 12.).fma(g1, far),
-        g2,
-    ]
+fn map_kernel<V: Vector>(pair: usize, [g0, g1, g2]: [V; 3]) -> [V; 2] {
+    match pair {
+        0 => [g0, g2],
+        1 => {
+            let outer = g0.add(g2);
+            [outer.add(g1), outer.sub(g1)]
+        }
+        _ => {
+            let (outer, inner) = (V::splat(4.).fma(g2, g0), g1.add(g1));
+            [outer.add(inner), outer.sub(inner)]
+        }
+    }
 }
+
+/// The rows of the pairs that [`map_kernel`] gives.
+const PAIRS: [[usize; 2]; SIDE / 2] = [[0, 5], [1, 2], [3, 4]];
 
 /// A^T m.
 #[inline(always)]
@@ -382,28 +393,30 @@ fn map_back<V: Vector>(sums: &[f32], stride: usize) -> [[V; TILE]; TILE] {
     outputs
 }
 
-/// G g G^T of `count` kernels, whose taps lie in `taps`: mapped [PLACES, count].
+/// G g G^T of `count` kernels, whose taps lie in `taps`: mapped [PLACES, count], `apart` values from place to place.
 #[inline(always)]
-fn map_kernels<V: Vector>(taps: [&[f32]; 9], mapped: &mut [f32], count: usize) {
-    assert!(taps.iter().all(|tap| tap.len() == count) && mapped.len() >= PLACES * count);
+fn map_kernels<V: Vector>(taps: [&[f32]; 9], mapped: &mut [f32], count: usize, apart: usize) {
+    assert!(taps.iter().all(|tap| tap.len() == count) && mapped.len() >= (PLACES - 1) * apart + count);
     for at in (0..count).step_by(V::LANES) {
-        let mut half = [[V::splat(0.); 3]; SIDE];
-        for j in 0..3 {
-            let mut column = [V::splat(0.); 3];
-            for (i, value) in column.iter_mut().enumerate() {
+        // two rows at a time, which registers have room for
+        for pair in 0..PAIRS.len() {
+            let mut half = [[V::splat(0.); 3]; 2];
+            for j in 0..3 {
                 // SAFETY: `count` is whole vectors, and every tap has that many values
-                *value = unsafe { V::load(taps[i * 3 + j].as_ptr().add(at)) };
+                let tap = |i: usize| unsafe { V::load(taps[i * 3 + j].as_ptr().add(at)) };
+                let [one, other] = map_kernel(pair, [tap(0), tap(1), tap(2)]);
+                half[0][j] = one;
+                half[1][j] = other;
             }
-            let column = map_kernel::<V>(column);
-            for i in 0..SIDE {
-                half[i][j] = column[i];
-            }
-        }
-        for i in 0..SIDE {
-            let row = map_kernel(half[i]);
-            for j in 0..SIDE {
-                // SAFETY: the length is checked above
-                unsafe { row[j].store(mapped.as_mut_ptr().add((i * SIDE + j) * count + at)) };
+            for i in 0..2 {
+                for columns in 0..PAIRS.len() {
+                    let mapped_pair = map_kernel(columns, half[i]);
+                    for j in 0..2 {
+                        let place = PAIRS[pair][i] * SIDE + PAIRS[columns][j];
+                        // SAFETY: the length is checked above
+                        unsafe { mapped_pair[j].store(mapped.as_mut_ptr().add(place * apart + at)) };
+                    }
+                }
             }
         }
     }

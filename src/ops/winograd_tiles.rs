@@ -6,7 +6,7 @@ use super::panels::{Line, Precision, lines};
 use super::simd::amx::{ROWS, Tiles, split, split_pairs};
 use super::simd::{Avx512, Vector};
 use super::tiles::{EXACT, Parts, Products};
-use super::winograd::{Multiplier, PLACES};
+use super::winograd::{GAP, Multiplier, PLACES};
 
 /// Both sides to 16 bits: finer by far than weights in bf16.
 const COARSE: Products = &[(1, 0), (0, 1), (0, 0)];
@@ -42,7 +42,7 @@ impl Tiled {
         let mut last = [0f32; ROWS * 3 * Avx512::LANES];
         for place in 0..PLACES {
             for tile in (0..tiles).step_by(ROWS) {
-                let sums = &mut sums[(place * tiles + tile) * width..];
+                let sums = &mut sums[(place * (tiles + GAP) + tile) * width..];
                 let whole = tiles - tile >= ROWS;
                 let rows = ROWS.min(tiles - tile) * width;
                 // sums of a last block that is not whole pass through a place of their own
@@ -58,7 +58,7 @@ impl Tiled {
                 }
                 for &(i, j) in self.products {
                     let left = self.mapped.at(i, place * self.chunk + from + tile, c);
-                    let right = pairs[j * apart + place * depth * width..].as_ptr();
+                    let right = pairs[j * apart + place * (depth + GAP) * width..].as_ptr();
                     // SAFETY: the inputs have whole blocks of rows, the kernels `depth` rows at each place
                     unsafe { unit.multiply::<C>(left, self.mapped.stride(), right, depth) };
                 }
@@ -100,7 +100,7 @@ impl Multiplier for Tiled {
         channels: (usize, usize),
         scratch: &mut Vec<Line>,
     ) {
-        let width = kernels.len() / (PLACES * channels.1);
+        let width = kernels.len() / (PLACES * (channels.1 + GAP));
         let parts = self.parts();
         let needed = parts * kernels.len() / Line::VALUES;
         if scratch.len() < needed {

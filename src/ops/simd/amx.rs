@@ -86,13 +86,7 @@ impl Tiles {
     /// # Safety
     /// The pointers must be to that many values.
     #[inline(always)]
-    pub unsafe fn multiply<const C: usize>(
-        &self,
-        left: *const bf16,
-        stride: usize,
-        right: *const bf16,
-        depth: usize,
-    ) {
+    pub unsafe fn multiply<const C: usize>(&self, left: *const bf16, stride: usize, right: *const bf16, depth: usize) {
         let below = left.wrapping_add(16 * stride);
         // two rows of tiles times C tiles; where a tile serves twice, it is still in the nearest cache
         macro_rules! steps {
