@@ -68,7 +68,7 @@ pub const GAP: usize = 2;
 /// The same for mapped inputs, in values.
 const GAP_VALUES: usize = 16;
 /// Fewer tiles than this are not worth mapping the kernels.
-const FEWEST_TILES: usize = 12;
+const FEWEST_TILES: usize = 4;
 
 /// Whether this way serves `picture`.
 pub fn serves(picture: &Picture) -> bool {
