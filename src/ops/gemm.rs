@@ -73,7 +73,7 @@ const LEFT_BYTES: usize = 256 << 10;
 /// Rows of the right-hand side that are taken at a time.
 const DEPTH: usize = 1024;
 /// Tasks that a product is cut in, if it is large enough.
-const TASKS: usize = 8;
+const TASKS: usize = 32;
 
 /// out [rows, n] = left [rows, k] times right [k, n], on all threads. What is computed does not depend on
 /// their number.
