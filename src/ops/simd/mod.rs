@@ -1,7 +1,7 @@
 //! Vectors of f32 in the widths that processors have, chosen when the program starts.
 //!
 //! A kernel is written once, generic over [`Vector`], and compiled once for every [`Level`];
-//! [`run`] takes the version that this processor serves best. The variable `EQDIFF_SIMD` (`avx512bf16`,
+//! [`run`] takes the version that this processor serves best. The variable `EQDIFF_SIMD` (`amx`, `avx512bf16`,
 //! `avx512`, `avx2`, `portable`) forces a narrower one, for tests and comparisons.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
