@@ -15,7 +15,7 @@ use crate::subject;
 #[command(after_help = "Example:\n  eqdiff demo --subject teapot --out teapot.html")]
 pub struct DemoArgs {
     /// A bundled subject
-    #[arg(long, default_value = "dog")]
+    #[arg(long, default_value = "clock")]
     subject: String,
     /// Training steps [default: the base's]
     #[arg(long, value_name = "N")]
