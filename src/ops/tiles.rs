@@ -34,6 +34,8 @@ const TASKS: usize = 8;
 /// Rows of values in parts.
 pub struct Parts {
     lines: Vec<Line>,
+    /// Where `lines` begin, for tasks that write rows of their own.
+    start: Shared,
     /// Values from row to row.
     stride: usize,
     /// Values from part to part.
@@ -46,17 +48,18 @@ impl Parts {
         // an odd number of lines: the rows of a tile do not fight for the same places of a cache
         let stride = (length.div_ceil(Line::VALUES) | 1) * Line::VALUES;
         let apart = rows.next_multiple_of(ROWS) * stride;
-        Self { lines: lines(parts * apart / Line::VALUES), stride, apart }
+        let mut lines = lines(parts * apart / Line::VALUES);
+        let start = Shared(lines.as_mut_ptr().cast());
+        Self { lines, start, stride, apart }
     }
 
     /// Splits `count` rows, on all threads: `pieces` is given a row and calls its second argument with each of its
     /// pieces, where in the row it begins, and how long it is; or with none for a row of zeros.
     pub fn fill(&mut self, count: usize, pieces: impl Fn(usize, &mut dyn FnMut(usize, Piece)) + Sync) {
-        let &mut Self { stride, apart, .. } = self;
+        let &mut Self { stride, apart, ref start, .. } = self;
         let parts = Line::VALUES * self.lines.len() / apart;
-        let shared = Shared(self.lines.as_mut_ptr().cast());
         (0..count).into_par_iter().with_min_len(8).for_each(|row| {
-            let to = shared.start().cast::<bf16>().wrapping_add(row * stride);
+            let to = start.start().cast::<bf16>().wrapping_add(row * stride);
             pieces(row, &mut |at, piece| {
                 // SAFETY: each row has its own place in every part; the level was detected
                 unsafe {
@@ -72,8 +75,8 @@ impl Parts {
 
     /// Where a value of a part lies.
     #[inline(always)]
-    pub fn at(&self, part: usize, row: usize, column: usize) -> *const bf16 {
-        self.lines.as_ptr().cast::<bf16>().wrapping_add(part * self.apart + row * self.stride + column)
+    pub fn at(&self, part: usize, row: usize, column: usize) -> *mut bf16 {
+        self.start.start().cast::<bf16>().wrapping_add(part * self.apart + row * self.stride + column)
     }
 
     /// Values from row to row.

@@ -100,6 +100,8 @@ pub trait Multiplier: Sync {
 struct Plain {
     /// [PLACES, chunk, channels], `apart` values from place to place.
     mapped: Vec<f32>,
+    /// Where `mapped` begins, for tasks that write tiles of their own.
+    start: Shared,
     apart: usize,
     channels: usize,
 }
@@ -109,7 +111,7 @@ impl Multiplier for Plain {
     unsafe fn put<V: Vector>(&self, place: usize, tile: usize, c: usize, value: V) {
         let at = place * self.apart + tile * self.channels + c;
         // SAFETY: the caller's
-        unsafe { value.store(self.mapped.as_ptr().cast_mut().add(at)) };
+        unsafe { value.store(self.start.start().add(at)) };
     }
 
     #[inline(always)]
@@ -142,7 +144,9 @@ pub fn convolve(out: &mut [f32], picture: Picture, kernel: Right, finish: Finish
     }
     let with = |chunk| {
         let apart = chunk * channels + GAP_VALUES;
-        Plain { mapped: buffer(PLACES * apart), apart, channels }
+        let mut mapped = buffer(PLACES * apart);
+        let start = Shared(mapped.as_mut_ptr());
+        Plain { mapped, start, apart, channels }
     };
     convolve_with(out, picture, kernel, finish, with);
 }

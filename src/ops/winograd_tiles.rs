@@ -80,7 +80,7 @@ impl Multiplier for Tiled {
     #[inline(always)]
     unsafe fn put<V: Vector>(&self, place: usize, tile: usize, c: usize, value: V) {
         let mut values = [0f32; 16];
-        let (to, apart) = (self.mapped.at(0, place * self.chunk + tile, c).cast_mut(), self.mapped.apart());
+        let (to, apart) = (self.mapped.at(0, place * self.chunk + tile, c), self.mapped.apart());
         // SAFETY: no vector is longer; the rest is the caller's
         unsafe {
             value.store(values.as_mut_ptr());
