@@ -8,10 +8,12 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Base, Weights};
+use crate::base::Base;
+use crate::files::write_whole;
 use crate::method::Customisation;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::Settings;
+use crate::weights::Weights;
 
 const TENSORS: &str = "adapter.safetensors";
 const MANIFEST: &str = "adapter.toml";
@@ -145,19 +147,6 @@ fn sort_metadata(bytes: &mut [u8]) -> Result<()> {
 pub fn load_tensors(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
     let weights = Weights::open(path, device)?;
     weights.names().into_iter().map(|name| Ok((name.clone(), weights.any(&name)?))).collect()
-}
-
-/// Writes a file that is either there as a whole or not at all.
-///
-/// # Errors
-/// If it cannot be written; the message names it.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = path.with_extension("part");
-    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&partial); // what is left of it is of no use
-    }
-    written.with_context(|| format!("cannot write {} (is the disk full?)", path.display()))
 }
 
 fn check_shapes(base: &Base, tensors: &BTreeMap<String, Tensor>, settings: &Settings) -> Result<()> {

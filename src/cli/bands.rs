@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::{Outcome, make_folder};
 use crate::images;
+use crate::images::png::save_png;
 use crate::method::fdte::split_bands;
-use crate::pictures::save_png;
 use crate::settings::Layers;
 
 /// Arguments of `bands`.

@@ -7,15 +7,16 @@ use clap::Args;
 use image::RgbImage;
 
 use super::sample::Studio;
-use super::{MachineArgs, Outcome, Usage, adapter_folder, fresh_folder, make_folder, report};
+use super::{MachineArgs, Outcome, Usage, adapter_folder, fresh_folder, make_folder};
 use crate::adapter::Adapter;
+use crate::app::page;
 use crate::base::MINI;
 use crate::evaluation::prompts::{self, without_placeholder};
 use crate::evaluation::report::{Evaluation, Group, ImageScores, Measured, table};
-use crate::evaluation::report_page::Drawing;
 use crate::evaluation::scorer::{Scorer, Wanted};
 use crate::images::{self, pictures_in};
 use crate::model::tokenizer::PLACEHOLDER;
+use crate::report::page::Drawing;
 use crate::sampling::Order;
 
 const EXAMPLES: &str = "\
@@ -100,7 +101,7 @@ pub fn score_adapter(args: &EvalArgs, adapter: Adapter, page: Option<&Path>) -> 
     if orders.is_empty() {
         bail!(Usage("--limit 0 leaves no prompt".into()));
     }
-    let photos = report::subject(adapter)?;
+    let photos = page::subject(adapter)?;
     let concept: Vec<RgbImage> = photos.photos.iter().map(|photo| photo.image.clone()).collect();
     make_folder(&folder)?;
     let style = studio.style("", studio.reference.as_ref());
@@ -149,7 +150,7 @@ pub fn score_adapter(args: &EvalArgs, adapter: Adapter, page: Option<&Path>) -> 
         without: without.as_ref().map(|(pictures, scores)| (pictures[i].1.clone(), scores[i].scores)),
     });
     let html = page.map_or_else(|| folder.join("report.html"), Path::to_path_buf);
-    report::write(&html, adapter, &photos, drawings.collect(), evaluation.clone())?;
+    page::write(&html, adapter, &photos, drawings.collect(), evaluation.clone())?;
     eprintln!("Pictures and scores: {}  Page: {}", folder.display(), html.display());
     Ok(evaluation)
 }

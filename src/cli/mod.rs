@@ -4,7 +4,6 @@ mod bands;
 mod bench;
 mod demo;
 mod eval;
-mod report;
 mod sample;
 mod train;
 mod ui;

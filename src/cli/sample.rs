@@ -13,9 +13,10 @@ use crate::adapter::{Adapter, load_tensors};
 use crate::base::{Base, MINI};
 use crate::evaluation::prompts;
 use crate::images;
+use crate::images::png::{Parameters, save_png};
 use crate::method::Customisation;
 use crate::model::tokenizer::PLACEHOLDER;
-use crate::pictures::{Parameters, contact_sheet, save_png};
+use crate::report::contact_sheet;
 use crate::sampling::{Order, Style, draw, latent_size};
 
 const EXAMPLES: &str = "\
@@ -145,7 +146,7 @@ impl Studio {
         let customisation = adapter.as_ref().map(|adapter| adapter.customisation(&base)).transpose()?;
         let reference = match (&adapter, customisation.as_ref().is_some_and(|c| c.has_reference())) {
             (Some(adapter), true) => {
-                let subject = super::report::subject(adapter)?;
+                let subject = crate::app::page::subject(adapter)?;
                 let photo = subject.photos.first().context("the adapter has no photos")?;
                 Some(photo.square(adapter.manifest.side as u32))
             }

@@ -7,10 +7,11 @@ use clap::Args;
 use image::RgbImage;
 
 use super::{MachineArgs, OUTPUTS, Outcome, Usage, fresh_folder, last_file, make_folder, ui};
-use crate::adapter::{Adapter, Manifest, write_whole};
+use crate::adapter::{Adapter, Manifest};
 use crate::base::{Base, MINI};
+use crate::files::write_whole;
+use crate::images::png::save_png;
 use crate::model::tokenizer::PLACEHOLDER;
-use crate::pictures::save_png;
 use crate::settings::{Layers, PRESETS, Settings};
 use crate::subject::{self, Subject};
 use crate::training::budget::{Budget, Plan};
@@ -130,7 +131,7 @@ pub fn fresh(args: &TrainArgs) -> Result<(Outcome, PathBuf)> {
 fn resume(args: &TrainArgs) -> Result<(Outcome, PathBuf)> {
     let folder = super::adapter_folder(args.out.as_deref())?;
     let adapter = Adapter::open(&folder)?;
-    let subject = super::report::subject(&adapter)?;
+    let subject = crate::app::page::subject(&adapter)?;
     let mut manifest = adapter.manifest;
     if let Some(steps) = args.steps {
         manifest.settings.training.steps = steps;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::write_whole;
+use crate::files::write_whole;
 
 /// Which list a prompt comes from. The paper reports the lists apart, since what serves one (a
 /// stronger likeness) can cost the other (style).
@@ -237,7 +237,7 @@ pub fn number(value: Option<f32>) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn image(prompt: &str, group: Group, values: [f32; 4]) -> ImageScores {

@@ -9,6 +9,8 @@ use rustfft::FftPlanner;
 use rustfft::num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 
+use crate::images::Picture;
+
 /// Which part of the image's spectrum a training sample shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Band {
@@ -70,17 +72,6 @@ pub struct Split {
     pub gray: bool,
     /// Whether the magnitude of the inverse transform is taken, else its real part.
     pub magnitude: bool,
-}
-
-/// An image of any range as rows of RGB values.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Picture {
-    /// Number of rows.
-    pub height: usize,
-    /// Number of columns.
-    pub width: usize,
-    /// Rows of pixels of three values: height * width * 3.
-    pub values: Vec<f64>,
 }
 
 /// Low and high band of `image`.

@@ -8,8 +8,8 @@ use image::RgbImage;
 use image::imageops::{self, FilterType};
 
 use crate::base::Base;
+use crate::images::png::save_png;
 use crate::images::{self, pictures_in};
-use crate::pictures::save_png;
 use crate::sampling::{Order, Style, draw};
 use crate::settings::Settings;
 

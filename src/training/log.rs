@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::adapter::write_whole;
-use crate::pictures::loss_curve;
+use crate::files::write_whole;
+use crate::report::loss_curve;
 
 /// One step's numbers.
 #[derive(Clone, Debug, PartialEq)]

@@ -14,10 +14,11 @@ use super::{Data, state};
 use crate::adapter::{self, Manifest};
 use crate::base::Base;
 use crate::base::texts::Texts;
+use crate::images::png::save_png;
 use crate::method::Customisation;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::ops::Keep;
-use crate::pictures::{contact_sheet, save_png};
+use crate::report::contact_sheet;
 use crate::sampling::{Order, Style, draw};
 
 /// Whether training goes on.

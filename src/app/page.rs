@@ -7,9 +7,9 @@ use image::RgbImage;
 
 use crate::adapter::Adapter;
 use crate::evaluation::report::Evaluation;
-use crate::evaluation::report_page::{Drawing, Photo, ReportInput, report_page};
 use crate::images;
 use crate::method::fdte::split_bands;
+use crate::report::page::{Drawing, Photo, ReportInput, report_page};
 use crate::subject::{self, Subject};
 
 /// The subject that an adapter brings along.

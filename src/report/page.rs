@@ -6,7 +6,7 @@ use anyhow::Result;
 use image::{DynamicImage, GrayImage, RgbImage};
 
 use super::html::{Card, Page, Picture, Row};
-use super::report::{Evaluation, Group, ImageScores, Metric, Scores, number};
+use crate::evaluation::report::{Evaluation, Group, ImageScores, Metric, Scores, number};
 
 /// A photo of the subject, and what training saw in it.
 pub struct Photo {
@@ -199,8 +199,8 @@ fn difference(with: Option<f32>, without: Option<f32>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::tests::example;
     use super::*;
+    use crate::evaluation::report::tests::example;
 
     fn plain(level: u8) -> RgbImage {
         RgbImage::from_pixel(8, 8, image::Rgb([level; 3]))

@@ -1,5 +1,7 @@
 //! Pictures: reading files, and between pixels and tensors.
 
+pub mod png;
+
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
@@ -8,11 +10,20 @@ use candle_core::{DType, Device, Result, Tensor};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
-use crate::method::fdte::Picture;
-
 /// Bytes that one decoded picture may take; a photo of 12000 x 9000 pixels takes 324 MB. A damaged
 /// header can ask for any amount, and memory that is not there ends the process.
 const LARGEST: u64 = 1 << 30;
+
+/// An image of any range as rows of RGB values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    /// Number of rows.
+    pub height: usize,
+    /// Number of columns.
+    pub width: usize,
+    /// Rows of pixels of three values: height * width * 3.
+    pub values: Vec<f64>,
+}
 
 /// A decoded file.
 pub struct Decoded {

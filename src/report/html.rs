@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::io::Cursor;
 use std::path::Path;
 
-use crate::adapter::write_whole;
+use crate::files::write_whole;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,5 +1,7 @@
 //! Reading safetensors checkpoints by the names of their tensors.
 
+mod random;
+
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -12,7 +14,6 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
-use super::random;
 use crate::ops::Precision;
 
 /// The tensors of one safetensors file, or those under a prefix of their names.
