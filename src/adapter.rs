@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Base;
 use crate::files::write_whole;
-use crate::method::Customisation;
+use crate::method::eqdiff::Customisation;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::Settings;
 use crate::weights::Weights;

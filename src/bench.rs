@@ -9,8 +9,9 @@ use candle_core::{Device, Tensor, Var};
 
 use crate::base::texts::Texts;
 use crate::base::{Base, Folder, Parts, ids_tensor};
-use crate::method::mgdp::Guidance;
-use crate::method::{Band, Customisation, Customised};
+use crate::method::eqdiff::losses::{Batch, LossSettings, ReferenceBatch, training_losses};
+use crate::method::eqdiff::mgdp::Guidance;
+use crate::method::eqdiff::{Band, Customisation, Customised};
 use crate::model::clip::Injection;
 use crate::model::tokenizer::Tokens;
 use crate::model::{ClipText, Plain, Unet};
@@ -18,10 +19,9 @@ use crate::ops::{Keep, Precision};
 use crate::rng;
 use crate::sampling::ddim::{self, Draft, Reference};
 use crate::sampling::together;
+use crate::training::AdamW;
 use crate::training::budget::{Budget, Plan};
-use crate::training::losses::ReferenceBatch;
 use crate::training::optimiser::AdamWSettings;
-use crate::training::{AdamW, Batch, LossSettings, training_losses};
 
 /// The cases, in the order in which they run.
 pub const CASES: [(&str, &str); 11] = [

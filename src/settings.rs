@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::method::custom_diffusion::Prior;
-use crate::method::fdte::Fdte;
-use crate::method::mgdp::Mgdp;
-use crate::method::rra::Rra;
+use crate::method::eqdiff::fdte::Fdte;
+use crate::method::eqdiff::mgdp::Mgdp;
+use crate::method::eqdiff::rra::Rra;
 
 /// Every setting.
 const DEFAULTS: &str = include_str!("../configs/eqdiff.toml");

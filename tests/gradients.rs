@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, HashSet};
 use candle_core::{Device, Tensor, Var};
 use eqdiff::base::Base;
 use eqdiff::base::texts::Texts;
-use eqdiff::method::Customisation;
+use eqdiff::method::eqdiff::Customisation;
+use eqdiff::method::eqdiff::data::Data;
+use eqdiff::method::eqdiff::losses::{LossSettings, training_losses};
 use eqdiff::rng::{normal, stream};
 use eqdiff::settings::Layers;
 use eqdiff::subject::{self, Request};
-use eqdiff::training::{Data, LossSettings, training_losses};
 
 #[test]
 fn every_variable_has_a_gradient_and_nothing_frozen_has() {

@@ -8,7 +8,7 @@ use image::RgbImage;
 use crate::adapter::Adapter;
 use crate::evaluation::report::Evaluation;
 use crate::images;
-use crate::method::fdte::split_bands;
+use crate::method::eqdiff::fdte::split_bands;
 use crate::report::page::{Drawing, Photo, ReportInput, report_page};
 use crate::subject::{self, Subject};
 

@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Outcome, make_folder};
 use crate::images;
 use crate::images::png::save_png;
-use crate::method::fdte::split_bands;
+use crate::method::eqdiff::fdte::split_bands;
 use crate::settings::Layers;
 
 /// Arguments of `bands`.

@@ -14,7 +14,7 @@ use crate::base::{Base, MINI};
 use crate::evaluation::prompts;
 use crate::images;
 use crate::images::png::{Parameters, save_png};
-use crate::method::Customisation;
+use crate::method::eqdiff::Customisation;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::contact_sheet;
 use crate::sampling::{Order, Style, draw, latent_size};

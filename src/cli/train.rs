@@ -11,12 +11,13 @@ use crate::adapter::{Adapter, Manifest};
 use crate::base::{Base, MINI};
 use crate::files::write_whole;
 use crate::images::png::save_png;
+use crate::method::eqdiff::data::{self, Data};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::{Layers, PRESETS, Settings};
 use crate::subject::{self, Subject};
 use crate::training::budget::{Budget, Plan};
 use crate::training::log::{Record, TERMS};
-use crate::training::{Data, Next, Trainer, class_images, data};
+use crate::training::{Next, Trainer, class_images};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,10 +1,4 @@
-//! Equilibrated Diffusion's parts, each in the file of its name in the paper.
+//! Ways to customise a base, a folder for each.
 
 pub mod custom_diffusion;
-pub mod customised;
-pub mod fdte;
-pub mod mgdp;
-pub mod rra;
-
-pub use customised::{Customisation, Customised, Recorder, References, Watch};
-pub use fdte::{Band, ConceptEmbedding};
+pub mod eqdiff;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 
 use crate::base::Base;
-use crate::method::{Customisation, Customised, Recorder, References};
+use crate::method::eqdiff::{Customisation, Customised, Recorder, References};
 use crate::model::scheduler::DdimStep;
 use crate::model::{AttentionProcessor, Plain, tiled};
 

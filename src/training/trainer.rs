@@ -8,14 +8,15 @@ use candle_core::{Tensor, Var};
 use image::RgbImage;
 
 use super::log::{Log, Record, TERMS};
-use super::losses::{LossSettings, Losses, training_losses};
 use super::optimiser::{AdamW, AdamWSettings};
-use super::{Data, state};
+use super::state;
 use crate::adapter::{self, Manifest};
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::images::png::save_png;
-use crate::method::Customisation;
+use crate::method::eqdiff::Customisation;
+use crate::method::eqdiff::data::Data;
+use crate::method::eqdiff::losses::{LossSettings, Losses, training_losses};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::ops::Keep;
 use crate::report::contact_sheet;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::case::{ACTIVATION, Case, Report};
 use crate::base::Base;
 use crate::base::texts::Texts;
-use crate::method::{Band, Customisation};
+use crate::method::eqdiff::{Band, Customisation};
 use crate::sampling::ddim::{Draft, Plan, Reference, sample as ddim};
 
 #[derive(Deserialize)]

@@ -10,13 +10,13 @@ use serde::Deserialize;
 use super::case::{ACTIVATION, Case, GRADIENT, LOSS, Report};
 use crate::base::Base;
 use crate::base::texts::Texts;
-use crate::method::mgdp::Guidance;
-use crate::method::{Band, Customisation};
+use crate::method::eqdiff::losses::{Batch, LossSettings, ReferenceBatch, training_losses};
+use crate::method::eqdiff::mgdp::Guidance;
+use crate::method::eqdiff::{Band, Customisation};
 use crate::model::tokenizer::Tokens;
 use crate::ops::Keep;
-use crate::training::losses::ReferenceBatch;
+use crate::training::AdamW;
 use crate::training::optimiser::AdamWSettings;
-use crate::training::{AdamW, Batch, LossSettings, training_losses};
 
 #[derive(Deserialize)]
 struct StepSettings {

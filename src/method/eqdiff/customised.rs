@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Result, Tensor};
 
-use super::custom_diffusion::TunedCrossAttention;
 use super::fdte::ConceptEmbedding;
 use super::rra::{ReferenceAttention, ReferenceStates, has_reference};
+use crate::method::custom_diffusion::TunedCrossAttention;
 use crate::model::{Attention, AttentionProcessor, Plain, Unet};
 use crate::ops::{Keep, Norm};
 

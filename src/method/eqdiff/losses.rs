@@ -2,12 +2,12 @@
 
 use candle_core::{Result, Tensor};
 
+use super::mgdp::{self, Guidance};
+use super::rra::reference_loss;
+use super::{Band, Customisation, Customised, Recorder, References, Watch};
 use crate::base::Base;
 use crate::base::texts::{Texts, placeholder_columns};
 use crate::method::custom_diffusion::cross_attention_loss;
-use crate::method::mgdp::{self, Guidance};
-use crate::method::rra::reference_loss;
-use crate::method::{Band, Customisation, Customised, Recorder, References, Watch};
 use crate::model::tokenizer::Tokens;
 use crate::ops::Keep;
 

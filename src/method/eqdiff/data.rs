@@ -7,11 +7,11 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::Band;
+use super::fdte::{Fdte, split_bands};
 use super::losses::{Batch, ReferenceBatch, nearest};
 use crate::base::Base;
 use crate::images;
-use crate::method::Band;
-use crate::method::fdte::{Fdte, split_bands};
 use crate::model::tokenizer::{PLACEHOLDER, Tokens};
 use crate::model::vae::Posterior;
 use crate::rng;
