@@ -10,7 +10,8 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use tempfile::NamedTempFile;
+use sha2::{Digest, Sha256};
+use tempfile::{NamedTempFile, TempDir};
 
 /// How names of temporary files begin and end.
 const PARTIAL: (&str, &str) = (".eqdiff-", ".part");
@@ -46,38 +47,57 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<bool> {
     write().with_context(|| cannot_write(path))
 }
 
-/// Writes files that belong together into `folder`: after a crash all of them are old or all are new, once
-/// [`finish_set`] has run there.
-///
-/// # Errors
-/// If they cannot be written; the message names the file, and all that were there stay.
-pub fn write_set(folder: &Path, files: &[(&str, &[u8])]) -> Result<()> {
-    let mut parts = Vec::with_capacity(files.len());
-    for (name, bytes) in files {
-        let path = folder.join(name);
+/// Files of one folder that belong together: after a crash all of them are old or all are new, once [`finish_set`] has
+/// run there.
+pub struct Set<'a> {
+    folder: &'a Path,
+    parts: Vec<(&'a str, NamedTempFile)>,
+}
+
+impl<'a> Set<'a> {
+    /// An empty set.
+    pub fn new(folder: &'a Path) -> Self {
+        Self { folder, parts: Vec::new() }
+    }
+
+    /// Puts a file's content on the disk, under another name so far.
+    ///
+    /// # Errors
+    /// If it cannot be written; the message names it.
+    pub fn add(&mut self, name: &'a str, bytes: &[u8]) -> Result<()> {
+        let path = self.folder.join(name);
         if path.is_dir() {
             bail!("cannot write {}: a folder has that name", path.display());
         }
-        parts.push(staged(&path, bytes).with_context(|| cannot_write(&path))?);
+        self.parts.push((name, staged(&path, bytes).with_context(|| cannot_write(&path))?));
+        Ok(())
     }
-    let mut journal = String::new();
-    for ((name, _), part) in files.iter().zip(&parts) {
-        let part = part.path().file_name().unwrap_or_default().to_string_lossy();
-        journal += &format!("{part}\t{name}\n");
+
+    /// Gives all files their names.
+    ///
+    /// # Errors
+    /// If the folder cannot be written; all that was there stays.
+    pub fn commit(self) -> Result<()> {
+        let mut journal = String::new();
+        let mut parts = Vec::with_capacity(self.parts.len());
+        for (name, part) in self.parts {
+            let file = part.path().file_name().unwrap_or_default().to_string_lossy();
+            journal += &format!("{file}\t{name}\n");
+            parts.push(part.into_temp_path());
+        }
+        // from here on the set is written: whoever comes next finishes it
+        write_whole(&self.folder.join(JOURNAL), journal.as_bytes())?;
+        for part in parts {
+            part.keep().with_context(|| cannot_write(self.folder))?;
+        }
+        finish_set(self.folder)
     }
-    // from here on the set is written: whoever comes next finishes it
-    let parts: Vec<_> = parts.into_iter().map(NamedTempFile::into_temp_path).collect();
-    write_whole(&folder.join(JOURNAL), journal.as_bytes())?;
-    for part in parts {
-        part.keep().with_context(|| cannot_write(folder))?;
-    }
-    finish_set(folder)
 }
 
 /// Finishes a set whose writer died after the point of no return. Without one there is nothing to do.
 ///
 /// # Errors
-/// If files cannot be renamed, or the folder's journal is not one that [`write_set`] wrote.
+/// If files cannot be renamed, or the folder's journal is not one that a [`Set`] wrote.
 pub fn finish_set(folder: &Path) -> Result<()> {
     let path = folder.join(JOURNAL);
     let journal = match fs::read_to_string(&path) {
@@ -135,27 +155,95 @@ pub fn check_target(file: &Path) -> Result<()> {
     check_writable(folder_of(file))
 }
 
-/// The first of `stem`, `stem-2`, `stem-3`... that does not exist; it is made.
+/// A folder that is filled under a temporary name, and removed again unless it is placed.
+pub struct StagedFolder(TempDir);
+
+/// A folder for what is to appear at `wanted` or beside it as a whole.
 ///
 /// # Errors
-/// If it cannot be made.
-pub fn fresh_folder(stem: &Path) -> Result<PathBuf> {
-    make_folder(folder_of(stem))?;
-    let numbered = |n: usize| {
-        let mut name = stem.as_os_str().to_owned();
-        if n > 1 {
-            name.push(format!("-{n}"));
+/// If folders cannot be made there.
+pub fn stage_folder(wanted: &Path) -> Result<StagedFolder> {
+    let above = folder_of(wanted);
+    make_folder(above)?;
+    let made = tempfile::Builder::new().prefix(PARTIAL.0).suffix(PARTIAL.1).tempdir_in(above);
+    Ok(StagedFolder(made.with_context(|| format!("cannot make a folder in {}", above.display()))?))
+}
+
+impl StagedFolder {
+    /// Where it is so far.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Gives it its name; none if something is there already.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub fn place(self, folder: &Path) -> Result<Option<PathBuf>> {
+        if folder.is_dir() && is_empty(folder)? {
+            let _ = fs::remove_file(folder.join(LOCK));
+            let _ = fs::remove_dir(folder); // else it is not empty any more, and the next line says so
         }
-        PathBuf::from(name)
-    };
-    for folder in (1..).map(numbered) {
-        match fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot make the folder {}", folder.display())),
+        if folder.exists() || folder.is_symlink() {
+            return Ok(None);
+        }
+        match fs::rename(self.path(), folder) {
+            Ok(()) => {
+                open_to_others(folder)?;
+                let _ = self.0.keep();
+                sync_folder(folder).with_context(|| cannot_write(folder))?;
+                Ok(Some(folder.to_path_buf()))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot make the folder {}", folder.display())),
         }
     }
-    bail!("there is no free name like {}", stem.display())
+
+    /// Gives it the first name of `stem`, `stem-2`, `stem-3`... that is free.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub fn place_beside(self, stem: &Path) -> Result<PathBuf> {
+        let mut this = self;
+        for n in 1.. {
+            let folder = numbered(stem, n);
+            if folder.exists() {
+                continue;
+            }
+            match fs::rename(this.path(), &folder) {
+                Err(_) if folder.exists() => {} // somebody else was faster
+                Err(error) => return Err(error).with_context(|| format!("cannot make {}", folder.display())),
+                Ok(()) => {
+                    open_to_others(&folder)?;
+                    this.0.disable_cleanup(true);
+                    sync_folder(&folder).with_context(|| cannot_write(&folder))?;
+                    return Ok(folder);
+                }
+            }
+        }
+        bail!("there is no free name like {}", stem.display())
+    }
+}
+
+/// Temporary folders are closed to other users; what is placed is an ordinary folder.
+fn open_to_others(_folder: &Path) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let above = fs::metadata(folder_of(_folder)).map_or(0o755, |above| above.permissions().mode() & 0o777);
+        fs::set_permissions(_folder, fs::Permissions::from_mode(above | 0o700))
+            .with_context(|| cannot_write(_folder))?;
+    }
+    Ok(())
+}
+
+/// `stem`, `stem-2`, `stem-3`...
+pub fn numbered(stem: &Path, n: usize) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    if n > 1 {
+        name.push(format!("-{n}"));
+    }
+    PathBuf::from(name)
 }
 
 /// The right to write into a folder; given back when it is dropped or its process ends.
@@ -259,6 +347,11 @@ fn cannot_write(path: &Path) -> String {
     format!("cannot write {}", path.display())
 }
 
+/// The first `bytes` bytes of the SHA-256 of `content`, in hexadecimal.
+pub fn digest(content: &[u8], bytes: usize) -> String {
+    Sha256::digest(content).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What helps against an error, where the system's word for it does not say.
 pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?.kind();
@@ -311,7 +404,11 @@ mod tests {
     fn a_set_that_was_interrupted_is_finished() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let at = |name: &str| folder.path().join(name);
-        write_set(folder.path(), &[("a", b"1"), ("b", b"1")])?;
+        let mut set = Set::new(folder.path());
+        set.add("a", b"1")?;
+        set.add("b", b"1")?;
+        set.commit()?;
+        assert_eq!([content(&at("a")), content(&at("b"))], ["1", "1"]);
         // killed after the first rename
         fs::write(at(JOURNAL), ".eqdiff-x.part\ta\n.eqdiff-y.part\tb\n")?;
         fs::write(at("a"), "2")?;
@@ -343,11 +440,22 @@ mod tests {
     }
 
     #[test]
-    fn fresh_folders_are_made_once() -> Result<()> {
+    fn folders_appear_as_a_whole_under_a_free_name() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let stem = folder.path().join("runs/dog");
-        let names = [fresh_folder(&stem)?, fresh_folder(&stem)?, fresh_folder(&stem)?];
-        assert_eq!(names.map(|n| n.file_name().unwrap().to_owned()), ["dog", "dog-2", "dog-3"]);
+        let staged = || -> Result<StagedFolder> {
+            let staged = stage_folder(&stem)?;
+            fs::write(staged.path().join("a"), "1")?;
+            Ok(staged)
+        };
+        let names = [staged()?.place_beside(&stem)?, staged()?.place_beside(&stem)?];
+        assert_eq!(names, [stem.clone(), numbered(&stem, 2)]);
+        assert_eq!(content(&stem.join("a")), "1");
+        assert!(staged()?.place(&stem)?.is_none());
+        let empty = folder.path().join("runs/empty");
+        fs::create_dir(&empty)?;
+        assert!(staged()?.place(&empty)?.is_some());
+        assert_eq!(entries(&folder.path().join("runs"))?.len(), 3, "what was not placed is gone");
         Ok(())
     }
 }

@@ -1,4 +1,77 @@
-//! Ways to customise a base, a folder for each.
+//! Ways to customise a base, a folder for each, and what training and sampling know of them.
 
 pub mod custom_diffusion;
 pub mod eqdiff;
+
+use std::collections::BTreeMap;
+
+use candle_core::{Result, Tensor};
+
+use crate::base::Base;
+use crate::base::texts::Texts;
+use crate::model::tokenizer::{PLACEHOLDER, Tokens};
+use crate::model::{AttentionProcessor, Plain};
+use eqdiff::{Recorder, References};
+
+/// A way to customise a base: what it trains, and towards what.
+pub trait Method {
+    /// What it has learnt. Made of variables, its layers see how they change.
+    type Learned: Learned;
+
+    /// Names of the loss terms; `total` is not among them.
+    const TERMS: &'static [&'static str];
+
+    /// The trained tensors before the first step, by the names they have in an adapter.
+    fn initial(&self) -> Result<BTreeMap<String, Tensor>>;
+
+    /// What such tensors mean to the layers.
+    fn learned(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Self::Learned>;
+
+    /// The losses of a step, which depend on nothing but its number and what has been learnt.
+    fn losses(&self, learned: &Self::Learned, step: usize) -> anyhow::Result<Losses>;
+}
+
+/// The losses of one step, all scalars.
+pub struct Losses {
+    /// The sum that is differentiated.
+    pub total: Tensor,
+    /// Each term by name, unweighted, where it applies.
+    pub terms: Vec<(&'static str, Tensor)>,
+}
+
+/// What was learnt of a subject, as sampling uses it.
+pub trait Learned {
+    /// States [1, L, d] of a prompt in which the placeholder may stand for the subject.
+    fn text(&self, base: &Base, texts: &Texts, prompt: &str) -> anyhow::Result<Tensor>;
+
+    /// The attention of a pass, given what was seen of a reference photo at its timestep.
+    fn attention<'a>(&'a self, seen: Option<&'a References>) -> Box<dyn AttentionProcessor + 'a>;
+
+    /// What takes down the features of a reference photo in a pass of the base; none if it looks at no photo.
+    fn recorder(&self) -> Option<Recorder<'_>>;
+}
+
+/// The base as it is: the placeholder means nothing.
+pub struct BaseAlone;
+
+impl Learned for BaseAlone {
+    fn text(&self, base: &Base, texts: &Texts, prompt: &str) -> anyhow::Result<Tensor> {
+        Ok(texts.plain(&plain(base, prompt)?)?)
+    }
+
+    fn attention<'a>(&'a self, _: Option<&'a References>) -> Box<dyn AttentionProcessor + 'a> {
+        Box::new(Plain)
+    }
+
+    fn recorder(&self) -> Option<Recorder<'_>> {
+        None
+    }
+}
+
+/// Tokens of a text in which the placeholder means nothing.
+///
+/// # Errors
+/// If the text cannot be encoded.
+pub fn plain(base: &Base, text: &str) -> anyhow::Result<Tokens> {
+    base.tokenizer.encode(&text.replace(PLACEHOLDER, " "), PLACEHOLDER)
+}

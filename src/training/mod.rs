@@ -8,4 +8,4 @@ pub mod state;
 pub mod trainer;
 
 pub use optimiser::AdamW;
-pub use trainer::{Next, Trainer};
+pub use trainer::{Event, Next, Trainer};

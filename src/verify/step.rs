@@ -46,7 +46,7 @@ pub fn step(folder: &Path, name: &str, base: &Base, keep: Keep, report: &mut Rep
     let variables = variables(&case, base)?;
     let tensors: BTreeMap<_, _> = variables.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
     let weights = Customisation::from_tensors(&base.unet, &tensors)?;
-    let losses = training_losses(
+    let step = training_losses(
         base,
         &Texts::new(base),
         &weights,
@@ -61,13 +61,14 @@ pub fn step(folder: &Path, name: &str, base: &Base, keep: Keep, report: &mut Rep
             keep,
         },
     )?;
-    report.tensors(format!("{name}: predicted"), &losses.predicted, &case.get("out.predicted")?, ACTIVATION)?;
+    let losses = &step.losses;
+    report.tensors(format!("{name}: predicted"), &step.predicted, &case.get("out.predicted")?, ACTIVATION)?;
     let total = ("total", losses.total.clone());
     for (term, value) in losses.terms.iter().chain([&total]) {
         let ours = value.to_device(&Device::Cpu)?.to_scalar::<f32>()? as f64;
         report.number(format!("{name}: loss {term}"), ours, case.number(&format!("out.{term}"))?, LOSS);
     }
-    for (layer, mask) in &losses.fusion_masks {
+    for (layer, mask) in &step.fusion_masks {
         let recorded = case.get(&format!("out.fusion_mask.{layer}"))?;
         report.tensors(format!("{name}: fusion mask {layer}"), mask, &recorded, ACTIVATION)?;
     }
