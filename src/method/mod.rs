@@ -3,7 +3,7 @@
 pub mod custom_diffusion;
 pub mod eqdiff;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Result, Tensor};
 
@@ -11,7 +11,6 @@ use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::model::tokenizer::{PLACEHOLDER, Tokens};
 use crate::model::{AttentionProcessor, Plain};
-use eqdiff::{Recorder, References};
 
 /// A way to customise a base: what it trains, and towards what.
 pub trait Method {
@@ -45,10 +44,50 @@ pub trait Learned {
     fn text(&self, base: &Base, texts: &Texts, prompt: &str) -> anyhow::Result<Tensor>;
 
     /// The attention of a pass, given what was seen of a reference photo at its timestep.
-    fn attention<'a>(&'a self, seen: Option<&'a References>) -> Box<dyn AttentionProcessor + 'a>;
+    fn attention<'a>(&'a self, seen: Option<&'a Seen>) -> Box<dyn AttentionProcessor + 'a>;
 
     /// What takes down the features of a reference photo in a pass of the base; none if it looks at no photo.
-    fn recorder(&self) -> Option<Recorder<'_>>;
+    fn recorder(&self) -> Option<Box<dyn Recorder + '_>>;
+}
+
+/// Takes down what a pass of the base on a reference photo shows.
+pub trait Recorder: AttentionProcessor {
+    /// What was taken down.
+    fn seen(self: Box<Self>) -> Seen;
+}
+
+/// What the layers see of references, by layer: tensors whose first axis counts the entries.
+#[derive(Default)]
+pub struct Seen(HashMap<String, Vec<Tensor>>);
+
+impl Seen {
+    /// Adds a layer's tensors.
+    pub fn insert(&mut self, layer: &str, tensors: Vec<Tensor>) {
+        self.0.insert(layer.to_string(), tensors);
+    }
+
+    /// A layer's tensors.
+    pub fn get(&self, layer: &str) -> Option<&[Tensor]> {
+        self.0.get(layer).map(Vec::as_slice)
+    }
+
+    /// How many layers there are.
+    pub fn layers(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Entries `first`, `first + step`, `first + 2 step` and so on of every layer.
+    pub fn every(&self, step: usize, first: usize) -> Result<Self> {
+        let chosen = |x: &Tensor| {
+            let (entries, rest) = (x.dim(0)?, x.dims()[1..].to_vec());
+            let rows = x.reshape([&[entries / step, step], rest.as_slice()].concat())?;
+            rows.narrow(1, first, 1)?.squeeze(1)?.contiguous()
+        };
+        let layer = |(layer, tensors): (&String, &Vec<Tensor>)| {
+            Ok((layer.clone(), tensors.iter().map(chosen).collect::<Result<_>>()?))
+        };
+        self.0.iter().map(layer).collect::<Result<_>>().map(Self)
+    }
 }
 
 /// The base as it is: the placeholder means nothing.
@@ -59,11 +98,11 @@ impl Learned for BaseAlone {
         Ok(texts.plain(&plain(base, prompt)?)?)
     }
 
-    fn attention<'a>(&'a self, _: Option<&'a References>) -> Box<dyn AttentionProcessor + 'a> {
+    fn attention<'a>(&'a self, _: Option<&'a Seen>) -> Box<dyn AttentionProcessor + 'a> {
         Box::new(Plain)
     }
 
-    fn recorder(&self) -> Option<Recorder<'_>> {
+    fn recorder(&self) -> Option<Box<dyn Recorder + '_>> {
         None
     }
 }

@@ -5,8 +5,7 @@ use candle_core::Tensor;
 
 use super::samplers::Sampler;
 use crate::base::Base;
-use crate::method::Learned;
-use crate::method::eqdiff::References;
+use crate::method::{Learned, Seen};
 use crate::model::tiled;
 
 /// The photo that the denoiser looks at.
@@ -78,7 +77,7 @@ fn predicted(
     plan: &Plan,
     latents: &Tensor,
     timestep: usize,
-    seen: Option<&References>,
+    seen: Option<&Seen>,
     drafts: &[Draft],
 ) -> Result<Tensor> {
     let count = drafts.len();
@@ -92,7 +91,7 @@ fn predicted(
 
 /// What the frozen base sees in the reference at each of the timesteps, first unconditionally, then with the class
 /// prompt.
-fn look_at(base: &Base, plan: &Plan, timesteps: &[usize]) -> Result<Option<References>> {
+fn look_at(base: &Base, plan: &Plan, timesteps: &[usize]) -> Result<Option<Seen>> {
     let (Some(reference), Some(mut recorder)) = (&plan.reference, plan.learned.recorder()) else { return Ok(None) };
     let again = |x: &Tensor| tiled(x, timesteps.len());
     let latents = match &reference.noise {
@@ -100,6 +99,6 @@ fn look_at(base: &Base, plan: &Plan, timesteps: &[usize]) -> Result<Option<Refer
         None => again(&reference.latents)?,
     };
     let texts = [again(&reference.text.narrow(0, 0, 1)?)?, again(&reference.text.narrow(0, 1, 1)?)?];
-    base.unet.forward(&latents, timesteps, &Tensor::cat(&texts, 0)?, &mut recorder)?;
-    Ok(Some(recorder.references))
+    base.unet.forward(&latents, timesteps, &Tensor::cat(&texts, 0)?, recorder.as_mut())?;
+    Ok(Some(recorder.seen()))
 }

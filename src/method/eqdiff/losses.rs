@@ -4,11 +4,11 @@ use candle_core::{Result, Tensor};
 
 use super::mgdp::{self, Guidance};
 use super::rra::reference_loss;
-use super::{Band, Customisation, Customised, Recorder, References, Watch};
+use super::{Band, Customisation, Customised, ReferenceRecorder, Watch};
 use crate::base::Base;
 use crate::base::texts::{Texts, placeholder_columns};
-use crate::method::Losses;
 use crate::method::custom_diffusion::cross_attention_loss;
+use crate::method::{Losses, Recorder, Seen};
 use crate::model::tokenizer::Tokens;
 use crate::ops::Keep;
 
@@ -166,12 +166,12 @@ fn reference_pass(
     weights: &Customisation,
     batch: &Batch,
     (reference, time_gap): (&ReferenceBatch, usize),
-) -> Result<References> {
+) -> Result<Seen> {
     let ahead: Vec<usize> = batch.timesteps.iter().map(|t| t.saturating_sub(time_gap)).collect();
     let noisy = base.scheduler.add_noise(&reference.latents, &batch.noise, &ahead)?;
-    let mut recorder = Recorder::new(weights);
-    base.unet.forward(&noisy, &ahead, &texts.plain_batch(&reference.prompts)?, &mut recorder)?;
-    Ok(recorder.references)
+    let mut recorder = Box::new(ReferenceRecorder::new(weights));
+    base.unet.forward(&noisy, &ahead, &texts.plain_batch(&reference.prompts)?, recorder.as_mut())?;
+    Ok(recorder.seen())
 }
 
 /// `mask` of size `from` (rows, columns) at size `to`, nearest.

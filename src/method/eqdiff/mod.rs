@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use candle_core::{Result, Tensor};
 
-use super::{Learned, Losses, Method};
+use super::{Learned, Losses, Method, Recorder, Seen};
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::model::AttentionProcessor;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::ops::Keep;
-pub use customised::{Customisation, Customised, Recorder, References, Watch};
+pub use customised::{Customisation, Customised, ReferenceRecorder, Watch};
 use data::Data;
 use fdte::Fdte;
 pub use fdte::{Band, ConceptEmbedding};
@@ -119,11 +119,11 @@ impl Learned for Customisation {
         Ok(texts.with_concept(&tokens, &self.concept.of(Band::Original)?)?)
     }
 
-    fn attention<'a>(&'a self, seen: Option<&'a References>) -> Box<dyn AttentionProcessor + 'a> {
+    fn attention<'a>(&'a self, seen: Option<&'a Seen>) -> Box<dyn AttentionProcessor + 'a> {
         Box::new(Customised::new(self, seen, None))
     }
 
-    fn recorder(&self) -> Option<Recorder<'_>> {
-        self.has_reference().then(|| Recorder::new(self))
+    fn recorder(&self) -> Option<Box<dyn Recorder + '_>> {
+        self.has_reference().then(|| Box::new(ReferenceRecorder::new(self)) as Box<dyn Recorder>)
     }
 }
