@@ -115,6 +115,17 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
     )
 }
 
+/// Whether a training is the one that a request asks for.
+///
+/// # Errors
+/// If the request makes no sense.
+pub fn is_asked_for(manifest: &Manifest, request: &Request) -> Result<bool> {
+    let name = request.base.as_deref().unwrap_or(MINI);
+    let subject = find_subject(request)?;
+    let asked = (lasting_name(name), subject.digest(), settings(request, name)?);
+    Ok((&manifest.base, &manifest.photos, &manifest.settings) == (&asked.0, &asked.1, &asked.2))
+}
+
 /// The subject that a request asks for.
 ///
 /// # Errors
