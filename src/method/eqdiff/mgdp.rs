@@ -66,9 +66,10 @@ pub fn masked_noise(mask: &Tensor, noisy: &Tensor, clean: &Tensor) -> Result<Ten
 }
 
 /// The squared error [B, 4, h, w] of each sample inside its mask [B, 1, h, w], divided by the mask's
-/// area: [B]. The mask has one channel and the error four, so this is four times a mean.
+/// area: [B]. The mask has one channel and the error four, so this is four times a mean. An empty mask has no loss.
 pub fn masked_loss(error: &Tensor, mask: &Tensor) -> Result<Tensor> {
-    error.broadcast_mul(mask)?.sum((1, 2, 3))? / mask.sum((1, 2, 3))?
+    let area = mask.sum((1, 2, 3))?.maximum(1f32)?; // masks are 0 or 1
+    error.broadcast_mul(mask)?.sum((1, 2, 3))? / area
 }
 
 #[cfg(test)]
@@ -85,6 +86,15 @@ mod tests {
         assert_eq!(rows, ["......", "...###", "...###", "...###", "...###", "...###", "......", "......"]);
         assert_eq!(dilate(&mask, 6, 9), vec![1.; 48]);
         assert_eq!(dilate(&mask, 6, 0), mask);
+    }
+
+    #[test]
+    fn an_empty_mask_divides_by_nothing() -> Result<()> {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &candle_core::Device::Cpu);
+        let (error, mask) = ((zeros(&[2, 4, 2, 2])? + 3.)?, zeros(&[2, 1, 2, 2])?);
+        assert_eq!(masked_loss(&error, &mask)?.to_vec1::<f32>()?, [0., 0.]);
+        assert_eq!(masked_loss(&error, &(mask + 1.)?)?.to_vec1::<f32>()?, [12., 12.]);
+        Ok(())
     }
 
     #[test]
