@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::slices::{on_cpu, with_slices};
+use super::cpu::slices::{on_cpu, with_slices};
 
 /// The constants of one step.
 #[derive(Clone, Copy, Debug)]

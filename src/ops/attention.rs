@@ -5,9 +5,9 @@
 
 use candle_core::{D, Result, Tensor, bail};
 
-use super::attention_kernels::Shape;
-use super::backward::{recompute3, with_backward3};
-use super::slices::{on_cpu, with_slices};
+use super::cpu::attention::Shape;
+use super::cpu::slices::{on_cpu, with_slices};
+use super::gradient::{recompute3, with_backward3};
 
 /// What an attention has beside queries, keys and values.
 #[derive(Clone, Default)]

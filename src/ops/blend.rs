@@ -4,10 +4,10 @@ use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
 use super::activation::clamp_unit;
-use super::backward::with_backward3;
-use super::panels::buffer;
-use super::simd::{Kernel, Vector, map, run, total};
-use super::slices::{on_cpu, with_slices};
+use super::cpu::product::panels::buffer;
+use super::cpu::simd::{Kernel, Vector, map, run, total};
+use super::cpu::slices::{on_cpu, with_slices};
+use super::gradient::with_backward3;
 
 /// Rows that a task takes at least.
 const LEAST_ROWS: usize = 16;

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-use super::backward::with_backward2;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use super::conv_tiles;
-use super::gemm::{Finish, Rows, product};
+use super::cpu::convolution::tiles as conv_tiles;
+use super::cpu::convolution::winograd::{self, Picture};
+use super::cpu::product::panels::{Panels, Precision, Right, buffer};
+use super::cpu::product::{Finish, Rows, product};
+use super::cpu::simd::{Level, level};
+use super::cpu::slices::{from_slices, on_cpu, with_slices};
+use super::gradient::with_backward2;
 use super::norm::{GroupNorm, Norm};
-use super::panels::{Panels, Precision, Right, buffer};
-use super::simd::{Level, level};
-use super::slices::{from_slices, on_cpu, with_slices};
-use super::winograd::{self, Picture};
 
 /// A convolution with frozen kernel [out, in, k, k] and bias [out]; the same padding on all sides.
 #[derive(Debug)]

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::activation::{geglu_backward, geglu_composed, geglu_forward};
-use super::backward::{recompute, with_backward};
-use super::gemm::Finish;
+use super::cpu::product::Finish;
+use super::cpu::product::panels::buffer;
+use super::cpu::slices::{from_slices, on_cpu, with_slices};
+use super::gradient::{recompute, with_backward};
 use super::linear::{rows_times, rows_times_into};
 use super::norm::Norm;
-use super::panels::buffer;
-use super::slices::{from_slices, on_cpu, with_slices};
 use super::{Keep, LayerNorm, Linear};
 
 /// x + W2 geglu(W1 norm(x) + b1) + b2, all frozen.

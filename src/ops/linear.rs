@@ -4,11 +4,11 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{D, Result, Tensor};
 
-use super::backward::{with_backward2, with_backward3};
-use super::gemm::{Finish, Matrix, Rows, product};
+use super::cpu::product::panels::{Panels, Precision, Strides, buffer};
+use super::cpu::product::{Finish, Matrix, Rows, product};
+use super::cpu::slices::{from_slices, on_cpu, with_slices};
+use super::gradient::{with_backward2, with_backward3};
 use super::norm::Norm;
-use super::panels::{Panels, Precision, Strides, buffer};
-use super::slices::{from_slices, on_cpu, with_slices};
 
 /// y = x W^T + b with frozen W [out, in] and b [out].
 #[derive(Clone, Debug)]

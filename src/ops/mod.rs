@@ -9,36 +9,24 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
-mod attention_backward;
-mod attention_kernels;
-mod backward;
 mod blend;
 pub mod conv;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod conv_tiles;
+mod cpu;
 mod feed_forward;
-mod gemm;
+mod gradient;
 mod linear;
 pub mod norm;
-mod panels;
 mod self_attention;
-mod simd;
-mod slices;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod tiles;
-mod winograd;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod winograd_tiles;
 
 pub use attention::attend;
 pub use blend::blend;
 pub use conv::{Around, Conv2d};
+pub use cpu::product::panels::Precision;
+pub use cpu::simd::{Level, level};
 pub use feed_forward::FeedForward;
 pub use linear::{Linear, TrainedLinear};
 pub use norm::{GroupNorm, LayerNorm, Norm};
-pub use panels::Precision;
 pub use self_attention::SelfAttention;
-pub use simd::{Level, level};
 
 /// What a training step keeps of its forward pass.
 ///

@@ -3,10 +3,10 @@
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-use super::backward::{recompute, with_backward};
-use super::panels::buffer;
-use super::simd::{Kernel, Vector, map, run, total};
-use super::slices::{from_slices, on_cpu};
+use super::cpu::product::panels::buffer;
+use super::cpu::simd::{Kernel, Vector, map, run, total};
+use super::cpu::slices::{from_slices, on_cpu};
+use super::gradient::{recompute, with_backward};
 
 /// Bytes of the rows that a task of these kernels takes.
 const TASK_BYTES: usize = 64 << 10;

@@ -3,12 +3,12 @@
 use candle_core::{Result, Tensor};
 
 use super::attention::{Options, attend};
-use super::attention_kernels::{Kept, Shape};
-use super::backward::with_backward;
-use super::gemm::Finish;
+use super::cpu::attention::{Kept, Shape};
+use super::cpu::product::Finish;
+use super::cpu::slices::{from_slices, on_cpu, with_slices};
+use super::gradient::with_backward;
 use super::linear::rows_times;
 use super::norm::Norm;
-use super::slices::{from_slices, on_cpu, with_slices};
 use super::{Keep, LayerNorm, Linear};
 
 /// The parts of a self-attention.

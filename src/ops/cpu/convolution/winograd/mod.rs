@@ -8,13 +8,16 @@
 // as in the module of products
 #![allow(clippy::needless_range_loop)]
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;
+
 use rayon::prelude::*;
 
-use super::gemm::{Block, Finish, Shared, block, load_column, store_column};
-use super::panels::{self, Line, Right, buffer, columns, grow, lanes};
-use super::simd::{Kernel, Vector, run};
+use crate::ops::cpu::product::panels::{self, Line, Right, buffer, columns, grow, lanes};
+use crate::ops::cpu::product::{Block, Finish, Shared, block, load_column, store_column};
+use crate::ops::cpu::simd::{Kernel, Vector, run};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use super::simd::{Level, amx, level};
+use crate::ops::cpu::simd::{Level, amx, level};
 
 /// A picture [batch, height, width, channels] that is convolved.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +142,7 @@ pub fn convolve(out: &mut [f32], picture: Picture, kernel: Right, finish: Finish
     let channels = picture.channels;
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if level() == Level::Amx && channels.is_multiple_of(amx::DEPTH) {
-        let with = |chunk| super::winograd_tiles::Tiled::new(chunk, channels, kernel.precision());
+        let with = |chunk| tiles::Tiled::new(chunk, channels, kernel.precision());
         return convolve_with(out, picture, kernel, finish, with);
     }
     let with = |chunk| {

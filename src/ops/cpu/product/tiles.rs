@@ -7,10 +7,10 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::gemm::{Finish, Rows, Shared, load_column, store_column};
+use super::super::simd::amx::{ROWS, Tiles, split, split_pairs};
+use super::super::simd::{Avx512, Vector};
 use super::panels::{self, Line, Right, columns, lines};
-use super::simd::amx::{ROWS, Tiles, split, split_pairs};
-use super::simd::{Avx512, Vector};
+use super::{Finish, Rows, Shared, load_column, store_column};
 
 /// Which parts are multiplied: of the left and of the right side, the greatest last.
 pub type Products = &'static [(usize, usize)];

@@ -289,7 +289,7 @@ macro_rules! total {
     }};
 }
 
-pub(super) use {map, total};
+pub(in crate::ops) use {map, total};
 
 #[cfg(test)]
 mod tests {

@@ -3,10 +3,10 @@
 
 use rayon::prelude::*;
 
-use super::attention_kernels::{Kept, Shape};
-use super::gemm::{Block, Shared, block};
-use super::panels::{Panels, Strides, buffer, columns, panel_columns, transpose};
-use super::simd::{Kernel, Vector, map, run};
+use super::super::product::panels::{Panels, Strides, buffer, columns, panel_columns, transpose};
+use super::super::product::{Block, Shared, block};
+use super::super::simd::{Kernel, Vector, map, run};
+use super::{Kept, Shape};
 
 /// Keys of a block of the backward pass.
 const ROWS: usize = 48;

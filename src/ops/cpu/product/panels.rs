@@ -6,7 +6,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::simd::{Kernel, Level, Vector, level, run, transpose_square};
+use super::super::simd::{Kernel, Level, Vector, level, run, transpose_square};
 
 /// How weights are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Panels {
     }
 
     /// The same matrix kept in another precision. With `pairs` it may be laid out for products of bf16
-    /// pairs, and serves [`product`](super::gemm::product) alone.
+    /// pairs, and serves [`product`](super::product) alone.
     pub fn kept_in(self, precision: Precision, pairs: bool) -> Self {
         let Data::F32(values) = &self.data else { return self };
         let data = match precision {

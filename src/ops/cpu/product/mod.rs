@@ -8,13 +8,17 @@
 // processor's vectors
 #![allow(clippy::needless_range_loop)]
 
+pub mod panels;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod tiles;
+
 use half::bf16;
 use rayon::prelude::*;
 
-use super::panels::{self, Right, columns};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::simd::amx;
 use super::simd::{Kernel, Level, Vector, level, run};
+use panels::{Right, columns};
 
 /// Where the rows of a product's left-hand side lie: each is `segments` pieces of `length` values.
 pub trait Rows: Sync {
@@ -87,7 +91,7 @@ pub fn product<'a>(out: &mut [f32], left: &impl Rows, right: impl Into<Right<'a>
     assert!(finish.bias.is_empty() || finish.bias.len() / n > rows.saturating_sub(1) / finish.rows_per_bias);
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if level() == Level::Amx && right.k().is_multiple_of(amx::DEPTH) && rows >= amx::ROWS / 2 {
-        return super::tiles::product(out, left, right, finish);
+        return tiles::product(out, left, right, finish);
     }
     let block =
         (LEFT_BYTES / 4 / right.k().clamp(1, DEPTH)).next_multiple_of(24).min(rows.div_ceil(4).next_multiple_of(24));

@@ -4,10 +4,10 @@
 //! laid out with a column and lines of zeros, so that what a tap sees of successive pixels lies in successive rows: the
 //! convolution is a product whose left side is the picture itself, read from nine places.
 
-use super::gemm::{Finish, Shared};
-use super::panels::Right;
-use super::simd::amx::{DEPTH, ROWS};
-use super::tiles::{Left, Parts, multiply, part_count};
+use super::super::product::panels::Right;
+use super::super::product::tiles::{Left, Parts, multiply, part_count};
+use super::super::product::{Finish, Shared};
+use super::super::simd::amx::{DEPTH, ROWS};
 use super::winograd::Picture;
 
 /// Bytes of a picture that is laid out whole; larger ones go Winograd's way, in chunks.

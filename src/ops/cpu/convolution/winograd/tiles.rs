@@ -2,11 +2,11 @@
 
 use half::bf16;
 
-use super::panels::{Line, Precision, lines};
-use super::simd::amx::{ROWS, Tiles, split, split_pairs};
-use super::simd::{Avx512, Vector};
-use super::tiles::{EXACT, Parts, Products};
-use super::winograd::{GAP, Multiplier, PLACES};
+use super::{GAP, Multiplier, PLACES};
+use crate::ops::cpu::product::panels::{Line, Precision, lines};
+use crate::ops::cpu::product::tiles::{EXACT, Parts, Products};
+use crate::ops::cpu::simd::amx::{ROWS, Tiles, split, split_pairs};
+use crate::ops::cpu::simd::{Avx512, Vector};
 
 /// Both sides to 16 bits: finer by far than weights in bf16.
 const COARSE: Products = &[(1, 0), (0, 1), (0, 0)];

@@ -3,10 +3,12 @@
 //! A block of scores is turned to weights with the greatest score seen so far and used at once; of the
 //! softmax, only the logarithm of each query's sum is kept.
 
+mod backward;
+
 use rayon::prelude::*;
 
-use super::gemm::{Block, block};
-use super::panels::{buffer, grow, panel_columns, transpose};
+use super::product::panels::{buffer, grow, panel_columns, transpose};
+use super::product::{Block, block};
 use super::simd::{Kernel, Vector, map, run};
 
 /// Sizes of an attention: q [batch, queries, width], k and v [batch / sharing, keys, width].
@@ -83,7 +85,7 @@ impl Shape {
         let mut out = buffer(batch * queries * (width + extra));
         let mut kept =
             Kept { log_sums: vec![0.; batch * heads * queries], columns: vec![0.; batch * heads * queries * extra] };
-        let shared = super::gemm::Shared(out.as_mut_ptr());
+        let shared = super::product::Shared(out.as_mut_ptr());
         let mut no_columns = vec![0.; if extra == 0 { batch * heads * queries } else { 0 }];
         let of_column = if extra == 0 { &mut no_columns } else { &mut kept.columns };
         let statistics = kept.log_sums.par_chunks_mut(queries).zip(of_column.par_chunks_mut(queries));
@@ -140,7 +142,7 @@ struct Forward<'a> {
     v: &'a [f32],
     at: (usize, usize),
     first: usize,
-    out: &'a super::gemm::Shared,
+    out: &'a super::product::Shared,
     extra: usize,
     log_sums: &'a mut [f32],
     of_column: &'a mut [f32],
