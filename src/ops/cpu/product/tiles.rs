@@ -7,16 +7,21 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::super::simd::amx::{ROWS, Tiles, split, split_pairs};
-use super::super::simd::{Avx512, Vector};
-use super::panels::{self, Line, Right, columns, lines};
-use super::{Finish, Rows, Shared, load_column, store_column};
+use super::super::room::Line;
+use super::super::shared::Shared;
+use super::super::simd::amx::Tiles;
+use super::super::simd::{Avx512, Kernel, TILE_ROWS, Vector, run};
+use super::epilogue::{Epilogue, load_column, store_column};
+use super::panels::columns;
+use super::right::{Right, Unpacked};
+use super::rows::Rows;
+use super::split::{Split, interleaved};
 
 /// Which parts are multiplied: of the left and of the right side, the greatest last.
-pub type Products = &'static [(usize, usize)];
+pub(crate) type Products = &'static [(usize, usize)];
 
 /// Both sides f32.
-pub const EXACT: Products = &[(2, 0), (1, 1), (0, 2), (1, 0), (0, 1), (0, 0)];
+pub(crate) const EXACT: Products = &[(2, 0), (1, 1), (0, 2), (1, 0), (0, 1), (0, 0)];
 /// The left side to 16 bits, the right side bf16.
 const HALF: Products = &[(1, 0), (0, 0)];
 
@@ -31,148 +36,89 @@ const CHUNK_BYTES: usize = 32 << 20;
 /// Tasks that a product is cut in, if it is large enough.
 const TASKS: usize = 8;
 
-/// Rows of values in parts.
-pub struct Parts {
-    lines: Vec<Line>,
-    /// Where `lines` begin, for tasks that write rows of their own.
-    start: Shared,
-    /// Values from row to row.
-    stride: usize,
-    /// Values from part to part.
-    apart: usize,
-}
-
-impl Parts {
-    /// Room for `rows` rows of `length` values.
-    pub fn new(rows: usize, length: usize, parts: usize) -> Self {
-        // an odd number of lines: the rows of a tile do not fight for the same places of a cache
-        let stride = (length.div_ceil(Line::VALUES) | 1) * Line::VALUES;
-        let apart = rows.next_multiple_of(ROWS) * stride;
-        let mut lines = lines(parts * apart / Line::VALUES);
-        let start = Shared(lines.as_mut_ptr().cast());
-        Self { lines, start, stride, apart }
-    }
-
-    /// Splits `count` rows, on all threads: `pieces` is given a row and calls its second argument with each of its
-    /// pieces, where in the row it begins, and how long it is; or with none for a row of zeros.
-    pub fn fill(&mut self, count: usize, pieces: impl Fn(usize, &mut dyn FnMut(usize, Piece)) + Sync) {
-        let &mut Self { stride, apart, ref start, .. } = self;
-        let parts = Line::VALUES * self.lines.len() / apart;
-        (0..count).into_par_iter().with_min_len(8).for_each(|row| {
-            let to = start.start().cast::<bf16>().wrapping_add(row * stride);
-            pieces(row, &mut |at, piece| {
-                // SAFETY: each row has its own place in every part; the level was detected
-                unsafe {
-                    match piece {
-                        Some((from, length)) if parts == 2 => split::<2>(from, length, to.add(at), apart),
-                        Some((from, length)) => split::<3>(from, length, to.add(at), apart),
-                        None => (0..parts).for_each(|part| to.add(part * apart).write_bytes(0, stride)),
-                    }
-                }
-            });
-        });
-    }
-
-    /// Where a value of a part lies.
-    #[inline(always)]
-    pub fn at(&self, part: usize, row: usize, column: usize) -> *mut bf16 {
-        self.start.start().cast::<bf16>().wrapping_add(part * self.apart + row * self.stride + column)
-    }
-
-    /// Values from row to row.
-    #[inline(always)]
-    pub fn stride(&self) -> usize {
-        self.stride
-    }
-
-    /// Values from part to part.
-    #[inline(always)]
-    pub fn apart(&self) -> usize {
-        self.apart
-    }
-}
-
-/// Values that lie together.
-pub type Piece = Option<(*const f32, usize)>;
-
 /// The left side of a product: row r is pieces of `length` values, piece s of which lies in row r + `offsets`[s] of
-/// `parts`.
-pub struct Left {
+/// `split`.
+pub(crate) struct Left {
     /// The values.
-    pub parts: Parts,
+    pub(crate) split: Split,
     /// In rows.
-    pub offsets: Vec<usize>,
+    pub(crate) offsets: Vec<usize>,
     /// A multiple of 32.
-    pub length: usize,
+    pub(crate) length: usize,
 }
 
 /// out [rows, n] = left [rows, k] times right [k, n], on all threads; k is a multiple of 32.
-pub fn product(out: &mut [f32], left: &impl Rows, right: Right, finish: Finish) {
+pub(super) fn product(out: &mut [f32], left: &impl Rows, right: Right, epilogue: Epilogue) {
     let (k, n) = (right.k(), right.n());
     let rows = out.len() / n;
-    let count = part_count(right);
-    let chunk = (CHUNK_BYTES / (2 * count * k)).next_multiple_of(TASK_ROWS).min(rows.next_multiple_of(ROWS));
-    let mut split = Left { parts: Parts::new(chunk, k, count), offsets: vec![0], length: k };
-    let shared = Shared(out.as_mut_ptr());
+    let parts = part_count(right);
+    let chunk = (CHUNK_BYTES / (2 * parts * k)).next_multiple_of(TASK_ROWS).min(rows.next_multiple_of(TILE_ROWS));
+    // SAFETY: all rows of a chunk are filled in before they are multiplied, but those beyond the last, whose products
+    // are not stored
+    let split = unsafe { Split::room(chunk, k, parts) };
+    let mut chunk_of_left = Left { split, offsets: vec![0], length: k };
+    let out = Shared::new(out);
     for first in (0..rows).step_by(chunk) {
         let rows = chunk.min(rows - first);
         let (segments, length) = left.shape();
-        split.parts.fill(rows, |row, piece| {
+        chunk_of_left.split.fill(rows, |row, give| {
             for segment in 0..segments {
-                piece(segment * length, Some((left.piece(first + row, segment), length)));
+                give(segment * length, left.piece(first + row, segment));
             }
         });
-        multiply(&shared, &split, rows, right, finish, |row| Some(first + row));
+        multiply(&out, &chunk_of_left, rows, right, epilogue, |row| Some(first + row));
     }
 }
 
 /// The parts that the left side of a product with `right` is split in.
-pub fn part_count(right: Right) -> usize {
+pub(crate) fn part_count(right: Right) -> usize {
     if right.has_pairs() { 2 } else { 3 }
 }
 
-/// out = left times right. `target` tells which row of `out` a row of the left side is for, if any.
-pub fn multiply(
-    out: &Shared,
+/// out = left times right. `target` tells which row of `out` a row of the left side is for, if any; no two are for one.
+pub(crate) fn multiply(
+    out: &Shared<f32>,
     left: &Left,
     rows: usize,
     right: Right,
-    finish: Finish,
+    epilogue: Epilogue,
     target: impl Fn(usize) -> Option<usize> + Sync,
 ) {
     let products = if right.has_pairs() { HALF } else { EXACT };
-    let block = TASK_ROWS.min(rows.div_ceil(2).next_multiple_of(ROWS));
+    let block = TASK_ROWS.min(rows.div_ceil(2).next_multiple_of(TILE_ROWS));
     let blocks = rows.div_ceil(block);
     let group = right.count().div_ceil(TASKS.div_ceil(blocks));
     let groups = right.count().div_ceil(group);
-    (0..blocks * groups).into_par_iter().with_max_len(1).for_each_init(Scratch::default, |scratch, task| {
+    (0..blocks * groups).into_par_iter().with_max_len(1).for_each_init(Spare::default, |spare, task| {
         let (row, panel) = (task / groups * block, task % groups * group);
-        Task {
+        TileShare {
             out,
             left,
             right,
             products,
-            finish,
+            epilogue,
             target: &target,
             rows: (row, rows.min(row + block)),
             panels: (panel, right.count().min(panel + group)),
         }
-        .run(scratch);
+        .compute(spare);
     });
 }
 
+/// What a thread's shares convert, one after the other.
 #[derive(Default)]
-struct Scratch {
-    rows: panels::Scratch,
+struct Spare {
+    rows: Unpacked,
     pairs: Vec<Line>,
 }
 
-struct Task<'a, T> {
-    out: &'a Shared,
+/// The part of a product that a task computes.
+struct TileShare<'a, T> {
+    out: &'a Shared<'a, f32>,
     left: &'a Left,
     right: Right<'a>,
     products: Products,
-    finish: Finish<'a>,
+    epilogue: Epilogue<'a>,
     /// The row of the result that a row of the left side is for.
     target: &'a T,
     /// Rows of the left side.
@@ -180,8 +126,8 @@ struct Task<'a, T> {
     panels: (usize, usize),
 }
 
-impl<T: Fn(usize) -> Option<usize> + Sync> Task<'_, T> {
-    fn run(&self, scratch: &mut Scratch) {
+impl<T: Fn(usize) -> Option<usize> + Sync> TileShare<'_, T> {
+    fn compute(&self, spare: &mut Spare) {
         // SAFETY: the level was detected
         let tiles = unsafe { Tiles::take() };
         let k = self.right.k();
@@ -190,10 +136,11 @@ impl<T: Fn(usize) -> Option<usize> + Sync> Task<'_, T> {
             for panel in self.panels.0..self.panels.1 {
                 let width = columns(panel, self.right.n()).2;
                 let (right, apart) = match self.right.pairs(panel) {
-                    Some(pairs) => (pairs[from * width..].as_ptr(), 0),
+                    Some(pairs) => (&pairs[from * width..][..depth * width], 0),
                     None => {
-                        let rows = self.right.rows(panel, from, depth, &mut scratch.rows);
-                        (split_right(rows, width, &mut scratch.pairs), depth * width)
+                        let rows = self.right.rows(panel, from, depth, &mut spare.rows);
+                        // SAFETY: the level was detected
+                        (&*unsafe { interleaved(rows, width, 3, &mut spare.pairs) }, depth * width)
                     }
                 };
                 let step = Step { from, depth, right, apart };
@@ -208,48 +155,61 @@ impl<T: Fn(usize) -> Option<usize> + Sync> Task<'_, T> {
 
     fn panel<const C: usize>(&self, tiles: &Tiles, panel: usize, step: Step) {
         let Step { from, depth, right, apart } = step;
-        let mut sums = [0f32; ROWS * 3 * Avx512::LANES];
-        for row in (self.rows.0..self.rows.1).step_by(ROWS) {
+        let Left { split, offsets, length } = self.left;
+        let mut sums = [0f32; TILE_ROWS * 3 * Avx512::LANES];
+        for row in (self.rows.0..self.rows.1).step_by(TILE_ROWS) {
             tiles.clear();
             let mut at = 0;
             while at < depth {
-                let (segment, offset) = ((from + at) / self.left.length, (from + at) % self.left.length);
-                let count = STEP.min(depth - at).min(self.left.length - offset);
+                let (segment, offset) = ((from + at) / length, (from + at) % length);
+                let count = STEP.min(depth - at).min(length - offset);
                 for &(i, j) in self.products {
-                    let left = self.left.parts.at(i, row + self.left.offsets[segment], offset);
-                    let right = right.wrapping_add(j * apart + at * C * Avx512::LANES);
+                    let left = split.at(i, row + offsets[segment], offset);
+                    let right = &right[j * apart + at * C * Avx512::LANES..];
+                    debug_assert!(left.len() >= (TILE_ROWS - 1) * split.stride() + count);
+                    debug_assert!(right.len() >= count * C * Avx512::LANES);
                     // SAFETY: the left side has whole blocks of rows; the panel has `depth` rows in each part
-                    unsafe { tiles.multiply::<C>(left, self.left.parts.stride, right, count) };
+                    unsafe { tiles.multiply::<C>(left.as_ptr(), split.stride(), right.as_ptr(), count) };
                 }
                 at += count;
             }
             // SAFETY: there is room for 32 rows of three vectors
             unsafe { tiles.store::<C>(sums.as_mut_ptr(), C * Avx512::LANES) };
-            let last = from + depth == self.right.k();
-            // SAFETY: the level was detected
-            unsafe { self.finish::<C>(panel, row, &sums, from == 0, last) };
+            run(Finish { share: self, panel, row, sums: &sums, start: from == 0, end: from + depth == self.right.k() });
         }
     }
+}
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-    fn finish<const C: usize>(&self, panel: usize, row: usize, sums: &[f32], start: bool, end: bool) {
-        let Finish { bias, rows_per_bias, residual } = self.finish;
-        let n = self.right.n();
-        let (column, count, width) = columns(panel, n);
-        for (i, sums) in sums.chunks(width).enumerate().take(ROWS.min(self.rows.1 - row)) {
-            let Some(row) = (self.target)(row + i) else { continue };
-            // SAFETY: within the result, as `product` has checked, and this task's own
-            let to = unsafe { std::slice::from_raw_parts_mut(self.out.0.add(row * n + column), count) };
-            for j in 0..C {
-                let mut y: Avx512 = load_column(sums, j);
-                if !start {
+/// Takes the sums of a panel's columns and 32 rows to the result.
+struct Finish<'a, T> {
+    share: &'a TileShare<'a, T>,
+    panel: usize,
+    row: usize,
+    sums: &'a [f32],
+    /// Whether these are the first sums, and the last.
+    start: bool,
+    end: bool,
+}
+
+impl<T: Fn(usize) -> Option<usize> + Sync> Kernel for Finish<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let TileShare { out, right, epilogue, target, rows, .. } = self.share;
+        let n = right.n();
+        let (first, count, width) = columns(self.panel, n);
+        for (i, sums) in self.sums.chunks_exact(width).enumerate().take(TILE_ROWS.min(rows.1 - self.row)) {
+            let Some(row) = target(self.row + i) else { continue };
+            // SAFETY: the columns of this row are this share's alone
+            let to = unsafe { out.part(row * n + first, count) };
+            for j in 0..width / V::LANES {
+                let mut y: V = load_column(sums, j);
+                if !self.start {
                     y = y.add(load_column(to, j));
                 }
-                if end && !bias.is_empty() {
-                    y = y.add(load_column(&bias[row / rows_per_bias * n + column..][..count], j));
-                }
-                if end && !residual.is_empty() {
-                    y = y.add(load_column(&residual[row * n + column..][..count], j));
+                if self.end {
+                    y = epilogue.of(y, (row, n), (first, count), j);
                 }
                 store_column(to, j, y);
             }
@@ -259,24 +219,9 @@ impl<T: Fn(usize) -> Option<usize> + Sync> Task<'_, T> {
 
 /// A step through the depth of a product, and its rows of a panel in parts.
 #[derive(Clone, Copy)]
-struct Step {
+struct Step<'a> {
     from: usize,
     depth: usize,
-    right: *const bf16,
+    right: &'a [bf16],
     apart: usize,
-}
-
-/// Splits `rows` [depth, width] in three parts [depth / 2, width, 2].
-fn split_right(rows: &[f32], width: usize, to: &mut Vec<Line>) -> *const bf16 {
-    let needed = 3 * rows.len() / Line::VALUES;
-    if to.len() < needed {
-        *to = lines(needed);
-    }
-    let start = to.as_mut_ptr().cast::<bf16>();
-    for (i, pair) in rows.chunks_exact(2 * width).enumerate() {
-        let (even, odd) = pair.split_at(width);
-        // SAFETY: the level was detected; there is room for three times the rows
-        unsafe { split_pairs::<3>(even.as_ptr(), odd.as_ptr(), width, start.add(2 * i * width), rows.len()) };
-    }
-    start
 }

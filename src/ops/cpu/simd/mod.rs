@@ -3,80 +3,33 @@
 //! A kernel is written once, generic over [`Vector`], and compiled once for every [`Level`];
 //! [`run`] takes the version that this processor serves best. The variable `EQDIFF_SIMD` (`amx`, `avx512bf16`,
 //! `avx512`, `avx2`, `portable`) forces a narrower one, for tests and comparisons.
+//!
+//! Where a target lacks instructions, a file of the same names stands in for theirs and plays them on plain arrays.
+//! No program gets there, since their levels are not detected; but everything is compiled on every target, and tests
+//! try it there.
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub mod amx;
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), path = "no_amx.rs")]
+pub(crate) mod amx;
+mod level;
 mod portable;
-#[cfg(target_arch = "x86_64")]
+mod vector;
+#[cfg_attr(not(target_arch = "x86_64"), path = "no_x86.rs")]
 mod x86;
 
-use std::sync::OnceLock;
+#[cfg(test)]
+pub(crate) use level::testable_levels;
+pub use level::{Level, check_level, level};
+pub(crate) use vector::{Vector, map, set, total};
+pub(crate) use x86::{Avx512, dot_pairs, to_bf16};
 
-/// What this processor can do, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// 16 lanes, products of bf16 pairs summed in f32, and those of whole tiles.
-    Amx,
-    /// 16 lanes and products of bf16 pairs.
-    Avx512Bf16,
-    /// 16 lanes.
-    Avx512,
-    /// 8 lanes with fused multiply-add.
-    Avx2,
-    /// What the compiler makes of plain arrays: SSE2 on x86-64, NEON on aarch64.
-    Portable,
-}
-
-impl Level {
-    /// Its name, as `EQDIFF_SIMD` takes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Amx => "amx",
-            Level::Avx512Bf16 => "avx512bf16",
-            Level::Avx512 => "avx512",
-            Level::Avx2 => "avx2",
-            Level::Portable => "portable",
-        }
-    }
-}
-
-/// The level in use: the processor's, or the one that `EQDIFF_SIMD` asks for if the processor has it.
-pub fn level() -> Level {
-    static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(|| {
-        let best = detect();
-        let wanted = std::env::var("EQDIFF_SIMD").unwrap_or_default();
-        let all = [Level::Amx, Level::Avx512Bf16, Level::Avx512, Level::Avx2, Level::Portable];
-        all.into_iter().find(|level| level.name() == wanted).map_or(best, |level| level.max(best))
-    })
-}
-
-#[cfg(target_arch = "x86_64")]
-fn detect() -> Level {
-    if is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-    {
-        #[cfg(target_os = "linux")]
-        if is_x86_feature_detected!("avx512bf16") && amx::detect() {
-            return Level::Amx;
-        }
-        if is_x86_feature_detected!("avx512bf16") { Level::Avx512Bf16 } else { Level::Avx512 }
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
-        Level::Avx2
-    } else {
-        Level::Portable
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn detect() -> Level {
-    Level::Portable
-}
+/// Rows of a product that the tiles of AMX compute together: two of them.
+pub(crate) const TILE_ROWS: usize = 32;
+/// Values of a row of a tile.
+pub(crate) const TILE_DEPTH: usize = 32;
 
 /// A kernel that every level has a version of. `run` and all that it calls must be `#[inline(always)]`,
 /// or the compiler leaves it in the version for the oldest processors.
-pub trait Kernel {
+pub(crate) trait Kernel {
     /// What it gives.
     type Output;
     /// The kernel with vectors of type `V`.
@@ -84,26 +37,65 @@ pub trait Kernel {
 }
 
 /// Runs `kernel` in the version for [`level`].
-pub fn run<K: Kernel>(kernel: K) -> K::Output {
+pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
     match level() {
         // SAFETY: the level was detected on this processor
-        #[cfg(target_arch = "x86_64")]
         Level::Amx | Level::Avx512Bf16 | Level::Avx512 => unsafe { x86::run_avx512(kernel) },
-        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was detected on this processor
         Level::Avx2 => unsafe { x86::run_avx2(kernel) },
-        _ => kernel.run::<portable::Lanes>(),
+        Level::Portable => kernel.run::<portable::Lanes<8>>(),
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-pub use x86::{Avx512, Bf16Kernel, dot_pairs, run_bf16, to_bf16};
+/// Runs a kernel of products of bf16 pairs: `run` is called with [`Avx512`].
+///
+/// # Panics
+/// If the level in use has no such products.
+pub(crate) fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
+    assert!(level() <= Level::Avx512Bf16);
+    // SAFETY: the level was detected on this processor
+    unsafe { x86::run_bf16(kernel) }
+}
+
+/// Lanes of the vectors in use.
+pub(crate) fn lanes() -> usize {
+    match level() {
+        Level::Amx | Level::Avx512Bf16 | Level::Avx512 => 16,
+        Level::Avx2 | Level::Portable => 8,
+    }
+}
+
+/// `to` [columns, width_to] = the transposed first `rows` rows of `from`, `width_from` apart; what is beyond
+/// `rows` in a row of `to` becomes 0.
+pub(crate) fn transpose(from: &[f32], width_from: usize, to: &mut [f32], width_to: usize, rows: usize) {
+    let columns = to.len() / width_to;
+    let (whole_columns, whole_rows) = (columns / 8 * 8, rows / 8 * 8);
+    for column in (0..columns).step_by(8) {
+        for row in (0..rows).step_by(8) {
+            if column < whole_columns && row < whole_rows {
+                let (from, to) = (&from[row * width_from + column..], &mut to[column * width_to + row..]);
+                transpose_square(from, width_from, to, width_to);
+                continue;
+            }
+            for row in row..rows.min(row + 8) {
+                for column in column..columns.min(column + 8) {
+                    to[column * width_to + row] = from[row * width_from + column];
+                }
+            }
+        }
+    }
+    if rows < width_to {
+        for to in to.chunks_mut(width_to) {
+            to[rows..].fill(0.);
+        }
+    }
+}
 
 /// Transposes the 8 x 8 values at the start of `from` to those of `to`, both with their stride from row
 /// to row.
 #[inline]
-pub fn transpose_square(from: &[f32], stride_from: usize, to: &mut [f32], stride_to: usize) {
+fn transpose_square(from: &[f32], stride_from: usize, to: &mut [f32], stride_to: usize) {
     assert!(from.len() >= 7 * stride_from + 8 && to.len() >= 7 * stride_to + 8);
-    #[cfg(target_arch = "x86_64")]
     if level() != Level::Portable {
         // SAFETY: the level was detected on this processor, the lengths are checked
         return unsafe { x86::transpose_square(from.as_ptr(), stride_from, to.as_mut_ptr(), stride_to) };
@@ -115,184 +107,9 @@ pub fn transpose_square(from: &[f32], stride_from: usize, to: &mut [f32], stride
     }
 }
 
-/// f32 lanes. The methods are safe to call where the processor has what the type stands for, which
-/// [`run`] sees to; those that touch memory say what they ask of pointers.
-#[allow(clippy::missing_safety_doc, clippy::should_implement_trait)]
-pub trait Vector: Copy {
-    /// Number of lanes.
-    const LANES: usize;
-
-    /// All lanes `x`.
-    fn splat(x: f32) -> Self;
-    /// `LANES` values from `from`.
-    unsafe fn load(from: *const f32) -> Self;
-    /// Writes `LANES` values.
-    unsafe fn store(self, to: *mut f32);
-    /// `LANES` halves, as f32.
-    unsafe fn load_f16(from: *const half::f16) -> Self;
-    /// `LANES` bf16 values, as f32.
-    unsafe fn load_bf16(from: *const half::bf16) -> Self;
-    /// Lane by lane.
-    fn add(self, other: Self) -> Self;
-    /// Lane by lane.
-    fn sub(self, other: Self) -> Self;
-    /// Lane by lane.
-    fn mul(self, other: Self) -> Self;
-    /// Lane by lane.
-    fn div(self, other: Self) -> Self;
-    /// Lane by lane.
-    fn max(self, other: Self) -> Self;
-    /// Lane by lane.
-    fn min(self, other: Self) -> Self;
-    /// self * b + c.
-    fn fma(self, b: Self, c: Self) -> Self;
-    /// The bits of `self` shifted left by 23, plus those of 1: 2^n where the low bits of `self` are n.
-    fn exponent(self) -> Self;
-    /// Lanes of `positive` where `self` is at least 0, else those of `negative`.
-    fn select(self, positive: Self, negative: Self) -> Self;
-
-    /// The sum of all lanes, in an order that depends on the width alone.
-    #[inline(always)]
-    fn sum(self) -> f32 {
-        let mut lanes = [0f32; 16];
-        // SAFETY: no vector has more lanes
-        unsafe { self.store(lanes.as_mut_ptr()) };
-        let mut half = Self::LANES / 2;
-        while half > 0 {
-            for i in 0..half {
-                lanes[i] += lanes[i + half];
-            }
-            half /= 2;
-        }
-        lanes[0]
-    }
-
-    /// The first values of a slice of at most `LANES`, the other lanes 0.
-    #[inline(always)]
-    fn load_part(from: &[f32]) -> Self {
-        let mut lanes = [0f32; 16];
-        let count = from.len().min(Self::LANES);
-        lanes[..count].copy_from_slice(&from[..count]);
-        // SAFETY: no vector has more lanes
-        unsafe { Self::load(lanes.as_ptr()) }
-    }
-
-    /// Writes as many lanes as `to` has room for.
-    #[inline(always)]
-    fn store_part(self, to: &mut [f32]) {
-        let mut lanes = [0f32; 16];
-        // SAFETY: no vector has more lanes
-        unsafe { self.store(lanes.as_mut_ptr()) };
-        let count = to.len().min(Self::LANES);
-        to[..count].copy_from_slice(&lanes[..count]);
-    }
-
-    /// e^self; relative error below 3e-7, 0 below -87.
-    #[inline(always)]
-    fn exp(self) -> Self {
-        // adding 1.5 * 2^23 rounds to the nearest integer, which then sits in the low mantissa bits
-        const ROUND: f32 = 12_582_912.;
-        let x = self.max(Self::splat(-87.3)).min(Self::splat(88.3));
-        let shifted = x.fma(Self::splat(std::f32::consts::LOG2_E), Self::splat(ROUND));
-        let n = shifted.sub(Self::splat(ROUND));
-        // ln 2 in two parts, so that the reduced argument stays exact
-        let r = n.fma(Self::splat(-0.693_359_4), x);
-        let r = n.fma(Self::splat(2.121_944_4e-4), r);
-        let mut p = Self::splat(1.987_569_1e-4);
-        for &c in &[1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-            p = p.fma(r, Self::splat(c));
-        }
-        let y = p.fma(r.mul(r), r.add(Self::splat(1.)));
-        y.mul(shifted.exponent())
-    }
-
-    /// 2^self of values that are not positive; relative error below 3e-7 (Cephes), 0 below -126.
-    #[inline(always)]
-    fn exp2_below_one(self) -> Self {
-        const ROUND: f32 = 12_582_912.;
-        let x = self.max(Self::splat(-126.));
-        let shifted = x.add(Self::splat(ROUND));
-        let r = x.sub(shifted.sub(Self::splat(ROUND)));
-        let mut p = Self::splat(1.535_336_2e-4);
-        for &c in &[1.339_887_4e-3, 9.618_437e-3, 5.550_332_5e-2, 2.402_264_7e-1, 6.931_472e-1, 1.] {
-            p = p.fma(r, Self::splat(c));
-        }
-        p.mul(shifted.exponent())
-    }
-
-    /// 1 / (1 + e^-self).
-    #[inline(always)]
-    fn sigmoid(self) -> Self {
-        let one = Self::splat(1.);
-        one.div(one.add(Self::splat(0.).sub(self).exp()))
-    }
-}
-
-/// `map!(V; x in to, a in one, b in another => expression)` sets the vectors x of `to` to an expression
-/// of them and of those of slices at the same places, as long as `to` at least. The last vector may be
-/// filled up with zeros. A macro, since the compiler leaves closures in the version for old processors.
-macro_rules! map {
-    ($v:ident; $x:ident in $to:expr $(, $y:ident in $from:expr)* => $body:expr) => {{
-        let to: &mut [f32] = $to;
-        $(
-            let $y: &[f32] = $from;
-            assert!($y.len() >= to.len());
-        )*
-        let (length, whole) = (to.len(), to.len() / $v::LANES * $v::LANES);
-        let mut i = 0;
-        while i < whole {
-            // SAFETY: i + LANES is within all slices
-            let $x = unsafe { $v::load(to.as_ptr().add(i)) };
-            $(
-                // SAFETY: as above
-                let $y = unsafe { $v::load($y.as_ptr().add(i)) };
-            )*
-            let result: $v = $body;
-            // SAFETY: as above
-            unsafe { result.store(to.as_mut_ptr().add(i)) };
-            i += $v::LANES;
-        }
-        if whole < length {
-            let $x = $v::load_part(&to[whole..]);
-            $(
-                let $y = $v::load_part(&$y[whole..length]);
-            )*
-            let result: $v = $body;
-            result.store_part(&mut to[whole..]);
-        }
-    }};
-}
-
-/// `total!(V; a in one, b in another => expression)` is the sum of an expression of the vectors of slices
-/// of one length; the last may be filled up with zeros.
-macro_rules! total {
-    ($v:ident; $x:ident in $first:expr $(, $y:ident in $from:expr)* => $body:expr) => {{
-        let $x: &[f32] = $first;
-        $(
-            let $y: &[f32] = $from;
-            assert!($y.len() == $x.len());
-        )*
-        let (length, whole) = ($x.len(), $x.len() / $v::LANES * $v::LANES);
-        let mut sum = $v::splat(0.);
-        let mut i = 0;
-        while i < whole {
-            // SAFETY: i + LANES is within all slices
-            let ($x, $($y,)*) = unsafe { ($v::load($x.as_ptr().add(i)), $($v::load($y.as_ptr().add(i)),)*) };
-            sum = sum.add($body);
-            i += $v::LANES;
-        }
-        if whole < length {
-            let ($x, $($y,)*) = ($v::load_part(&$x[whole..]), $($v::load_part(&$y[whole..]),)*);
-            sum = sum.add($body);
-        }
-        sum.sum()
-    }};
-}
-
-pub(in crate::ops) use {map, total};
-
 #[cfg(test)]
 mod tests {
+    use super::super::super::testing::{Draw, at_every_level};
     use super::*;
 
     struct Exp<'a>(&'a mut [f32]);
@@ -307,15 +124,37 @@ mod tests {
 
     #[test]
     fn exp_is_accurate() {
-        let inputs: Vec<f32> = (-8003..8000).map(|i| i as f32 * 0.01).collect();
-        let mut outputs = inputs.clone();
-        run(Exp(&mut outputs));
-        for (x, y) in inputs.iter().zip(&outputs) {
-            let truth = (*x as f64).exp();
-            assert!((*y as f64 - truth).abs() <= 4e-7 * truth, "exp({x})");
-        }
-        let mut tiny = [-1e9, f32::NEG_INFINITY];
-        run(Exp(&mut tiny));
-        assert!(tiny.iter().all(|&y| y < 1e-37));
+        at_every_level(|| {
+            let inputs: Vec<f32> = (-8003..8000).map(|i| i as f32 * 0.01).collect();
+            let mut outputs = inputs.clone();
+            run(Exp(&mut outputs));
+            for (x, y) in inputs.iter().zip(&outputs) {
+                let truth = (*x as f64).exp();
+                assert!((*y as f64 - truth).abs() <= 4e-7 * truth, "exp({x})");
+            }
+            let mut tiny = [-1e9, f32::NEG_INFINITY];
+            run(Exp(&mut tiny));
+            assert!(tiny.iter().all(|&y| y < 1e-37));
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_transposed_matrix_is_filled_up_with_zeros() {
+        at_every_level(|| {
+            for (rows, columns, width) in [(8, 8, 8), (19, 21, 24), (7, 40, 16), (33, 5, 48)] {
+                // rows lie apart in memory
+                let apart = columns + 3;
+                let from = Draw::new("transpose").values(rows * apart);
+                let mut to = vec![f32::NAN; columns * width.max(rows)];
+                let width = width.max(rows);
+                transpose(&from, apart, &mut to, width, rows);
+                for (i, &value) in to.iter().enumerate() {
+                    let (column, row) = (i / width, i % width);
+                    assert_eq!(value, if row < rows { from[row * apart + column] } else { 0. });
+                }
+            }
+            Ok(())
+        });
     }
 }

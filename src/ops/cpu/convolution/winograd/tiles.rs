@@ -2,29 +2,34 @@
 
 use half::bf16;
 
-use super::{GAP, Multiplier, PLACES};
-use crate::ops::cpu::product::panels::{Line, Precision, lines};
-use crate::ops::cpu::product::tiles::{EXACT, Parts, Products};
-use crate::ops::cpu::simd::amx::{ROWS, Tiles, split, split_pairs};
-use crate::ops::cpu::simd::{Avx512, Vector};
+use super::super::super::product::split::{Split, Writer, interleaved};
+use super::super::super::product::tiles::{EXACT, Products};
+use super::super::super::room::Line;
+use super::super::super::simd::{Avx512, TILE_ROWS, Vector, amx};
+use super::{GAP, Multiplier, PLACES, Sink};
+use crate::ops::weight::Precision;
 
 /// Both sides to 16 bits: finer by far than weights in bf16.
 const COARSE: Products = &[(1, 0), (0, 1), (0, 0)];
 
-/// Mapped inputs in parts: [PLACES * chunk, channels], the tiles of a place in whole blocks of rows.
-pub struct Tiled {
-    mapped: Parts,
+/// Mapped inputs in parts: [PLACES * chunk, channels], the cells of a place in whole blocks of rows.
+pub(super) struct Tiles {
+    mapped: Split,
     chunk: usize,
     products: Products,
 }
 
-impl Tiled {
-    /// Room for `chunk` tiles, to be multiplied with kernels that are kept in `precision`.
-    pub fn new(chunk: usize, channels: usize, precision: Precision) -> Self {
+impl Tiles {
+    /// Room for `chunk` cells, to be multiplied with filters that are kept in `precision`.
+    ///
+    /// # Safety
+    /// Cells must be put in before they are multiplied.
+    pub(super) unsafe fn new(chunk: usize, channels: usize, precision: Precision) -> Self {
         // tasks begin anywhere, and read whole blocks of rows
-        let chunk = chunk.next_multiple_of(8) + ROWS;
+        let chunk = chunk.next_multiple_of(8) + TILE_ROWS;
         let (products, parts) = if precision == Precision::Bf16 { (COARSE, 2) } else { (EXACT, 3) };
-        Self { mapped: Parts::new(PLACES * chunk, channels, parts), chunk, products }
+        // SAFETY: the caller's; the products of rows beyond the last cell are not looked at
+        Self { mapped: unsafe { Split::room(PLACES * chunk, channels, parts) }, chunk, products }
     }
 
     #[inline(always)]
@@ -36,92 +41,83 @@ impl Tiled {
         (c, depth): (usize, usize),
     ) {
         // SAFETY: this way was chosen for the level
-        let unit = unsafe { Tiles::take() };
+        let unit = unsafe { amx::Tiles::take() };
         let width = C * Avx512::LANES;
-        let (tiles, apart) = (to - from, pairs.len() / self.parts());
-        let mut last = [0f32; ROWS * 3 * Avx512::LANES];
+        let (cells, apart) = (to - from, pairs.len() / self.mapped.parts());
+        let mut last = [0f32; TILE_ROWS * 3 * Avx512::LANES];
         for place in 0..PLACES {
-            for tile in (0..tiles).step_by(ROWS) {
-                let sums = &mut sums[(place * (tiles + GAP) + tile) * width..];
-                let whole = tiles - tile >= ROWS;
-                let rows = ROWS.min(tiles - tile) * width;
+            for cell in (0..cells).step_by(TILE_ROWS) {
+                let sums = &mut sums[(place * (cells + GAP) + cell) * width..];
+                let whole = cells - cell >= TILE_ROWS;
+                let rows = TILE_ROWS.min(cells - cell) * width;
                 // sums of a last block that is not whole pass through a place of their own
-                let at = if whole { sums.as_mut_ptr() } else { last.as_mut_ptr() };
+                if !whole && c > 0 {
+                    last[..rows].copy_from_slice(&sums[..rows]);
+                }
+                let at = if whole { &mut *sums } else { &mut last[..] };
+                assert!(at.len() >= TILE_ROWS * width);
                 if c == 0 {
                     unit.clear();
                 } else {
-                    if !whole {
-                        last[..rows].copy_from_slice(&sums[..rows]);
-                    }
                     // SAFETY: there are that many sums
-                    unsafe { unit.load::<C>(at, width) };
+                    unsafe { unit.load::<C>(at.as_ptr(), width) };
                 }
                 for &(i, j) in self.products {
-                    let left = self.mapped.at(i, place * self.chunk + from + tile, c);
-                    let right = pairs[j * apart + place * (depth + GAP) * width..].as_ptr();
-                    // SAFETY: the inputs have whole blocks of rows, the kernels `depth` rows at each place
-                    unsafe { unit.multiply::<C>(left, self.mapped.stride(), right, depth) };
+                    let left = self.mapped.at(i, place * self.chunk + from + cell, c);
+                    let right = &pairs[j * apart + place * (depth + GAP) * width..];
+                    debug_assert!(left.len() >= (TILE_ROWS - 1) * self.mapped.stride() + depth);
+                    debug_assert!(right.len() >= depth * width);
+                    // SAFETY: the inputs have whole blocks of rows, the filters `depth` rows at each place
+                    unsafe { unit.multiply::<C>(left.as_ptr(), self.mapped.stride(), right.as_ptr(), depth) };
                 }
-                // SAFETY: as above
-                unsafe { unit.store::<C>(at, width) };
+                // SAFETY: there is room for that many sums
+                unsafe { unit.store::<C>(at.as_mut_ptr(), width) };
                 if !whole {
                     sums[..rows].copy_from_slice(&last[..rows]);
                 }
             }
         }
     }
-
-    fn parts(&self) -> usize {
-        if self.products.len() == COARSE.len() { 2 } else { 3 }
-    }
 }
 
-impl Multiplier for Tiled {
-    #[inline(always)]
-    unsafe fn put<V: Vector>(&self, place: usize, tile: usize, c: usize, value: V) {
-        let mut values = [0f32; 16];
-        let (to, apart) = (self.mapped.at(0, place * self.chunk + tile, c), self.mapped.apart());
-        // SAFETY: no vector is longer; the rest is the caller's
-        unsafe {
-            value.store(values.as_mut_ptr());
-            match self.parts() {
-                2 => split::<2>(values.as_ptr(), V::LANES, to, apart),
-                _ => split::<3>(values.as_ptr(), V::LANES, to, apart),
-            }
-        }
+impl Multiplier for Tiles {
+    fn sink(&mut self) -> impl Sink {
+        TileSink { chunk: self.chunk, mapped: self.mapped.writer() }
     }
 
     #[inline(always)]
     fn multiply<V: Vector>(
         &self,
         sums: &mut [f32],
-        kernels: &[f32],
-        tiles: (usize, usize),
+        filters: &[f32],
+        cells: (usize, usize),
         channels: (usize, usize),
-        scratch: &mut Vec<Line>,
+        spare: &mut Vec<Line>,
     ) {
-        let width = kernels.len() / (PLACES * (channels.1 + GAP));
-        let parts = self.parts();
-        let needed = parts * kernels.len() / Line::VALUES;
-        if scratch.len() < needed {
-            *scratch = lines(needed);
-        }
-        let pairs = &mut Line::values_mut(scratch)[..parts * kernels.len()];
-        for (i, pair) in kernels.chunks_exact(2 * width).enumerate() {
-            let (even, odd) = pair.split_at(width);
-            let to = pairs[2 * i * width..].as_mut_ptr();
-            // SAFETY: this way was chosen for the level; there is room for all parts
-            unsafe {
-                match parts {
-                    2 => split_pairs::<2>(even.as_ptr(), odd.as_ptr(), width, to, kernels.len()),
-                    _ => split_pairs::<3>(even.as_ptr(), odd.as_ptr(), width, to, kernels.len()),
-                }
-            }
-        }
+        let width = filters.len() / (PLACES * (channels.1 + GAP));
+        // SAFETY: this way was chosen for the level
+        let pairs = unsafe { interleaved(filters, width, self.mapped.parts(), spare) };
         match width / Avx512::LANES {
-            1 => self.products::<1>(sums, pairs, tiles, channels),
-            2 => self.products::<2>(sums, pairs, tiles, channels),
-            _ => self.products::<3>(sums, pairs, tiles, channels),
+            1 => self.products::<1>(sums, pairs, cells, channels),
+            2 => self.products::<2>(sums, pairs, cells, channels),
+            _ => self.products::<3>(sums, pairs, cells, channels),
+        }
+    }
+}
+
+struct TileSink<'a> {
+    mapped: Writer<'a>,
+    chunk: usize,
+}
+
+impl Sink for TileSink<'_> {
+    #[inline(always)]
+    unsafe fn put<V: Vector>(&self, place: usize, cell: usize, c: usize, value: V) {
+        let mut values = [0f32; 16];
+        // SAFETY: no vector is longer; the rest is the caller's
+        unsafe {
+            value.store(values.as_mut_ptr());
+            self.mapped.write(place * self.chunk + cell, c, &values[..V::LANES]);
         }
     }
 }
