@@ -81,3 +81,6 @@ struct Spare {
     right: Unpacked,
     left: Vec<bf16>,
 }
+
+#[cfg(test)]
+mod tests;

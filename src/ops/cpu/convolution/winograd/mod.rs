@@ -134,3 +134,64 @@ fn convolve_with(
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::product::panels::Panels;
+    use super::*;
+    use crate::ops::testing::{Draw, at_every_level, gap};
+
+    /// The convolution in f64 with filters [n, channels, 9], and `rest` added.
+    fn reference(input: &Input, filters: &[f32], n: usize, rest: impl Fn(usize) -> f32) -> Vec<f32> {
+        let Input { batch, height, width, channels, .. } = *input;
+        let mut out = Vec::new();
+        for pixel in 0..batch * height * width {
+            let (sample, y, x) = (pixel / (height * width), pixel / width % height, pixel % width);
+            let mut sums = vec![0f64; n];
+            for tap in 0..9 {
+                let (y, x) = ((y + tap / 3).wrapping_sub(1), (x + tap % 3).wrapping_sub(1));
+                if y < height && x < width {
+                    let values = input.from(sample, y, x, channels);
+                    for (sum, filter) in sums.iter_mut().zip(filters.chunks(channels * 9)) {
+                        let taps = filter.iter().skip(tap).step_by(9);
+                        *sum += values.iter().zip(taps).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>();
+                    }
+                }
+            }
+            out.extend(sums.iter().enumerate().map(|(j, sum)| *sum as f32 + rest(pixel * n + j)));
+        }
+        out
+    }
+
+    #[test]
+    fn cells_equal_sums_in_f64() {
+        at_every_level(|| {
+            let draw = Draw::new("winograd");
+            let cases: [(usize, usize, usize, usize, usize, bool); 5] = [
+                (2, 5, 7, 16, 3, false),
+                (1, 9, 14, 32, 50, true),
+                // more cells than a task takes, more channels than are mapped at a time, more cells than a chunk
+                (3, 29, 27, 16, 5, false),
+                (1, 11, 6, 160, 17, false),
+                (1, 45, 44, 1024, 2, false),
+            ];
+            for (batch, height, width, channels, n, doubled) in cases {
+                let pixels = batch * height * width;
+                let stored = if doubled { batch * height.div_ceil(2) * width.div_ceil(2) } else { pixels };
+                let (values, filters) = (draw.values(stored * channels), draw.values(n * channels * 9));
+                let (bias, residual) = (draw.values(batch * n), draw.values(pixels * n));
+                let input = Input { values: &values, batch, height, width, channels, doubled };
+                assert!(serves(&input));
+                let packed = Panels::pack_filters(&filters, n, channels, 9);
+                let rows_per_bias = height * width;
+                let mut out = vec![f32::NAN; pixels * n];
+                let epilogue = Epilogue { bias: &bias, rows_per_bias, residual: &residual };
+                convolve(&mut out, input, (&packed).into(), epilogue);
+                let rest = |i: usize| bias[i / (n * rows_per_bias) * n + i % n] + residual[i];
+                let gap = gap(&out, &reference(&input, &filters, n, rest));
+                assert!(gap < 3e-5, "{batch} x {height} x {width} x {channels} to {n}: {gap}");
+            }
+            Ok(())
+        });
+    }
+}
