@@ -8,12 +8,12 @@
 //! No program gets there, since their levels are not detected; but everything is compiled on every target, and tests
 //! try it there.
 
-#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), path = "no_amx.rs")]
+#[cfg_attr(any(eqdiff_portable, not(all(target_arch = "x86_64", target_os = "linux"))), path = "no_amx.rs")]
 pub(crate) mod amx;
 mod level;
 mod portable;
 mod vector;
-#[cfg_attr(not(target_arch = "x86_64"), path = "no_x86.rs")]
+#[cfg_attr(any(eqdiff_portable, not(target_arch = "x86_64")), path = "no_x86.rs")]
 mod x86;
 
 #[cfg(test)]
