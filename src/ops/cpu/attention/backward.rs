@@ -3,10 +3,13 @@
 
 use rayon::prelude::*;
 
-use super::attention_kernels::{Kept, Shape};
-use super::gemm::{Block, Shared, block};
-use super::panels::{Panels, Strides, buffer, columns, panel_columns, transpose};
-use super::simd::{Kernel, Vector, map, run};
+use super::super::product::block::{Block, block};
+use super::super::product::panels::{Panels, Strides, columns, panel_columns};
+use super::super::room::room;
+use super::super::shared::Shared;
+use super::super::simd::{Kernel, Vector, map, run, transpose};
+use super::{Kept, head_rows};
+use crate::ops::attention::Sizes;
 
 /// Keys of a block of the backward pass.
 const ROWS: usize = 48;
@@ -18,11 +21,12 @@ fn block_columns() -> usize {
     PANELS * panel_columns()
 }
 
-impl Shape {
+impl Sizes {
     /// The rows of a head with the column beside them: [rows, head + 1].
     fn with_column(&self, values: &[f32], rows: usize, column: impl Fn(usize) -> f32) -> Vec<f32> {
         let head = self.head();
-        let mut wide = buffer(rows * (head + 1));
+        // SAFETY: every row is written below
+        let mut wide = unsafe { room(rows * (head + 1)) };
         for (i, wide) in wide.chunks_mut(head + 1).enumerate() {
             wide[..head].copy_from_slice(&values[i * self.width..][..head]);
             wide[head] = column(i);
@@ -31,7 +35,7 @@ impl Shape {
     }
 
     /// Gradients of q, k and v, from the result `y` and its gradient.
-    pub fn backward(
+    pub(super) fn backward(
         &self,
         [q, k, v]: [&[f32]; 3],
         column: &[f32],
@@ -39,11 +43,11 @@ impl Shape {
         y: &[f32],
         dy: &[f32],
     ) -> [Vec<f32>; 3] {
-        let &Shape { batch, queries, keys, width, heads, .. } = self;
+        let &Sizes { batch, queries, keys, width, heads, .. } = self;
         let head = self.head();
-        let mut grads = [buffer(q.len()), buffer(k.len()), buffer(v.len())];
-        let [dq, dk, dv] = &mut grads;
-        let [dq, dk, dv] = [dq, dk, dv].map(|grad| Shared(grad.as_mut_ptr()));
+        // SAFETY: each head writes its part of every row
+        let mut grads = unsafe { [room(q.len()), room(k.len()), room(v.len())] };
+        let [dq, dk, dv] = grads.each_mut().map(|grad| Shared::new(grad));
         (0..batch * heads).into_par_iter().with_max_len(1).for_each(|i| {
             let at = (i / heads, i % heads);
             let whole = Backward::new(self, [q, k, v], column, kept, y, dy, at);
@@ -51,10 +55,8 @@ impl Shape {
             for (shared, (grad, stride), rows) in [(&dq, dq_head, queries), (&dk, dk_head, keys), (&dv, dv_head, keys)]
             {
                 for (row, grad) in grad.chunks(stride).take(rows).enumerate() {
-                    // SAFETY: within the gradient, and this head's own
-                    let to = unsafe {
-                        std::slice::from_raw_parts_mut(shared.0.add((at.0 * rows + row) * width + at.1 * head), head)
-                    };
+                    // SAFETY: a head's part of a row is this task's alone
+                    let to = unsafe { shared.part((at.0 * rows + row) * width + at.1 * head, head) };
                     to.copy_from_slice(&grad[..head]);
                 }
             }
@@ -65,7 +67,7 @@ impl Shape {
 
 /// One head's gradients.
 struct Backward<'a> {
-    shape: &'a Shape,
+    sizes: &'a Sizes,
     /// Keys and, with the column, values: rows and their stride.
     k: (&'a [f32], usize),
     v: (Vec<f32>, usize),
@@ -82,7 +84,7 @@ struct Backward<'a> {
 
 impl<'a> Backward<'a> {
     fn new(
-        shape: &'a Shape,
+        sizes: &'a Sizes,
         [q, k, v]: [&'a [f32]; 3],
         column: &[f32],
         kept: &'a Kept,
@@ -90,9 +92,9 @@ impl<'a> Backward<'a> {
         dy: &[f32],
         at: (usize, usize),
     ) -> Self {
-        let &Shape { queries, keys, width, heads, .. } = shape;
-        let (head, extra) = (shape.head(), !column.is_empty() as usize);
-        let row_of = |data: &'a [f32], rows| shape.of_head(data, rows, at);
+        let &Sizes { queries, keys, width, heads, .. } = sizes;
+        let (head, extra) = (sizes.head(), !column.is_empty() as usize);
+        let row_of = |data: &'a [f32], rows| head_rows(sizes, data, rows, at);
         let share = |i: usize| dy[(at.0 * queries + i) * (width + extra) + width] / heads as f32;
         let statistics = (at.0 * heads + at.1) * queries..(at.0 * heads + at.1 + 1) * queries;
         // the result and its gradient have rows of width + extra
@@ -101,7 +103,8 @@ impl<'a> Backward<'a> {
             debug_assert!(from + head <= data.len());
             (from, from + head)
         };
-        let mut d_out = buffer(queries * (head + extra));
+        // SAFETY: every row is written below
+        let mut d_out = unsafe { room(queries * (head + extra)) };
         let mut means = vec![0.; queries];
         for (i, (d_out, mean)) in d_out.chunks_mut(head + extra).zip(&mut means).enumerate() {
             let (from, to) = slice_of(dy, i);
@@ -117,14 +120,15 @@ impl<'a> Backward<'a> {
         let (q, k, v) = (row_of(q, queries), row_of(k, keys), row_of(v, keys));
         let wide = head + extra;
         let v = if extra == 1 {
-            shape.with_column(v, keys, |i| column[at.0 * keys + i])
+            sizes.with_column(v, keys, |i| column[at.0 * keys + i])
         } else {
-            let mut rows = buffer(keys * head);
+            // SAFETY: every row is written below
+            let mut rows = unsafe { room(keys * head) };
             rows.chunks_mut(head).enumerate().for_each(|(i, row)| row.copy_from_slice(&v[i * width..][..head]));
             rows
         };
         Self {
-            shape,
+            sizes,
             k: (k, width),
             v: (v, wide),
             k_rows: Panels::pack(k, keys, head, plain),
@@ -146,8 +150,8 @@ impl Kernel for Backward<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) -> Self::Output {
-        let &Shape { queries, keys, .. } = self.shape;
-        let (head, scale) = (self.shape.head(), self.shape.scale());
+        let &Sizes { queries, keys, .. } = self.sizes;
+        let (head, scale) = (self.sizes.head(), self.sizes.scale());
         let across = block_columns();
         let (stride, stride_v) = (head.next_multiple_of(V::LANES), self.v.1.next_multiple_of(V::LANES));
         let mut dq = vec![0.; queries * stride];
@@ -158,7 +162,7 @@ impl Kernel for Backward<'_> {
             let rows = ROWS.min(keys - key);
             let k = Block { values: &self.k.0[key * self.k.1..], stride: self.k.1, rows };
             let v = Block { values: &self.v.0[key * self.v.1..], stride: self.v.1, rows };
-            let start = if self.shape.causal { key / across * across } else { 0 };
+            let start = if self.sizes.causal { key / across * across } else { 0 };
             for query in (start..queries).step_by(across) {
                 let count = across.min(queries - query);
                 for panel in query / (panel_columns())..self.q_turned.count().min((query + across) / (panel_columns()))
@@ -176,7 +180,7 @@ impl Kernel for Backward<'_> {
                     map!(V; score in &mut *weights, log_sum in log_sums => {
                         score.fma(V::splat(scale), V::splat(0.).sub(log_sum)).exp()
                     });
-                    if self.shape.causal {
+                    if self.sizes.causal {
                         let unseen = (key + i).saturating_sub(query).min(count);
                         weights[..unseen].fill(0.);
                     }

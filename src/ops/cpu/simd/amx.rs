@@ -10,13 +10,10 @@ use std::marker::PhantomData;
 
 use half::bf16;
 
-/// Rows of a product that are computed together: two tiles.
-pub const ROWS: usize = 32;
-/// Values of a row of a tile.
-pub const DEPTH: usize = 32;
+use super::TILE_DEPTH;
 
 /// Whether the processor has the tiles, and the system lets this program use them.
-pub fn detect() -> bool {
+pub(super) fn detect() -> bool {
     // the system keeps room for the tiles of a thread only if it is asked to
     const REQUEST: libc::c_long = 0x1023;
     const TILES: libc::c_long = 18;
@@ -43,14 +40,14 @@ macro_rules! each_sum {
 }
 
 /// The tiles of this thread, ready for use.
-pub struct Tiles(PhantomData<*const ()>);
+pub(crate) struct Tiles(PhantomData<*const ()>);
 
 impl Tiles {
     /// Makes all tiles 16 rows of 64 bytes.
     ///
     /// # Safety
     /// [`detect`] must have said yes.
-    pub unsafe fn take() -> Self {
+    pub(crate) unsafe fn take() -> Self {
         #[repr(C, align(64))]
         struct Layout {
             palette: u8,
@@ -69,7 +66,7 @@ impl Tiles {
 
     /// Sets the sums to 0.
     #[inline(always)]
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         // SAFETY: touches tiles alone
         unsafe {
             asm!(
@@ -86,7 +83,13 @@ impl Tiles {
     /// # Safety
     /// The pointers must be to that many values.
     #[inline(always)]
-    pub unsafe fn multiply<const C: usize>(&self, left: *const bf16, stride: usize, right: *const bf16, depth: usize) {
+    pub(crate) unsafe fn multiply<const C: usize>(
+        &self,
+        left: *const bf16,
+        stride: usize,
+        right: *const bf16,
+        depth: usize,
+    ) {
         let below = left.wrapping_add(16 * stride);
         // two rows of tiles times C tiles; where a tile serves twice, it is still in the nearest cache
         macro_rules! steps {
@@ -102,7 +105,7 @@ impl Tiles {
                     left = inout(reg) left => _,
                     below = inout(reg) below => _,
                     right = inout(reg) right => _,
-                    count = inout(reg) depth / DEPTH => _,
+                    count = inout(reg) depth / TILE_DEPTH => _,
                     stride = in(reg) 2 * stride,
                     row = in(reg) 64 * C,
                     step = in(reg) 1024 * C,
@@ -112,7 +115,7 @@ impl Tiles {
                 )
             };
         }
-        debug_assert!(depth > 0 && depth.is_multiple_of(DEPTH));
+        debug_assert!(depth > 0 && depth.is_multiple_of(TILE_DEPTH));
         // SAFETY: the caller's
         unsafe {
             match C {
@@ -158,7 +161,7 @@ impl Tiles {
     /// # Safety
     /// They must be there, `stride` values from row to row.
     #[inline(always)]
-    pub unsafe fn load<const C: usize>(&self, from: *const f32, stride: usize) {
+    pub(crate) unsafe fn load<const C: usize>(&self, from: *const f32, stride: usize) {
         macro_rules! load {
             ($tile:literal, $row:expr, $column:expr) => {
                 asm!(
@@ -178,7 +181,7 @@ impl Tiles {
     /// # Safety
     /// `to` must have room for them, `stride` values from row to row.
     #[inline(always)]
-    pub unsafe fn store<const C: usize>(&self, to: *mut f32, stride: usize) {
+    pub(crate) unsafe fn store<const C: usize>(&self, to: *mut f32, stride: usize) {
         macro_rules! store {
             ($tile:literal, $row:expr, $column:expr) => {
                 asm!(
@@ -216,7 +219,7 @@ fn upper(x: &mut __m512) -> __m512i {
 /// # Safety
 /// The processor must have AVX-512; the values must be there, and room for every part.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn split<const PARTS: usize>(from: *const f32, count: usize, to: *mut bf16, apart: usize) {
+pub(crate) unsafe fn split<const PARTS: usize>(from: *const f32, count: usize, to: *mut bf16, apart: usize) {
     for i in (0..count).step_by(16) {
         let lanes = first_lanes(count - i);
         // SAFETY: the caller's; lanes beyond the last value are left alone
@@ -235,7 +238,7 @@ pub unsafe fn split<const PARTS: usize>(from: *const f32, count: usize, to: *mut
 /// # Safety
 /// As for [`split`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn split_pairs<const PARTS: usize>(
+pub(crate) unsafe fn split_pairs<const PARTS: usize>(
     even: *const f32,
     odd: *const f32,
     count: usize,

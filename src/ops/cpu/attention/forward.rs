@@ -1,64 +1,33 @@
-//! The CPU's attention in blocks (Dao, "FlashAttention-2", 2023).
-//!
-//! A block of scores is turned to weights with the greatest score seen so far and used at once; of the
-//! softmax, only the logarithm of each query's sum is kept.
+//! The result of attention.
 
 use rayon::prelude::*;
 
-use super::gemm::{Block, block};
-use super::panels::{buffer, grow, panel_columns, transpose};
-use super::simd::{Kernel, Vector, map, run};
-
-/// Sizes of an attention: q [batch, queries, width], k and v [batch / sharing, keys, width].
-#[derive(Clone, Copy)]
-pub struct Shape {
-    pub batch: usize,
-    /// Successive samples that share their keys and values; the backward pass wants 1.
-    pub sharing: usize,
-    pub queries: usize,
-    pub keys: usize,
-    pub width: usize,
-    pub heads: usize,
-    pub causal: bool,
-}
-
-/// What the backward pass needs beside the inputs and the result.
-pub struct Kept {
-    /// The logarithm of the softmax's sum [batch, heads, queries].
-    pub(super) log_sums: Vec<f32>,
-    /// Each head's attention to the column [batch, heads, queries], if there is one.
-    pub(super) columns: Vec<f32>,
-}
+use super::super::product::block::{Block, block};
+use super::super::product::panels::panel_columns;
+use super::super::room::{grown, room};
+use super::super::shared::Shared;
+use super::super::simd::{Kernel, Vector, map, run, transpose};
+use super::{Kept, head_rows};
+use crate::ops::attention::Sizes;
 
 /// Keys of a block of scores.
 const KEYS: usize = 96;
-/// Queries of a block of the forward pass: panels.
+/// Queries of a block: panels.
 const QUERY_PANELS: usize = 2;
 /// Columns of the widest panel.
 const MOST_COLUMNS: usize = 48;
-impl Shape {
-    pub(super) fn head(&self) -> usize {
-        self.width / self.heads
-    }
 
-    pub(super) fn scale(&self) -> f32 {
-        (self.head() as f32).powf(-0.5)
-    }
-
-    /// The rows of sample `b` of `data`, from the first column of head `h` on.
-    pub(super) fn of_head<'a>(&self, data: &'a [f32], rows: usize, (b, h): (usize, usize)) -> &'a [f32] {
-        &data[b * rows * self.width + h * self.head()..]
-    }
-
+impl Sizes {
     /// The values of each head, and the column if there is one, transposed in blocks of keys:
     /// [batch / sharing, heads, blocks, head + extra, KEYS].
     fn turned_values(&self, v: &[f32], column: &[f32]) -> Vec<f32> {
         let (head, extra, keys) = (self.head(), !column.is_empty() as usize, self.keys);
         let of_head = self.turned_length(extra);
-        let mut turned = buffer(self.batch / self.sharing * self.heads * of_head);
+        // SAFETY: all is written below but the column's places beyond the last key, which no product reads
+        let mut turned = unsafe { room(self.batch / self.sharing * self.heads * of_head) };
         turned.par_chunks_mut(of_head).enumerate().for_each(|(i, turned)| {
             let at = (i / self.heads, i % self.heads);
-            let v = self.of_head(v, keys, at);
+            let v = head_rows(self, v, keys, at);
             for (i, turned) in turned.chunks_mut((head + extra) * KEYS).enumerate() {
                 let count = KEYS.min(keys - i * KEYS);
                 let (values, of_column) = turned.split_at_mut(head * KEYS);
@@ -77,13 +46,14 @@ impl Shape {
     }
 
     /// The result [batch, queries, width], with the column's attention as last channel if there is one.
-    pub fn forward(&self, q: &[f32], k: &[f32], v: &[f32], column: &[f32]) -> (Vec<f32>, Kept) {
-        let &Shape { batch, queries, keys, width, heads, .. } = self;
+    pub(super) fn forward(&self, q: &[f32], k: &[f32], v: &[f32], column: &[f32]) -> (Vec<f32>, Kept) {
+        let &Sizes { batch, queries, keys, width, heads, .. } = self;
         let extra = !column.is_empty() as usize;
-        let mut out = buffer(batch * queries * (width + extra));
+        // SAFETY: each head of each block of queries writes its part of their rows, and the column is added below
+        let mut out = unsafe { room(batch * queries * (width + extra)) };
         let mut kept =
             Kept { log_sums: vec![0.; batch * heads * queries], columns: vec![0.; batch * heads * queries * extra] };
-        let shared = super::gemm::Shared(out.as_mut_ptr());
+        let shared = Shared::new(&mut out);
         let mut no_columns = vec![0.; if extra == 0 { batch * heads * queries } else { 0 }];
         let of_column = if extra == 0 { &mut no_columns } else { &mut kept.columns };
         let statistics = kept.log_sums.par_chunks_mut(queries).zip(of_column.par_chunks_mut(queries));
@@ -94,11 +64,11 @@ impl Shape {
             let shared_at = (at.0 / self.sharing, at.1);
             let v = &turned[(shared_at.0 * heads + at.1) * of_head..][..of_head];
             let blocks = log_sums.par_chunks_mut(rows).zip(of_column.par_chunks_mut(rows));
-            blocks.enumerate().for_each_init(Scratch::default, |scratch, (block, (log_sums, of_column))| {
+            blocks.enumerate().for_each_init(Spare::default, |spare, (block, (log_sums, of_column))| {
                 run(Forward {
-                    shape: self,
-                    q: &self.of_head(q, queries, at)[block * rows * width..],
-                    k: self.of_head(k, keys, shared_at),
+                    sizes: self,
+                    q: &head_rows(self, q, queries, at)[block * rows * width..],
+                    k: head_rows(self, k, keys, shared_at),
                     v,
                     at,
                     first: block * rows,
@@ -106,7 +76,7 @@ impl Shape {
                     extra,
                     log_sums,
                     of_column,
-                    scratch,
+                    spare,
                 });
             });
         });
@@ -121,8 +91,9 @@ impl Shape {
     }
 }
 
+/// What a thread's blocks compute with, one after the other.
 #[derive(Default)]
-struct Scratch {
+struct Spare {
     turned: Vec<f32>,
     weights: Vec<f32>,
     sums: Vec<f32>,
@@ -132,19 +103,19 @@ struct Scratch {
 /// One head's attention of a block of queries. Queries lie along the vectors, so that greatest scores and sums are
 /// theirs lane by lane, and no vector is partly empty whatever the width of a head.
 struct Forward<'a> {
-    shape: &'a Shape,
+    sizes: &'a Sizes,
     /// From the block's first query on.
     q: &'a [f32],
     k: &'a [f32],
-    /// The head's part of [`Shape::turned_values`].
+    /// The head's part of [`Sizes::turned_values`].
     v: &'a [f32],
     at: (usize, usize),
     first: usize,
-    out: &'a super::gemm::Shared,
+    out: &'a Shared<'a, f32>,
     extra: usize,
     log_sums: &'a mut [f32],
     of_column: &'a mut [f32],
-    scratch: &'a mut Scratch,
+    spare: &'a mut Spare,
 }
 
 impl Kernel for Forward<'_> {
@@ -152,37 +123,43 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { shape, q, k, v, at, first, out, extra, log_sums, of_column, .. } = self;
-        let Scratch { turned, weights, sums, rows } = self.scratch;
-        let &Shape { queries, keys, width, .. } = shape;
-        let (head, across) = (shape.head(), panel_columns());
+        let Self { sizes, q, k, v, at, first, out, extra, log_sums, of_column, .. } = self;
+        let &Sizes { queries, keys, width, .. } = sizes;
+        let (head, across) = (sizes.head(), panel_columns());
         let (values, panels) = (head + extra, log_sums.len().div_ceil(across));
-        grow(turned, panels * head * across);
-        grow(weights, KEYS * across);
-        grow(sums, panels * values * across);
-        grow(rows, across * head);
-        for (panel, turned) in turned.chunks_mut(head * across).enumerate().take(panels) {
+        let Spare { turned, weights, sums, rows } = self.spare;
+        // SAFETY: queries are transposed below; of scores and sums, the first block's products write all that is read;
+        // the result's rows are transposed to before they are copied
+        let (turned, weights, sums, rows) = unsafe {
+            (
+                grown(turned, panels * head * across),
+                grown(weights, KEYS * across),
+                grown(sums, panels * values * across),
+                grown(rows, across * head),
+            )
+        };
+        for (panel, turned) in turned.chunks_mut(head * across).enumerate() {
             let from = panel * across;
             let count = across.min(log_sums.len() - from);
             transpose(&q[from * width..], width, turned, across, count);
         }
         // in powers of two
-        let scale = shape.scale() * std::f32::consts::LOG2_E;
+        let scale = sizes.scale() * std::f32::consts::LOG2_E;
         let mut tops = [f32::NEG_INFINITY; QUERY_PANELS * MOST_COLUMNS];
         let mut totals = [0f32; QUERY_PANELS * MOST_COLUMNS];
-        let end = if shape.causal { keys.min(first + log_sums.len()) } else { keys };
+        let end = if sizes.causal { keys.min(first + log_sums.len()) } else { keys };
         for key in (0..end).step_by(KEYS) {
             let count = KEYS.min(keys - key);
             let k = Block { values: &k[key * width..], stride: width, rows: count };
             let v = Block { values: &v[key * values..], stride: KEYS, rows: values };
             for panel in 0..panels {
                 let query = first + panel * across;
-                if shape.causal && key >= query + across {
+                if sizes.causal && key >= query + across {
                     continue;
                 }
                 let right = &turned[panel * head * across..][..head * across];
                 block::<V>(weights, across, k, right, (head, across), false);
-                if shape.causal {
+                if sizes.causal {
                     for (j, scores) in weights.chunks_mut(across).enumerate().take(count) {
                         let unseen = (key + j).saturating_sub(query).min(across);
                         scores[..unseen].fill(f32::NEG_INFINITY);
@@ -195,20 +172,18 @@ impl Kernel for Forward<'_> {
                 block::<V>(sums, across, v, &weights[..count * across], (count, across), key > 0);
             }
         }
-        for (panel, sums) in sums.chunks_mut(values * across).enumerate().take(panels) {
+        for (panel, sums) in sums.chunks_mut(values * across).enumerate() {
             let totals = &totals[panel * across..][..across];
             for sums in sums.chunks_mut(across) {
                 map!(V; x in sums, total in totals => x.div(total));
             }
-            transpose(sums, across, &mut rows[..across * head], head, head);
+            transpose(sums, across, rows, head, head);
             let from = panel * across;
             for i in 0..across.min(log_sums.len() - from) {
                 log_sums[from + i] = (tops[from + i] * scale + totals[i].log2()) * std::f32::consts::LN_2;
-                // SAFETY: within the result, and this block's own
-                let to = unsafe {
-                    let row = (at.0 * queries + first + from + i) * (width + extra);
-                    std::slice::from_raw_parts_mut(out.0.add(row + at.1 * head), head)
-                };
+                let row = (at.0 * queries + first + from + i) * (width + extra);
+                // SAFETY: a head's part of a row is this block's alone
+                let to = unsafe { out.part(row + at.1 * head, head) };
                 to.copy_from_slice(&rows[i * head..][..head]);
                 if extra == 1 {
                     of_column[from + i] = sums[head * across + i];

@@ -15,7 +15,7 @@ use candle_core::{
 /// `y` as a function of `x`, with the gradient that `backward` maps from that of `y`.
 ///
 /// `y` must own its storage, i.e. be freshly computed and not a view.
-pub fn with_backward(
+pub(crate) fn with_backward(
     x: &Tensor,
     y: Tensor,
     backward: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
@@ -27,20 +27,19 @@ pub fn with_backward(
 }
 
 /// Like [`with_backward`] for two inputs; what is given to an input that is not tracked is dropped.
-pub fn with_backward2(
+pub(crate) fn with_backward2(
     [a, b]: [&Tensor; 2],
     y: Tensor,
     backward: impl Fn(&Tensor) -> Result<[Option<Tensor>; 2]> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    let nothing = Tensor::zeros(0, y.dtype(), y.device())?;
-    with_backward3([a, b, &nothing], y, move |_, dy| {
+    with_backward3([a, b, &nothing(&y)?], y, move |_, dy| {
         let [da, db] = backward(dy)?;
         Ok([da, db, None])
     })
 }
 
 /// Like [`with_backward2`] for three inputs; `backward` is given the result and its gradient.
-pub fn with_backward3(
+pub(crate) fn with_backward3(
     inputs: [&Tensor; 3],
     y: Tensor,
     backward: impl Fn(&Tensor, &Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync + 'static,
@@ -60,19 +59,27 @@ pub fn with_backward3(
     a.apply_op3(b, c, Given::new(y, Box::new(backward))?)
 }
 
+/// An input for those that have fewer than an operation takes. One number, since no device has to know empty tensors.
+pub(crate) fn nothing(like: &Tensor) -> Result<Tensor> {
+    Tensor::zeros(1, like.dtype(), like.device())
+}
+
 /// `f(x)` that keeps nothing but `x`: the backward pass computes `f` once more.
-pub fn recompute(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
+pub(crate) fn recompute(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
     let kept = x.detach();
     let y = f(&kept)?;
-    with_backward(x, y, move |dy| {
-        let x = Var::from_tensor(&kept)?;
-        let mut grads = (f(x.as_tensor())? * dy)?.sum_all()?.backward()?;
-        grads.remove(&x).map_or_else(|| kept.zeros_like(), Ok)
-    })
+    with_backward(x, y, move |dy| gradient_at(&kept, dy, &f))
+}
+
+/// The gradient of `x` from `dy`, that of `f(x)`.
+pub(crate) fn gradient_at(x: &Tensor, dy: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let variable = Var::from_tensor(x)?;
+    let mut grads = (f(variable.as_tensor())? * dy)?.sum_all()?.backward()?;
+    grads.remove(&variable).map_or_else(|| x.zeros_like(), Ok)
 }
 
 /// Like [`recompute`] for three inputs.
-pub fn recompute3(
+pub(crate) fn recompute3(
     inputs: [&Tensor; 3],
     f: impl Fn([&Tensor; 3]) -> Result<Tensor> + Send + Sync + 'static,
 ) -> Result<Tensor> {

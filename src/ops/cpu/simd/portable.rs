@@ -4,11 +4,11 @@ use half::slice::HalfFloatSliceExt;
 
 use super::Vector;
 
-/// Eight lanes: two registers of NEON or SSE2.
+/// N lanes. Eight are two registers of NEON or SSE2.
 #[derive(Clone, Copy)]
-pub struct Lanes([f32; 8]);
+pub(crate) struct Lanes<const N: usize>(pub(super) [f32; N]);
 
-impl Lanes {
+impl<const N: usize> Lanes<N> {
     #[inline(always)]
     fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
         let mut out = self.0;
@@ -19,34 +19,34 @@ impl Lanes {
     }
 }
 
-impl Vector for Lanes {
-    const LANES: usize = 8;
+impl<const N: usize> Vector for Lanes<N> {
+    const LANES: usize = N;
 
     #[inline(always)]
     fn splat(x: f32) -> Self {
-        Self([x; 8])
+        Self([x; N])
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's
-        Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+        Self(unsafe { from.cast::<[f32; N]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller's
-        unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+        unsafe { to.cast::<[f32; N]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const half::f16) -> Self {
-        let mut out = [0f32; 8];
+        let mut out = [0f32; N];
         // SAFETY: the caller's
-        unsafe { from.cast::<[half::f16; 8]>().read_unaligned() }.convert_to_f32_slice(&mut out);
+        unsafe { from.cast::<[half::f16; N]>().read_unaligned() }.convert_to_f32_slice(&mut out);
         Self(out)
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const half::bf16) -> Self {
         // SAFETY: the caller's
-        let halves = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
+        let halves = unsafe { from.cast::<[u16; N]>().read_unaligned() };
         Self(halves.map(|half| f32::from_bits((half as u32) << 16)))
     }
     #[inline(always)]
@@ -75,7 +75,7 @@ impl Vector for Lanes {
     }
     #[inline(always)]
     fn fma(self, b: Self, c: Self) -> Self {
-        let mut out = [0f32; 8];
+        let mut out = [0f32; N];
         for (i, out) in out.iter_mut().enumerate() {
             // without the instruction, mul_add is a slow call of a library
             *out = if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
@@ -92,7 +92,7 @@ impl Vector for Lanes {
     }
     #[inline(always)]
     fn select(self, positive: Self, negative: Self) -> Self {
-        let mut out = [0f32; 8];
+        let mut out = [0f32; N];
         for (i, out) in out.iter_mut().enumerate() {
             *out = if self.0[i] >= 0. { positive.0[i] } else { negative.0[i] };
         }

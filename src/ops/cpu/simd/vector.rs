@@ -1,124 +1,9 @@
-//! Vectors of f32 in the widths that processors have, chosen when the program starts.
-//!
-//! A kernel is written once, generic over [`Vector`], and compiled once for every [`Level`];
-//! [`run`] takes the version that this processor serves best. The variable `EQDIFF_SIMD` (`amx`, `avx512bf16`,
-//! `avx512`, `avx2`, `portable`) forces a narrower one, for tests and comparisons.
-
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub mod amx;
-mod portable;
-#[cfg(target_arch = "x86_64")]
-mod x86;
-
-use std::sync::OnceLock;
-
-/// What this processor can do, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// 16 lanes, products of bf16 pairs summed in f32, and those of whole tiles.
-    Amx,
-    /// 16 lanes and products of bf16 pairs.
-    Avx512Bf16,
-    /// 16 lanes.
-    Avx512,
-    /// 8 lanes with fused multiply-add.
-    Avx2,
-    /// What the compiler makes of plain arrays: SSE2 on x86-64, NEON on aarch64.
-    Portable,
-}
-
-impl Level {
-    /// Its name, as `EQDIFF_SIMD` takes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Amx => "amx",
-            Level::Avx512Bf16 => "avx512bf16",
-            Level::Avx512 => "avx512",
-            Level::Avx2 => "avx2",
-            Level::Portable => "portable",
-        }
-    }
-}
-
-/// The level in use: the processor's, or the one that `EQDIFF_SIMD` asks for if the processor has it.
-pub fn level() -> Level {
-    static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(|| {
-        let best = detect();
-        let wanted = std::env::var("EQDIFF_SIMD").unwrap_or_default();
-        let all = [Level::Amx, Level::Avx512Bf16, Level::Avx512, Level::Avx2, Level::Portable];
-        all.into_iter().find(|level| level.name() == wanted).map_or(best, |level| level.max(best))
-    })
-}
-
-#[cfg(target_arch = "x86_64")]
-fn detect() -> Level {
-    if is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-    {
-        #[cfg(target_os = "linux")]
-        if is_x86_feature_detected!("avx512bf16") && amx::detect() {
-            return Level::Amx;
-        }
-        if is_x86_feature_detected!("avx512bf16") { Level::Avx512Bf16 } else { Level::Avx512 }
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
-        Level::Avx2
-    } else {
-        Level::Portable
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn detect() -> Level {
-    Level::Portable
-}
-
-/// A kernel that every level has a version of. `run` and all that it calls must be `#[inline(always)]`,
-/// or the compiler leaves it in the version for the oldest processors.
-pub trait Kernel {
-    /// What it gives.
-    type Output;
-    /// The kernel with vectors of type `V`.
-    fn run<V: Vector>(self) -> Self::Output;
-}
-
-/// Runs `kernel` in the version for [`level`].
-pub fn run<K: Kernel>(kernel: K) -> K::Output {
-    match level() {
-        // SAFETY: the level was detected on this processor
-        #[cfg(target_arch = "x86_64")]
-        Level::Amx | Level::Avx512Bf16 | Level::Avx512 => unsafe { x86::run_avx512(kernel) },
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { x86::run_avx2(kernel) },
-        _ => kernel.run::<portable::Lanes>(),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub use x86::{Avx512, Bf16Kernel, dot_pairs, run_bf16, to_bf16};
-
-/// Transposes the 8 x 8 values at the start of `from` to those of `to`, both with their stride from row
-/// to row.
-#[inline]
-pub fn transpose_square(from: &[f32], stride_from: usize, to: &mut [f32], stride_to: usize) {
-    assert!(from.len() >= 7 * stride_from + 8 && to.len() >= 7 * stride_to + 8);
-    #[cfg(target_arch = "x86_64")]
-    if level() != Level::Portable {
-        // SAFETY: the level was detected on this processor, the lengths are checked
-        return unsafe { x86::transpose_square(from.as_ptr(), stride_from, to.as_mut_ptr(), stride_to) };
-    }
-    for i in 0..8 {
-        for j in 0..8 {
-            to[j * stride_to + i] = from[i * stride_from + j];
-        }
-    }
-}
+//! Vectors of f32, and loops over slices in vectors.
 
 /// f32 lanes. The methods are safe to call where the processor has what the type stands for, which
 /// [`run`] sees to; those that touch memory say what they ask of pointers.
 #[allow(clippy::missing_safety_doc, clippy::should_implement_trait)]
-pub trait Vector: Copy {
+pub(crate) trait Vector: Copy {
     /// Number of lanes.
     const LANES: usize;
 
@@ -263,6 +148,36 @@ macro_rules! map {
     }};
 }
 
+/// `set!(V; to, a in one, b in another => expression)` is `map!` without regard to what was in `to`.
+macro_rules! set {
+    ($v:ident; $to:expr $(, $y:ident in $from:expr)* => $body:expr) => {{
+        let to: &mut [f32] = $to;
+        $(
+            let $y: &[f32] = $from;
+            assert!($y.len() >= to.len());
+        )*
+        let (length, whole) = (to.len(), to.len() / $v::LANES * $v::LANES);
+        let mut i = 0;
+        while i < whole {
+            $(
+                // SAFETY: i + LANES is within all slices
+                let $y = unsafe { $v::load($y.as_ptr().add(i)) };
+            )*
+            let result: $v = $body;
+            // SAFETY: as above
+            unsafe { result.store(to.as_mut_ptr().add(i)) };
+            i += $v::LANES;
+        }
+        if whole < length {
+            $(
+                let $y = $v::load_part(&$y[whole..length]);
+            )*
+            let result: $v = $body;
+            result.store_part(&mut to[whole..]);
+        }
+    }};
+}
+
 /// `total!(V; a in one, b in another => expression)` is the sum of an expression of the vectors of slices
 /// of one length; the last may be filled up with zeros.
 macro_rules! total {
@@ -289,33 +204,4 @@ macro_rules! total {
     }};
 }
 
-pub(super) use {map, total};
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Exp<'a>(&'a mut [f32]);
-
-    impl Kernel for Exp<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<V: Vector>(self) {
-            map!(V; x in self.0 => x.exp());
-        }
-    }
-
-    #[test]
-    fn exp_is_accurate() {
-        let inputs: Vec<f32> = (-8003..8000).map(|i| i as f32 * 0.01).collect();
-        let mut outputs = inputs.clone();
-        run(Exp(&mut outputs));
-        for (x, y) in inputs.iter().zip(&outputs) {
-            let truth = (*x as f64).exp();
-            assert!((*y as f64 - truth).abs() <= 4e-7 * truth, "exp({x})");
-        }
-        let mut tiny = [-1e9, f32::NEG_INFINITY];
-        run(Exp(&mut tiny));
-        assert!(tiny.iter().all(|&y| y < 1e-37));
-    }
-}
+pub(crate) use {map, set, total};

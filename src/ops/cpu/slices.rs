@@ -2,16 +2,11 @@
 
 use candle_core::{Device, Result, Shape, Storage, StorageRef, Tensor, bail};
 
-/// Whether the CPU kernels of this module serve `x`.
-pub fn on_cpu(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == candle_core::DType::F32
-}
-
 /// A new CPU tensor of `shape` made by `f` from the contiguous values of `inputs`.
 ///
 /// # Errors
 /// If an input is not an f32 tensor on the CPU.
-pub fn from_slices<const N: usize>(
+pub(crate) fn from_slices<const N: usize>(
     inputs: [&Tensor; N],
     shape: impl Into<Shape>,
     f: impl FnOnce([&[f32]; N]) -> Vec<f32>,
@@ -21,7 +16,7 @@ pub fn from_slices<const N: usize>(
 }
 
 /// What `f` makes of the contiguous values of `inputs`.
-pub fn with_slices<const N: usize, T>(inputs: [&Tensor; N], f: impl FnOnce([&[f32]; N]) -> T) -> Result<T> {
+pub(crate) fn with_slices<const N: usize, T>(inputs: [&Tensor; N], f: impl FnOnce([&[f32]; N]) -> T) -> Result<T> {
     let mut contiguous = Vec::with_capacity(N);
     for input in inputs {
         contiguous.push(input.contiguous()?);
