@@ -252,6 +252,11 @@ fn warn_of_prompts(texts: &[String], studio: &Studio) -> Result<()> {
             eprintln!("Warning: the prompt is longer than {} tokens; cut off: {cut:?}", tokens.ids.len());
         }
         match (&studio.adapter, tokens.placeholder.is_empty()) {
+            (Some(_), true) if tokens.placeholder_cut => {
+                eprintln!(
+                    "Warning: {PLACEHOLDER}, which stands for the subject, is in what was cut off: put it in front"
+                );
+            }
             (Some(adapter), true) => eprintln!(
                 "Warning: {text:?} has no {PLACEHOLDER}, which stands for the subject: try \"{PLACEHOLDER} {}\"",
                 adapter.manifest.class

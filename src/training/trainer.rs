@@ -182,9 +182,10 @@ impl<'a> Trainer<'a> {
 /// What training starts from, by name.
 fn initial(base: &Base, manifest: &Manifest) -> Result<BTreeMap<String, Tensor>> {
     let settings = &manifest.settings;
-    let word = if settings.fdte.init_word.is_empty() { &manifest.class } else { &settings.fdte.init_word };
-    let token = base.tokenizer.plain(word)?.first().copied();
-    let token = token.with_context(|| format!("{word:?} has no token to start the concept embedding from"))?;
+    let token = match settings.fdte.init_word.as_str() {
+        "" => base.tokenizer.plain(&manifest.class)?.first().copied().context("the class word has no token")?,
+        word => base.tokenizer.entry(word).context("fdte.init_word")?,
+    };
     let init = base.text.token_embedding(token)?;
     Ok(Customisation::initial(&base.unet, &init, settings.fdte.enabled, settings.rra.enabled)?)
 }
