@@ -156,7 +156,7 @@ pub fn score_adapter(args: &EvalArgs, adapter: Adapter, page: Option<&Path>) -> 
 }
 
 fn scorer(args: &EvalArgs, base: &str) -> Result<Scorer> {
-    let device = crate::base::device(&args.machine.device)?;
+    let device = args.machine.device()?;
     let (clip, dino) = (args.clip.as_deref(), args.dino.as_deref());
     Scorer::load(&args.metrics, base, clip, dino, args.machine.offline, &device)
 }

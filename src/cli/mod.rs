@@ -12,6 +12,7 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 
 use crate::base::{Base, MINI, device};
@@ -107,13 +108,24 @@ struct MachineArgs {
 
 impl MachineArgs {
     fn base(&self, name: &str) -> Result<Base> {
-        let device = device(&self.device)?;
+        let device = self.device()?;
         if name == MINI {
             eprintln!("Base: mini, a small Stable Diffusion inside this program (--base sd14 for the real one)");
         } else {
             eprintln!("Base: {name}");
         }
-        Base::load(name, self.offline, &device, self.dtype).with_context(|| format!("cannot load the base {name}"))
+        let base = Base::load(name, self.offline, &device, self.dtype);
+        let base = base.with_context(|| format!("cannot load the base {name}"))?;
+        base.notes.iter().for_each(|note| eprintln!("Base: {note}"));
+        Ok(base)
+    }
+
+    fn device(&self) -> Result<Device> {
+        let (device, warning) = device(&self.device)?;
+        if let Some(warning) = warning {
+            eprintln!("Warning: {warning}");
+        }
+        Ok(device)
     }
 }
 

@@ -26,7 +26,7 @@ pub struct VerifyArgs {
 /// Prints a line for each check.
 pub fn run(args: &VerifyArgs) -> Result<Outcome> {
     let (mut passed, mut failed) = (0, 0);
-    verify::run(args.cases.as_deref(), &device(&args.device)?, args.dtype, &mut |check| {
+    verify::run(args.cases.as_deref(), &device(&args.device)?.0, args.dtype, &mut |check| {
         let verdict = if check.passed() { "ok" } else { "FAILED" };
         println!("{verdict:<6} {:.1e} (bound {:.0e})  {}", check.error, check.bound, check.name);
         *(if check.passed() { &mut passed } else { &mut failed }) += 1;
