@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{Place, bytes, copy, tiny_base};
+use common::{Place, bytes, copy, picture, tiny_base};
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -23,7 +23,7 @@ fn drawn_with(place: &Place, base: &str, more: &[&str]) -> image::RgbImage {
     let out = format!("drawn-{}", base.replace(['.', '/'], "-"));
     let usual = ["sample", "--base", base, "--no-adapter", "--prompt", "a dog", "--steps", "2", "--out", &out];
     place.ok(&[&usual[..], more].concat());
-    image::open(place.path(&out).join("a-dog-0.png")).expect("a picture").to_rgb8()
+    image::open(picture(&place.path(&out), "a-dog-0")).expect("a picture").to_rgb8()
 }
 
 /// Writes a file again with other names, or in another precision.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Place, bytes, tiny_base};
+use common::{Place, bytes, picture, tiny_base};
 
 /// Arguments of a training of a few steps.
 fn train<'a>(base: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -64,15 +64,15 @@ fn sampling_is_reproducible_and_keeps_its_parameters() {
     draw("b", &["--seed", "5"]);
     draw("c", &["--seed", "6"]);
     draw("d", &["--seed", "4", "--count", "2"]);
-    let picture = |out: &str, seed: u32| image::open(place.path(out).join(format!("s-thing-oil-painting-{seed}.png")));
-    let pixels = |out: &str, seed: u32| picture(out, seed).expect("a picture").to_rgb8();
+    let file = |out: &str, seed: u32| picture(&place.path(out), &format!("s-thing-oil-painting-{seed}"));
+    let pixels = |out: &str, seed: u32| image::open(file(out, seed)).expect("a picture").to_rgb8();
     assert_eq!(pixels("a", 5), pixels("b", 5));
     assert_ne!(pixels("a", 5), pixels("c", 6));
     // a picture does not depend on what is drawn beside it (up to the rounding of other tile sizes)
     let gap = pixels("a", 5).iter().zip(pixels("d", 5).iter()).map(|(a, b)| a.abs_diff(*b)).max();
     assert!(gap <= Some(1), "{gap:?}");
     assert!(place.path("d/contact-sheet.png").is_file());
-    let file = bytes(&place.path("a/s-thing-oil-painting-5.png"));
+    let file = bytes(&file("a", 5));
     let text = String::from_utf8_lossy(&file);
     assert!(text.contains("parameters") && text.contains("Seed: 5") && text.contains("Sampler: DDIM"));
 }

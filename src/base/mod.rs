@@ -44,6 +44,8 @@ pub struct Base {
     pub fingerprint: String,
     /// Where it computes.
     pub device: Device,
+    /// How its layers keep their weights.
+    pub precision: Precision,
     /// What was chosen where there was a choice, a sentence each.
     pub notes: Vec<String>,
 }
@@ -69,6 +71,7 @@ impl Base {
             text: parts.text()?,
             fingerprint,
             device: device.clone(),
+            precision,
             notes: [UNET, VAE, TEXT].into_iter().filter_map(|model| folder.choice(model)).collect(),
         };
         let (have, need) = (base.text.config.hidden_size, base.unet.config.cross_attention_dim);

@@ -78,6 +78,11 @@ impl Folder {
         EMBEDDED.get_dir(name).map(Self::Embedded).with_context(|| format!("no {name} is embedded in this program"))
     }
 
+    /// Whether files may have to be downloaded.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Hub(_))
+    }
+
     /// The full name of a file, for messages.
     pub fn describe(&self, path: &str) -> String {
         match self {

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::{Outcome, make_folder};
+use super::Outcome;
+use super::output::print;
+use crate::files::make_folder;
 use crate::images;
 use crate::images::png::save_png;
-use crate::method::fdte::split_bands;
+use crate::method::eqdiff::fdte::split_bands;
 use crate::settings::Layers;
 
 /// Arguments of `bands`.
@@ -45,12 +47,12 @@ pub fn run(args: &BandsArgs) -> Result<Outcome> {
         let out = args.out.join(format!("{stem}-{name}.png"));
         save_png(&out, &images::from_picture(&band), &[])?;
         let side = if name == "low" { "below" } else { "above" };
-        println!(
+        print(format!(
             "{}: {side} {cutoff} cycles per picture ({:?}, {:?})",
             out.display(),
             settings.fdte.filter,
             split.region
-        );
+        ))?;
     }
     Ok(Outcome::Done)
 }

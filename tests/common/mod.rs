@@ -32,6 +32,15 @@ impl Place {
         command.output().expect("the program runs")
     }
 
+    /// Runs the program by another one.
+    pub fn run_by(&self, other: &[&str], arguments: &[&str]) -> Output {
+        let program = assert_cmd::cargo::cargo_bin("eqdiff");
+        let mut command = std::process::Command::new(other[0]);
+        command.args(&other[1..]).arg(program).args(arguments);
+        command.current_dir(self.folder.path()).env("HF_HOME", self.path("hf"));
+        command.output().expect("the program runs")
+    }
+
     /// Runs and expects success; gives what was printed.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -64,6 +73,18 @@ impl Place {
         }
         folder
     }
+}
+
+/// The one picture in `folder` whose name begins like that and ends in a digest.
+pub fn picture(folder: &Path, name: &str) -> PathBuf {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let named = |path: &PathBuf| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        stem.rsplit_once('-').is_some_and(|(words, _)| words == name)
+    };
+    let mut found: Vec<PathBuf> = entries.filter(named).collect();
+    assert_eq!(found.len(), 1, "pictures {name}-... in {}", folder.display());
+    found.remove(0)
 }
 
 /// Both streams of a run.
