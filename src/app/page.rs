@@ -20,6 +20,7 @@ pub fn subject(adapter: &Adapter) -> Result<Subject> {
         images: Some(&photos),
         masks: Some(&masks),
         class: Some(&adapter.manifest.class),
+        ..subject::Request::default()
     })
 }
 

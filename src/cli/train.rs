@@ -98,6 +98,7 @@ pub fn fresh(args: &TrainArgs) -> Result<(Outcome, PathBuf)> {
         images: args.images.as_deref(),
         masks: args.masks.as_deref(),
         class: args.class.as_deref(),
+        ..subject::Request::default()
     })?;
     report(&subject);
     let base = args.machine.base(&args.base)?;

@@ -23,7 +23,7 @@ impl Folder {
 
     fn find(&self, masks: Option<&str>) -> Result<Subject> {
         let path = self.0.path().display().to_string();
-        find(&Request { subject: &path, images: None, masks: masks.map(Path::new), class: Some("thing") })
+        find(&Request { subject: &path, masks: masks.map(Path::new), class: Some("thing"), ..Request::default() })
     }
 
     fn error(&self, masks: Option<&str>) -> String {
@@ -111,11 +111,11 @@ fn bundled_subjects_are_whole() {
     assert!(bundled().contains(&"dog".to_string()));
     for name in bundled() {
         for masks in [None, Some(Path::new("masks/"))] {
-            let subject = find(&Request { subject: &name, images: None, masks, class: None }).unwrap();
+            let subject = find(&Request { subject: &name, masks, ..Request::default() }).unwrap();
             assert!(subject.photos.len() >= 4 && subject.warnings.is_empty(), "{name}");
         }
     }
-    let error = find(&Request { subject: "unknown", images: None, masks: None, class: None }).unwrap_err().to_string();
+    let error = find(&Request { subject: "unknown", ..Request::default() }).unwrap_err().to_string();
     assert!(error.contains("subjects/unknown") && error.contains("dog"), "{error}");
 }
 
