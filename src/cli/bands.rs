@@ -9,8 +9,8 @@ use image::RgbImage;
 use image::imageops::{self, FilterType};
 
 use super::{Outcome, make_folder};
-use crate::images::{self, shown};
 use crate::images::png::save_png;
+use crate::images::{self, shown};
 use crate::method::Band;
 use crate::method::fdte::split_channels;
 use crate::settings::Layers;

@@ -10,7 +10,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, Limits};
 
 use super::format::{CONVERT, Format, HEAD, Kind, kind};
-use super::{jpeg, png, shown};
+use super::{gif, jpeg, png, shown};
 
 /// Bytes that a picture may take in all the forms that it goes through; a photo of 12000 x 9000 pixels takes
 /// 324 MB. A damaged header can ask for any amount, and memory that is not there ends the process.
@@ -59,12 +59,12 @@ pub(super) fn decode(path: &Path) -> Result<Stored> {
     read().with_context(|| format!("cannot read the picture {}", shown(path)))
 }
 
-/// Decodes a file's content; `name` is for the message and for formats that only a name tells.
+/// Decodes a file's content; `name` is for formats that only a name tells.
 ///
 /// # Errors
-/// As [`decode`].
+/// As [`decode`], but the message does not name it.
 pub(super) fn decode_bytes(bytes: &[u8], name: &Path) -> Result<Stored> {
-    decode_source(Cursor::new(bytes), name).with_context(|| format!("cannot read the picture {}", shown(name)))
+    decode_source(Cursor::new(bytes), name)
 }
 
 fn decode_source(mut source: impl BufRead + Seek, name: &Path) -> Result<Stored> {
@@ -96,7 +96,7 @@ fn decode_source(mut source: impl BufRead + Seek, name: &Path) -> Result<Stored>
         Format::Png => {
             let has_profile = png::check_chunks(&mut source)?;
             source.rewind()?;
-            let mut stored = pixels(PngDecoder::with_limits(source, limits(SIDE_DATA))?, 0)?;
+            let mut stored = pixels(PngDecoder::with_limits(source, limits(SIDE_DATA)).map_err(explained)?, 0)?;
             stored.indexed = head.get(25) == Some(&3);
             if has_profile && stored.profile.is_none() {
                 stored.warnings.push("its colour profile is damaged and left aside".into());
@@ -109,21 +109,23 @@ fn decode_source(mut source: impl BufRead + Seek, name: &Path) -> Result<Stored>
                 bail!("it is cut short: {length} of {riff} bytes are there (copy or download it again)");
             }
             // the decoder keeps a frame of four channels beside the result
-            pixels(WebPDecoder::new(source)?, 4)
+            pixels(WebPDecoder::new(source).map_err(explained)?, 4)
         }
         Format::Tiff => {
-            let mut decoder = TiffDecoder::new(source)?;
+            let mut decoder = TiffDecoder::new(source).map_err(explained)?;
             // values are decoded into a buffer of the decoder's own first, four inks for each pixel if need be
             let own = decoder.color_type().bytes_per_pixel() as u64 * 4 / 3 + 1;
             decoder.set_limits(limits(LARGEST))?;
             pixels(decoder, own)
         }
         Format::Gif => {
-            let mut decoder = GifDecoder::new(source)?;
+            gif::check_first_frame(&mut source)?;
+            source.rewind()?;
+            let mut decoder = GifDecoder::new(source).map_err(explained)?;
             decoder.set_limits(limits(LARGEST / 2))?; // for a first frame that is not as large as the picture
             pixels(decoder, 0)
         }
-        Format::Bmp => pixels(BmpDecoder::new(source)?, 0),
+        Format::Bmp => pixels(BmpDecoder::new(source).map_err(explained)?, 0),
     }
 }
 
@@ -138,7 +140,7 @@ fn pixels(mut decoder: impl ImageDecoder, beside: u64) -> Result<Stored> {
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let profile = decoder.icc_profile().unwrap_or_default();
     let mut stored = Stored::of(orientation, profile);
-    stored.image = DynamicImage::from_decoder(decoder).map_err(cut_short)?;
+    stored.image = DynamicImage::from_decoder(decoder).map_err(explained)?;
     Ok(stored)
 }
 
@@ -160,8 +162,8 @@ pub(super) fn check_size(width: u32, height: u32, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// What decoders say of a file that ends too early.
-fn cut_short(error: image::ImageError) -> anyhow::Error {
+/// What decoders say of files that end too early or are of rare kinds.
+fn explained(error: image::ImageError) -> anyhow::Error {
     let ends = match &error {
         image::ImageError::IoError(io) => io.kind() == std::io::ErrorKind::UnexpectedEof,
         other => {
@@ -169,6 +171,10 @@ fn cut_short(error: image::ImageError) -> anyhow::Error {
             ["end of file", "unexpected eof", "unexpectedeof", "end of stream"].iter().any(|t| text.contains(t))
         }
     };
+    let is_unsupported = matches!(error, image::ImageError::Unsupported(_));
     let error = anyhow::Error::new(error);
+    if is_unsupported {
+        return error.context(format!("it is of a kind that is not read: {CONVERT}"));
+    }
     if ends { error.context("it is cut short (copy or download it again)") } else { error }
 }

@@ -114,7 +114,8 @@ fn readable(head: &[u8]) -> Option<Format> {
         Some(Format::Gif)
     } else if begins(b"II*\0") || begins(b"MM\0*") || begins(b"II+\0") || begins(b"MM\0+") {
         Some(Format::Tiff)
-    } else if begins(b"BM") && head.get(14..18).is_some_and(|size| (12..=124).contains(&size[0]) && size[1..] == [0; 3]) {
+    } else if begins(b"BM") && head.get(14..18).is_some_and(|size| (12..=124).contains(&size[0]) && size[1..] == [0; 3])
+    {
         Some(Format::Bmp)
     } else {
         None

@@ -11,12 +11,19 @@ const LARGEST: usize = 16 << 20;
 
 /// Converts rows of pixels of three channels, or four of which the last is alpha. A profile that cannot be
 /// used is ignored, with a warning.
-pub(super) fn rgb_to_srgb(values: &mut [u8], width: usize, channels: usize, profile: &[u8], warnings: &mut Vec<String>) {
+pub(super) fn rgb_to_srgb(
+    values: &mut [u8],
+    width: usize,
+    channels: usize,
+    profile: &[u8],
+    warnings: &mut Vec<String>,
+) {
     let layout = if channels == 4 { Layout::Rgba } else { Layout::Rgb };
     let converted = (|| {
         let Some(profile) = parsed(profile, DataColorSpace::Rgb)? else { return Ok(()) };
         let convert = profile.create_transform_8bit(layout, &ColorProfile::new_srgb(), layout, options())?;
-        let known: Vec<u8> = colours().flat_map(|rgb| [rgb[0], rgb[1], rgb[2], 255].into_iter().take(channels)).collect();
+        let known: Vec<u8> =
+            colours().flat_map(|rgb| [rgb[0], rgb[1], rgb[2], 255].into_iter().take(channels)).collect();
         let mut moved = vec![0; known.len()];
         convert.transform(&known, &mut moved)?;
         if alike(&known, &moved) {

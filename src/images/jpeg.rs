@@ -10,13 +10,13 @@ use zune_jpeg::JpegDecoder;
 
 use super::decode::{Stored, check_size};
 use super::icc;
+use super::jpeg_scan::{Component, Tables};
 
 /// What the markers of a file say.
 struct Outline {
     width: u32,
     height: u32,
-    /// Horizontal and vertical sampling factors.
-    components: Vec<(u64, u64)>,
+    components: Vec<Component>,
     /// Whether all coefficients have to be kept until the last scan.
     kept: bool,
     /// Whether Adobe's marker is there; then the four inks of CMYK are stored inverted.
@@ -31,9 +31,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Stored> {
     let outline = outline(bytes)?;
     let (width, height) = (outline.width, outline.height);
     let pixels = width as u64 * height as u64;
-    let sampled: u64 = outline.components.iter().map(|(h, v)| h * v).sum();
-    let most = |f: fn(&(u64, u64)) -> u64| outline.components.iter().map(f).max().unwrap_or(1).max(1);
-    let coefficients = if outline.kept { 2 * pixels * sampled / (most(|c| c.0) * most(|c| c.1)) } else { 0 };
+    let sampled: u64 = outline.components.iter().map(|c| c.across * c.down).sum();
+    let most = |f: fn(&Component) -> u64| outline.components.iter().map(f).max().unwrap_or(1).max(1);
+    let coefficients = if outline.kept { 2 * pixels * sampled / (most(|c| c.across) * most(|c| c.down)) } else { 0 };
     let channels = outline.components.len() as u64;
     let expanded = if channels == 1 { 3 } else { 0 };
     check_size(width, height, pixels * (channels + expanded) + coefficients)?;
@@ -106,7 +106,9 @@ fn ink(values: &mut [u8], ycck: bool, inverted: bool) {
 fn outline(bytes: &[u8]) -> Result<Outline> {
     const CUT: &str = "it is cut short: the end of the JPEG is missing (copy or download it again)";
     let mut found = Outline { width: 0, height: 0, components: Vec::new(), kept: false, adobe: false };
+    let mut tables = Tables::default();
     let mut scanned = false;
+    let mut is_baseline = false;
     let mut at = 2;
     loop {
         // a marker is 0xff and a code; more 0xff may stand before it
@@ -129,13 +131,22 @@ fn outline(bytes: &[u8]) -> Result<Outline> {
         let Some(segment) = bytes.get(at + 2..at + length.max(2)) else { bail!(CUT) };
         at += length.max(2);
         match code {
-            0xc0..=0xcf if ![0xc4, 0xc8, 0xcc].contains(&code) => frame(code, segment, &mut found)?,
+            0xc0..=0xcf if ![0xc4, 0xc8, 0xcc].contains(&code) => {
+                frame(code, segment, &mut found)?;
+                is_baseline = code != 0xc2;
+            }
+            0xc4 => tables.define(segment),
+            0xdd => tables.interval = segment.get(..2).map_or(0, |n| u16::from_be_bytes([n[0], n[1]]) as usize),
             0xee => found.adobe |= segment.starts_with(b"Adobe"),
             0xda => {
                 scanned = true;
                 // components that come one after the other wait for each other
                 let shown = segment.first().copied().unwrap_or(0) as usize;
                 found.kept |= shown < found.components.len();
+                let size = (found.width as u64, found.height as u64);
+                if is_baseline && !tables.is_whole(segment, &bytes[at..], &found.components, size) {
+                    bail!("it is cut short: a part of its pixels is missing (copy or download it again)");
+                }
             }
             _ => {}
         }
@@ -157,8 +168,11 @@ fn frame(code: u8, segment: &[u8], found: &mut Outline) -> Result<()> {
     found.height = u16::from_be_bytes([*h1, *h0]) as u32;
     found.width = u16::from_be_bytes([*w1, *w0]) as u32;
     found.kept |= code == 0xc2;
-    found.components =
-        components.chunks_exact(3).take(*count as usize).map(|c| (c[1] as u64 >> 4, c[1] as u64 & 15)).collect();
+    found.components = components
+        .chunks_exact(3)
+        .take(*count as usize)
+        .map(|c| Component { id: c[0], across: c[1] as u64 >> 4, down: c[1] as u64 & 15 })
+        .collect();
     if found.components.len() != *count as usize {
         bail!("its frame header is damaged");
     }

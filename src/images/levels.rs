@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, Luma};
 
-use super::decode::{Stored, check_size, decode_bytes};
+use super::decode::{Stored, decode_bytes};
 use super::read::turned;
+use super::shown;
 
 /// Colours whose channels differ by less are gray.
 const SATURATED: u16 = 64;
@@ -41,9 +42,11 @@ pub struct Levels {
 /// # Errors
 /// If the file is damaged, of another format or too large; the message names it.
 pub fn read_mask(bytes: &[u8], name: &Path) -> Result<Levels> {
+    meant(bytes, name).with_context(|| format!("cannot read the mask {}", shown(name)))
+}
+
+fn meant(bytes: &[u8], name: &Path) -> Result<Levels> {
     let Stored { image, orientation, indexed, mut warnings, .. } = decode_bytes(bytes, name)?;
-    // four channels of 16 bits for each pixel are looked at below
-    check_size(image.width(), image.height(), image.width() as u64 * image.height() as u64 * 3)?;
     let (levels, meaning) = levels(&image, indexed, &mut warnings)?;
     let mask = turned(DynamicImage::ImageLuma8(levels), orientation).into_luma8();
     Ok(Levels { mask, is_turned: orientation != Orientation::NoTransforms, meaning, warnings })
@@ -52,7 +55,11 @@ pub fn read_mask(bytes: &[u8], name: &Path) -> Result<Levels> {
 /// The channels of one pixel, from 0 to 65535, or as they are in a file of 16 bits that uses 8.
 type Pixel = [u16; 4];
 
-fn levels(image: &DynamicImage, indexed: bool, warnings: &mut Vec<String>) -> Result<(GrayImage, Option<&'static str>)> {
+fn levels(
+    image: &DynamicImage,
+    indexed: bool,
+    warnings: &mut Vec<String>,
+) -> Result<(GrayImage, Option<&'static str>)> {
     let (width, height) = (image.width(), image.height());
     let shift = narrow(image);
     let pixel = |x: u32, y: u32| channels(image, x, y, shift);
@@ -96,7 +103,9 @@ fn levels(image: &DynamicImage, indexed: bool, warnings: &mut Vec<String>) -> Re
         let value = brightness(pixel(x, y));
         if let Err(place) = values.binary_search(&value) {
             if values.len() == LABELS {
-                bail!("no value of it is half white or more, and {LABELS} and more are darker: white marks the subject");
+                bail!(
+                    "no value of it is half white or more, and {LABELS} and more are darker: white marks the subject"
+                );
             }
             values.insert(place, value);
         }
@@ -171,4 +180,114 @@ fn coloured(pixel: Pixel) -> bool {
 /// As `image` weighs the channels.
 fn luma([r, g, b, _]: Pixel) -> u16 {
     ((2126 * r as u32 + 7152 * g as u32 + 722 * b as u32) / 10000) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use image::{GrayAlphaImage, ImageBuffer, ImageFormat, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
+
+    use super::*;
+
+    /// The subject of all masks here.
+    fn inside(x: u32, y: u32) -> bool {
+        (6..14).contains(&x) && (3..9).contains(&y)
+    }
+
+    fn meaning(image: impl Into<DynamicImage>) -> Levels {
+        let mut bytes = Cursor::new(Vec::new());
+        image.into().write_to(&mut bytes, ImageFormat::Png).expect("an encoded mask");
+        read_mask(&bytes.into_inner(), Path::new("m.png")).expect("a mask")
+    }
+
+    fn is_subject(levels: &Levels) -> bool {
+        levels.mask.enumerate_pixels().all(|(x, y, level)| level.0[0] == if inside(x, y) { 255 } else { 0 })
+    }
+
+    #[test]
+    fn gray_levels_from_half_of_white_on_are_the_subject() {
+        for (outside, own) in [(0, 255), (127, 128), (20, 230), (0, 1), (0, 3), (0, 100)] {
+            let levels = meaning(GrayImage::from_fn(20, 12, |x, y| Luma([if inside(x, y) { own } else { outside }])));
+            assert!(is_subject(&levels) && levels.warnings.is_empty(), "{own} on {outside}");
+        }
+        for (outside, own) in [(0, 65535), (0, 1), (0, 255), (3000, 40000)] {
+            let pixel = |x, y| Luma([if inside(x, y) { own } else { outside }]);
+            assert!(is_subject(&meaning(ImageBuffer::<Luma<u16>, _>::from_fn(20, 12, pixel))), "{own} on {outside}");
+        }
+        // soft edges: half of the way
+        let soft = meaning(GrayImage::from_fn(256, 1, |x, _| Luma([x as u8])));
+        assert!(soft.mask.enumerate_pixels().all(|(x, _, level)| (level.0[0] > 0) == (x >= 128)));
+        let black = meaning(GrayImage::new(20, 12));
+        assert!(black.mask.iter().all(|&v| v == 0) && black.warnings.is_empty());
+        let uniform = meaning(GrayImage::from_pixel(20, 12, Luma([9])));
+        assert!(uniform.mask.iter().all(|&v| v == 0));
+    }
+
+    #[test]
+    fn labels_are_all_subject_and_told_of() {
+        let levels =
+            meaning(GrayImage::from_fn(20, 12, |x, y| Luma([if inside(x, y) { 1 + (x > 9) as u8 } else { 0 }])));
+        assert!(is_subject(&levels));
+        assert!(levels.warnings[0].contains("labels 1, 2"), "{:?}", levels.warnings);
+        // dark shades are not labels
+        let shades = GrayImage::from_fn(20, 12, |x, y| Luma([(x * 6 + y) as u8]));
+        let mut bytes = Cursor::new(Vec::new());
+        shades.write_to(&mut bytes, ImageFormat::Png).expect("an encoded mask");
+        let error = read_mask(&bytes.into_inner(), Path::new("m.png")).err().expect("no mask");
+        assert!(format!("{error:#}").contains("m.png"));
+    }
+
+    #[test]
+    fn colours_on_black_are_the_subject() {
+        for colour in [[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 0, 0], [64, 0, 128], [255, 200, 0]] {
+            let image = RgbImage::from_fn(20, 12, |x, y| Rgb(if inside(x, y) { colour } else { [0; 3] }));
+            assert!(is_subject(&meaning(image)), "{colour:?}");
+        }
+        // a soft red edge is cut at half, too
+        let soft = meaning(RgbImage::from_fn(256, 1, |x, _| Rgb([x as u8, 0, 0])));
+        assert!(soft.mask.enumerate_pixels().all(|(x, _, level)| (level.0[0] > 0) == (x >= 128)));
+    }
+
+    #[test]
+    fn a_palettes_colours_are_labels() {
+        let palette = [0, 0, 0, 128, 0, 0, 0, 64, 0, 224, 224, 192];
+        let indices: Vec<u8> =
+            (0..12).flat_map(|y| (0..20).map(move |x| if inside(x, y) { 1 + (x > 9) as u8 } else { 0 })).collect();
+        let mut bytes = Vec::new();
+        let mut encoder = ::png::Encoder::new(&mut bytes, 20, 12);
+        encoder.set_color(::png::ColorType::Indexed);
+        encoder.set_palette(palette.as_slice());
+        let mut writer = encoder.write_header().expect("memory");
+        writer.write_image_data(&indices).expect("memory");
+        writer.finish().expect("memory");
+        let levels = read_mask(&bytes, Path::new("m.png")).expect("a mask");
+        assert!(is_subject(&levels) && levels.meaning == Some("colours"));
+    }
+
+    #[test]
+    fn opacity_is_the_mask_where_it_says_more() {
+        let alpha = |x, y| if inside(x, y) { 255 } else { 0 };
+        for colour in [[0; 3], [255; 3], [255, 0, 0], [128; 3]] {
+            let [r, g, b] = colour;
+            let image = RgbaImage::from_fn(20, 12, |x, y| Rgba([r, g, b, alpha(x, y)]));
+            assert!(is_subject(&meaning(image)), "{colour:?}");
+        }
+        assert!(is_subject(&meaning(GrayAlphaImage::from_fn(20, 12, |x, y| LumaA([0, alpha(x, y)])))));
+        // a cut-out of the photo itself
+        assert!(is_subject(&meaning(RgbaImage::from_fn(20, 12, |x, y| Rgba([
+            x as u8 * 12,
+            y as u8 * 20,
+            90,
+            alpha(x, y)
+        ])))));
+        // white strokes on black, the rest erased
+        let strokes = RgbaImage::from_fn(20, 12, |x, y| {
+            if y == 11 { Rgba([255, 255, 255, 0]) } else { Rgba([alpha(x, y), alpha(x, y), alpha(x, y), 255]) }
+        });
+        assert!(is_subject(&meaning(strokes)));
+        // opaque all over: the values tell
+        let opaque = RgbaImage::from_fn(20, 12, |x, y| Rgba([alpha(x, y), alpha(x, y), alpha(x, y), 255]));
+        assert!(is_subject(&meaning(opaque)));
+    }
 }

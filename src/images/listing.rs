@@ -57,7 +57,8 @@ impl Listing {
     pub(crate) fn sorted(mut self) -> Self {
         self.pictures.sort();
         self.left_out.sort();
-        let stems: Vec<_> = self.pictures.iter().filter_map(|path| path.file_stem().map(|s| s.to_os_string())).collect();
+        let stems: Vec<_> =
+            self.pictures.iter().filter_map(|path| path.file_stem().map(|s| s.to_os_string())).collect();
         self.pictures.retain(|path| {
             let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
             // "cat-mask.png" may be a photo of a mask, but not beside a "cat.jpg"
@@ -65,7 +66,7 @@ impl Listing {
                 let photo = stem.strip_suffix(*ending);
                 photo.is_some_and(|photo| *ending == MASK_ENDINGS[0] || stems.iter().any(|other| other == photo))
             };
-            !MASK_ENDINGS.iter().any(|ending| of_photo(&ending))
+            !MASK_ENDINGS.iter().any(|ending| of_photo(ending))
         });
         self
     }
@@ -133,4 +134,76 @@ pub(crate) fn none_in(folder: &Path, what: &str, listing: &Listing) -> String {
         message += &format!("\n  {warning}");
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use image::RgbImage;
+
+    use super::*;
+
+    #[test]
+    fn folders_are_listed_by_content_and_what_is_left_out_is_said() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let at = |name: &str| folder.path().join(name);
+        RgbImage::new(4, 4).save(at("b.png"))?;
+        let png = std::fs::read(at("b.png"))?;
+        for name in ["a", "c.jpg", "d.dat", "cat.png", "cat-mask.png", "e_mask.png", "f-masklabel.png"] {
+            std::fs::write(at(name), &png)?;
+        }
+        for name in ["._b.png", ".hidden.png", SHEET] {
+            std::fs::write(at(name), &png)?;
+        }
+        for (name, content) in [
+            ("README.txt", b"text".as_slice()),
+            ("subject.json", b"{}"),
+            ("b.txt", b"a caption"),
+            ("Thumbs.db", b"\xd0\xcf\x11\xe0"),
+            (".DS_Store", b"\0\0\0\x01Bud1"),
+            ("IMG_3.HEIC", b"x"),
+            ("film.mov", b"x"),
+            ("empty.jpg", b""),
+            ("damaged.webp", b"x"),
+        ] {
+            std::fs::write(at(name), content)?;
+        }
+        std::fs::create_dir(at("folder.png"))?;
+        std::fs::create_dir(at("masks"))?;
+        let listing = list(folder.path())?;
+        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let names: Vec<String> = listing.pictures.iter().map(name).collect();
+        assert_eq!(names, ["a", "b.png", "c.jpg", "cat.png", "d.dat", "damaged.webp", "e_mask.png"]);
+        let left: Vec<String> = listing.left_out.iter().map(|(path, _)| name(path)).collect();
+        assert_eq!(left, ["IMG_3.HEIC", "empty.jpg", "film.mov", "folder.png"]);
+        let warnings = listing.warnings().join("; ");
+        for part in ["IMG_3.HEIC: it is HEIC", "convert it", "empty.jpg: it is empty", "a video", "it is a folder"] {
+            assert!(warnings.contains(part), "{part}: {warnings}");
+        }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_odd_names_are_no_trouble() -> Result<()> {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir()?;
+        let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"\xff\n.png"));
+        RgbImage::new(4, 4).save_with_format(&odd, image::ImageFormat::Png)?;
+        std::os::unix::fs::symlink(&odd, folder.path().join("link.png"))?;
+        std::os::unix::fs::symlink("nowhere", folder.path().join("broken.png"))?;
+        let listing = list(folder.path())?;
+        assert_eq!((listing.pictures.len(), listing.left_out.len()), (2, 1));
+        assert!(listing.warnings()[0].contains("broken.png"));
+        for path in &listing.pictures {
+            super::super::open(path)?;
+        }
+        std::fs::write(&odd, "damaged")?;
+        let error = format!("{:#}", super::super::open(&odd).expect_err("damaged"));
+        assert!(!error.contains('\n') && error.contains("\\n"), "{error}");
+        let empty = tempfile::tempdir()?;
+        std::fs::write(empty.path().join("a.heic"), "x")?;
+        let error = pictures_in(empty.path()).expect_err("no pictures").to_string();
+        assert!(error.contains("no pictures") && error.contains("a.heic"), "{error}");
+        Ok(())
+    }
 }

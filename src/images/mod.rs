@@ -6,8 +6,10 @@
 
 mod decode;
 mod format;
+mod gif;
 mod icc;
 mod jpeg;
+mod jpeg_scan;
 mod levels;
 mod listing;
 mod mask;

@@ -109,8 +109,23 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut rng = crate::rng::stream(1, "parameters", 0);
-        let pieces =
-            ["a", " dog", "\n", ",", ": ", "\"", "Steps: 3", "日本", "é", "\n\n", "{}", "\\", "S*", "Seed: 9, ", "\u{301}"];
+        let pieces = [
+            "a",
+            " dog",
+            "\n",
+            ",",
+            ": ",
+            "\"",
+            "Steps: 3",
+            "日本",
+            "é",
+            "\n\n",
+            "{}",
+            "\\",
+            "S*",
+            "Seed: 9, ",
+            "\u{301}",
+        ];
         for _ in 0..500 {
             let mut text = |longest: usize| {
                 let count = rng.random_range(0..=longest);

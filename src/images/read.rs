@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage};
 
 use super::decode::{LARGEST, Stored, decode, decode_bytes};
-use super::icc;
+use super::{icc, shown};
 
 /// A picture from a file.
 pub struct Read {
@@ -37,7 +37,7 @@ pub fn read(path: &Path) -> Result<Read> {
 /// # Errors
 /// As [`read`].
 pub fn read_bytes(bytes: &[u8], name: &Path) -> Result<Read> {
-    decode_bytes(bytes, name).map(finished)
+    decode_bytes(bytes, name).map(finished).with_context(|| format!("cannot read the picture {}", shown(name)))
 }
 
 /// The picture of [`read`] alone.

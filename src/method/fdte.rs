@@ -78,10 +78,16 @@ pub struct Split {
 pub fn split_bands(image: &Picture, split: &Split) -> (Picture, Picture) {
     let mut low = Picture { values: vec![0.; image.values.len()], ..*image };
     let mut high = low.clone();
-    split_channels(image.height, image.width, |i| image.values[i], split, |band, i, value| match band {
-        Band::Low => low.values[i] = value,
-        _ => high.values[i] = value,
-    });
+    split_channels(
+        image.height,
+        image.width,
+        |i| image.values[i],
+        split,
+        |band, i, value| match band {
+            Band::Low => low.values[i] = value,
+            _ => high.values[i] = value,
+        },
+    );
     (low, high)
 }
 
@@ -106,10 +112,8 @@ pub fn split_channels(
         let is_inside =
             |i: usize, cutoff| inside(centred(i / width, height), centred(i % width, width), cutoff, split.region);
         // few numbers are low frequencies: they wait while the high ones are transformed
-        let low: Vec<(usize, Complex64)> = (0..spectrum.len())
-            .filter(|&i| is_inside(i, split.low_cutoff))
-            .map(|i| (i, spectrum[i]))
-            .collect();
+        let low: Vec<(usize, Complex64)> =
+            (0..spectrum.len()).filter(|&i| is_inside(i, split.low_cutoff)).map(|i| (i, spectrum[i])).collect();
         for band in [Band::High, Band::Low] {
             if band == Band::High {
                 for (i, number) in spectrum.iter_mut().enumerate() {

@@ -21,8 +21,9 @@ pub fn around(photo: &mut Photo) {
     let (across, down) = (right - left + 1, bottom - top + 1);
     let room = (2. * MARGIN * across.max(down) as f64).round() as u32;
     let side = width.min(height);
-    let (x, columns) = span(left + right, (across + room).max(side).min(width), width);
-    let (y, rows) = span(top + bottom, (down + room).max(side).min(height), height);
+    let length = |own: u32, whole: u32| if own <= side { side } else { (own + room).min(whole) };
+    let (x, columns) = span(left + right, length(across, width), width);
+    let (y, rows) = span(top + bottom, length(down, height), height);
     photo.image = imageops::crop_imm(&photo.image, x, y, columns, rows).to_image();
     photo.mask = imageops::crop_imm(&photo.mask, x, y, columns, rows).to_image();
 }

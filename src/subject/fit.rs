@@ -49,7 +49,9 @@ pub fn fitted(levels: Levels, path: &Path, shape: &Shape, warnings: &mut Vec<Str
         (false, false) => {
             let (w, h) = mask.dimensions();
             let hint = if alike((h, w), shape.size) { ", or turned by a quarter?" } else { "?" };
-            bail!("the mask {own} is {w}x{h} but its photo {photo} is {width}x{height}: is it another photo's mask{hint}")
+            bail!(
+                "the mask {own} is {w}x{h} but its photo {photo} is {width}x{height}: is it another photo's mask{hint}"
+            )
         }
         (true, false) => mask,
         (false, true) => turn(),
