@@ -5,6 +5,7 @@
 //! folder's pictures.
 
 mod decode;
+mod exif;
 mod format;
 mod gif;
 mod icc;

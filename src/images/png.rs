@@ -6,8 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use flate2::read::ZlibDecoder;
-use image::RgbImage;
+use image::codecs::{jpeg::JpegDecoder, webp::WebPDecoder};
+use image::{ImageDecoder, RgbImage};
 
+use super::exif::user_comment;
+use super::format::{Format, HEAD, Kind, kind};
 use super::parameters::Written;
 use super::shown;
 use crate::files::write_whole;
@@ -83,29 +86,38 @@ pub fn png_bytes(image: &RgbImage, text: &[(&str, &str)]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// How a picture was drawn, as its file says; nothing where it says nothing, or is no PNG.
+/// How a picture was drawn, as its file says: in a text of a PNG, in the EXIF comment of a JPEG or WebP.
 ///
 /// # Errors
 /// If the file cannot be read; the message names it.
 pub fn read_parameters(path: &Path) -> Result<Option<Written>> {
     let text = || {
         let mut source = BufReader::new(File::open(path)?);
-        if !source.fill_buf()?.starts_with(SIGNATURE) {
-            return anyhow::Ok(None);
-        }
-        let mut found = None;
-        chunks(&mut source, |kind, data| {
-            if found.is_none() && matches!(kind, b"tEXt" | b"zTXt" | b"iTXt") {
-                let mut content = Vec::new();
-                data.take(LONGEST_TEXT).read_to_end(&mut content)?;
-                found = value_of(kind, &content);
-            }
-            Ok(())
-        })?;
-        Ok(found)
+        let head = source.fill_buf()?;
+        let exif = match kind(&head[..head.len().min(HEAD)], path) {
+            Kind::Picture(Format::Png) => return text_of(&mut source),
+            Kind::Picture(Format::Jpeg) => JpegDecoder::new(source)?.exif_metadata()?,
+            Kind::Picture(Format::WebP) => WebPDecoder::new(source)?.exif_metadata()?,
+            _ => None,
+        };
+        anyhow::Ok(exif.and_then(|exif| user_comment(&exif)))
     };
     let text = text().with_context(|| format!("cannot read {}", shown(path)))?;
     Ok(text.map(|text| Written::parse(&text)))
+}
+
+/// The first text of a PNG with [`PARAMETERS`]' key.
+fn text_of(source: &mut (impl BufRead + Seek)) -> Result<Option<String>> {
+    let mut found = None;
+    chunks(source, |kind, data| {
+        if found.is_none() && matches!(kind, b"tEXt" | b"zTXt" | b"iTXt") {
+            let mut content = Vec::new();
+            data.take(LONGEST_TEXT).read_to_end(&mut content)?;
+            found = value_of(kind, &content);
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// The text of a chunk that has [`PARAMETERS`]' key. One that is damaged or too long says nothing.
@@ -142,7 +154,8 @@ fn unpacked(bytes: &[u8]) -> Option<Vec<u8>> {
     (content.len() as u64 <= LONGEST_TEXT).then_some(content)
 }
 
-const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+/// Bytes before the first chunk.
+const SIGNATURE: u64 = 8;
 
 /// Walks over a PNG's chunks and says whether one is a colour profile.
 ///
@@ -163,7 +176,7 @@ fn chunks<S: BufRead + Seek>(
     mut visit: impl FnMut(&[u8; 4], std::io::Take<&mut S>) -> Result<()>,
 ) -> Result<()> {
     let length = source.seek(SeekFrom::End(0))?;
-    let mut at = SIGNATURE.len() as u64;
+    let mut at = SIGNATURE;
     loop {
         if at + 12 > length {
             bail!("it is cut short: the end of the PNG is missing (copy or download it again)");

@@ -310,5 +310,60 @@ fn texts_are_read_in_every_form_and_bounded() {
     let bomb = packed(&vec![b'a'; 64 << 20]);
     assert_eq!(prompt(with_chunk(&png, b"zTXt", &[b"parameters\0\0".as_slice(), &bomb].concat())), None);
     assert_eq!(prompt(encoded(picture(), ImageFormat::Jpeg)), None);
+    let exif = exif::tests::with_comment(b"ASCII\0\0\0", text.as_bytes());
+    let exif = [b"Exif\0\0".as_slice(), &exif].concat();
+    assert_eq!(prompt(with_segment(&encoded(picture(), ImageFormat::Jpeg), 0xe1, &exif)), found);
     assert!(png::read_parameters(&folder.path().join("none.png")).is_err());
+}
+
+/// A profile of four inks with a table of two values for each: white without ink, else as `lab` says.
+fn inks_profile(lab: impl Fn([bool; 4]) -> [u8; 3]) -> Vec<u8> {
+    let mut table = b"mft1\0\0\0\0\x04\x03\x02\0".to_vec();
+    for i in 0..9 {
+        table.extend(if i % 4 == 0 { 65536i32 } else { 0 }.to_be_bytes());
+    }
+    (0..4).for_each(|_| table.extend(0..=255u8));
+    for i in 0..16 {
+        table.extend(lab([8, 4, 2, 1].map(|bit| i & bit != 0)));
+    }
+    (0..3).for_each(|_| table.extend(0..=255u8));
+    let white = [b"XYZ \0\0\0\0".as_slice(), &[0, 0, 0xf6, 0xd6, 0, 1, 0, 0, 0, 0, 0xd3, 0x2d]].concat();
+    let mut profile = vec![0u8; 128];
+    profile[8] = 2;
+    profile[12..24].copy_from_slice(b"prtrCMYKLab ");
+    profile[36..40].copy_from_slice(b"acsp");
+    profile[68..80].copy_from_slice(&white[8..]);
+    profile.extend(2u32.to_be_bytes());
+    let first = 128 + 4 + 2 * 12;
+    for (name, at, length) in [(b"A2B0", first, table.len()), (b"wtpt", first + table.len(), white.len())] {
+        profile.extend(name);
+        profile.extend((at as u32).to_be_bytes());
+        profile.extend((length as u32).to_be_bytes());
+    }
+    profile.extend(table);
+    profile.extend(white);
+    let length = (profile.len() as u32).to_be_bytes();
+    profile[..4].copy_from_slice(&length);
+    profile
+}
+
+#[test]
+fn inks_become_srgb_by_their_profile_or_without() {
+    let mut warnings = Vec::new();
+    // no ink, half of the black, all of cyan and black
+    let inks = vec![0, 0, 0, 0, 0, 0, 0, 128, 255, 0, 0, 0, 0, 0, 0, 255];
+    let plain = icc::inks_to_rgb(inks.clone(), 2, None, &mut warnings);
+    assert_eq!(plain, [255, 255, 255, 127, 127, 127, 0, 255, 255, 0, 0, 0]);
+    // cyan is a gray of L* = 50 in this profile
+    let lab = |inks: [bool; 4]| match inks {
+        [_, _, _, true] => [0, 128, 128],
+        [true, ..] => [128, 128, 128],
+        _ => [255, 128, 128],
+    };
+    let profiled = icc::inks_to_rgb(inks.clone(), 2, Some(&inks_profile(lab)), &mut warnings);
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let gray = |i: usize| profiled[3 * i..3 * i + 3].iter().map(|&v| v as i32).sum::<i32>() / 3;
+    assert!(gray(0) > 250 && (gray(2) - 119).abs() < 4 && gray(3) < 5, "{profiled:?}");
+    let damaged = icc::inks_to_rgb(inks, 2, Some(b"no profile"), &mut warnings);
+    assert!(damaged == plain && warnings[0].contains("profile"));
 }
