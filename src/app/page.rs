@@ -2,36 +2,40 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use image::RgbImage;
 
 use crate::adapter::Adapter;
-use crate::evaluation::report::Evaluation;
+use crate::evaluation::report::{Evaluation, title};
 use crate::images;
-use crate::method::fdte::split_bands;
-use crate::report::page::{Drawing, Photo, ReportInput, report_page};
+use crate::method::eqdiff::fdte::split_bands;
+use crate::report::page::{Cell, Drawing, Photo, ReportInput, report_page};
 use crate::subject::{self, Subject};
 
 /// The subject that an adapter brings along.
+///
+/// # Errors
+/// If its photos or masks cannot be read, or are not those that it was trained on.
 pub fn subject(adapter: &Adapter) -> Result<Subject> {
     let (photos, masks) = adapter.photos();
-    subject::find(&subject::Request {
+    let subject = subject::find(&subject::Request {
         subject: &adapter.manifest.subject,
         images: Some(&photos),
         masks: Some(&masks),
         class: Some(&adapter.manifest.class),
         ..subject::Request::default()
-    })
+    })?;
+    if subject.digest() != adapter.manifest.photos {
+        bail!("the photos or masks in {} are not those that it was trained on", adapter.folder.display());
+    }
+    Ok(subject)
 }
 
-/// Writes the page.
-pub fn write(
-    path: &Path,
-    adapter: &Adapter,
-    subject: &Subject,
-    drawings: Vec<Drawing>,
-    evaluation: Evaluation,
-) -> Result<()> {
+/// Writes the page of pictures that lie in `folder`.
+///
+/// # Errors
+/// If a picture cannot be read, or the page cannot be written.
+pub fn write(path: &Path, adapter: &Adapter, subject: &Subject, folder: &Path, evaluation: &Evaluation) -> Result<()> {
     let manifest = &adapter.manifest;
     let settings = &manifest.settings;
     let photo = |photo: &subject::Photo| {
@@ -56,15 +60,33 @@ pub fn write(
             manifest.subject,
             manifest.base,
             manifest.steps,
-            drawings.len()
+            evaluation.measured.images.len()
         ),
         photos: subject.photos.iter().map(photo).collect(),
         settings: lines.collect(),
         loss_curve: loss_curve(adapter),
-        drawings,
-        evaluation: Some(evaluation),
+        drawings: drawings(folder, evaluation)?,
+        evaluation: Some(evaluation.clone()),
     };
     report_page(&input)?.write(path)
+}
+
+/// Each picture with those of the same prompt that were drawn otherwise.
+fn drawings(folder: &Path, evaluation: &Evaluation) -> Result<Vec<Drawing>> {
+    let measured = &evaluation.measured;
+    let compared = !evaluation.others.is_empty();
+    let drawing = |(i, first): (usize, &crate::evaluation::report::ImageScores)| {
+        let caption = if compared { "with the adapter".to_string() } else { first.file.clone() };
+        let mut cells = vec![Cell { caption, picture: images::open(&folder.join(&first.file))?, scores: first.scores }];
+        for (way, other) in &evaluation.others {
+            if let Some(image) = other.images.get(i) {
+                let picture = images::open(&folder.join(&image.file))?;
+                cells.push(Cell { caption: title(way), picture, scores: image.scores });
+            }
+        }
+        Ok(Drawing { prompt: first.prompt.clone(), group: first.group, cells })
+    };
+    measured.images.iter().enumerate().map(drawing).collect()
 }
 
 /// The picture that training left; an adapter from elsewhere may have none.

@@ -39,6 +39,8 @@ pub struct Base {
     pub fingerprint: String,
     /// Where it computes.
     pub device: Device,
+    /// How its layers keep their weights.
+    pub precision: Precision,
 }
 
 impl Base {
@@ -59,6 +61,7 @@ impl Base {
             scheduler: parts.scheduler()?,
             fingerprint: fingerprint(&[&parts.weights(UNET)?, &parts.weights(TEXT)?])?,
             device: device.clone(),
+            precision,
         };
         let (have, need) = (base.text.config.hidden_size, base.unet.config.cross_attention_dim);
         if have != need {

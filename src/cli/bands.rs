@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
-use super::{Outcome, make_folder};
+use super::Outcome;
+use super::output::print;
+use crate::files::make_folder;
 use crate::images::png::save_png;
 use crate::images::{self, shown};
-use crate::method::Band;
-use crate::method::fdte::split_channels;
+use crate::method::eqdiff::Band;
+use crate::method::eqdiff::fdte::split_channels;
 use crate::settings::Layers;
 
 /// A spectrum takes 16 bytes for each pixel: 384 MiB for so many.
@@ -62,12 +63,12 @@ pub fn run(args: &BandsArgs) -> Result<Outcome> {
         let out = args.out.join(format!("{stem}-{name}.png"));
         save_png(&out, &band, &[])?;
         let side = if name == "low" { "below" } else { "above" };
-        println!(
+        print(format!(
             "{}: {side} {cutoff} cycles per picture ({:?}, {:?})",
             shown(&out),
             settings.fdte.filter,
             split.region
-        );
+        ))?;
     }
     Ok(Outcome::Done)
 }

@@ -6,7 +6,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use crate::files::write_whole;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::imageops::{self, FilterType};
@@ -19,7 +19,7 @@ const STYLE: &str = include_str!("page.css");
 const THUMBNAIL: u32 = 384;
 
 /// A picture, what it shows, and what is to be known about it in smaller print.
-pub struct Picture<'a> {
+pub struct Figure<'a> {
     /// The picture.
     pub image: Cow<'a, RgbImage>,
     /// What it shows.
@@ -33,7 +33,7 @@ pub struct Card<'a> {
     /// The title.
     pub title: String,
     /// The pictures, side by side.
-    pub pictures: Vec<Picture<'a>>,
+    pub pictures: Vec<Figure<'a>>,
 }
 
 /// A table's row.
@@ -42,6 +42,22 @@ pub struct Row {
     pub cells: Vec<String>,
     /// Whether it stands out and ends a block of rows.
     pub strong: bool,
+}
+
+/// How a page ends that this program wrote.
+const SIGNATURE: &str = "Written by eqdiff";
+
+/// Whether a page may be written here: a file that is there already is one of this program's.
+///
+/// # Errors
+/// If it is not; the message names it.
+pub fn check_ours(path: &Path) -> Result<()> {
+    match std::fs::read(path) {
+        Ok(bytes) if !String::from_utf8_lossy(&bytes).contains(SIGNATURE) => {
+            bail!("{} is there already and no page of eqdiff: give another name with --out", path.display())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A page that grows downwards. All text given to it is plain text.
@@ -102,7 +118,7 @@ impl Page {
     ///
     /// # Errors
     /// If a picture cannot be encoded.
-    pub fn pictures(&mut self, pictures: &[Picture]) -> Result<()> {
+    pub fn pictures(&mut self, pictures: &[Figure]) -> Result<()> {
         self.add(format_args!("<div class=\"row\">\n"));
         for picture in pictures {
             self.figure(picture, "", &thumbnail(&picture.image))?;
@@ -130,7 +146,7 @@ impl Page {
     ///
     /// # Errors
     /// If it cannot be encoded.
-    pub fn wide(&mut self, picture: &Picture) -> Result<()> {
+    pub fn wide(&mut self, picture: &Figure) -> Result<()> {
         self.figure(picture, " class=\"wide\"", &picture.image)
     }
 
@@ -145,7 +161,7 @@ impl Page {
              <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
              <style>\n{STYLE}</style>\n</head>\n<body>\n\
              <header><h1>{title}</h1>\n<p>{introduction}</p></header>\n<main>\n{body}{end}</main>\n\
-             <footer>Written by eqdiff {version}.</footer>\n</body>\n</html>\n"
+             <footer>{SIGNATURE} {version}.</footer>\n</body>\n</html>\n"
         )
     }
 
@@ -157,7 +173,7 @@ impl Page {
         write_whole(path, self.to_html().as_bytes())
     }
 
-    fn figure(&mut self, picture: &Picture, class: &str, image: &RgbImage) -> Result<()> {
+    fn figure(&mut self, picture: &Figure, class: &str, image: &RgbImage) -> Result<()> {
         let mut png = Cursor::new(Vec::new());
         image.write_to(&mut png, ImageFormat::Png).with_context(|| format!("cannot encode {}", picture.caption))?;
         let (caption, note) = (escape(&picture.caption), escape(&picture.note));
@@ -213,8 +229,8 @@ mod tests {
         RgbImage::from_pixel(width, height, image::Rgb([200, 30, 60]))
     }
 
-    fn picture(image: &RgbImage) -> Picture<'_> {
-        Picture { image: Cow::Borrowed(image), caption: "\"a\" & b".into(), note: "<small>".into() }
+    fn picture(image: &RgbImage) -> Figure<'_> {
+        Figure { image: Cow::Borrowed(image), caption: "\"a\" & b".into(), note: "<small>".into() }
     }
 
     #[test]
@@ -225,7 +241,7 @@ mod tests {
         page.list(&[(evil, evil)]);
         page.table(&[evil], 1, &[Row { cells: vec![evil.into()], strong: false }]);
         let image = plain(2, 2);
-        let pictures = vec![Picture { image: Cow::Borrowed(&image), caption: evil.into(), note: evil.into() }];
+        let pictures = vec![Figure { image: Cow::Borrowed(&image), caption: evil.into(), note: evil.into() }];
         page.cards(&[Card { title: evil.into(), pictures }]).unwrap();
         let html = page.to_html();
         assert!(!html.contains("<script") && !html.contains("alert('"));

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use anyhow::Result;
 use image::{DynamicImage, GrayImage, RgbImage};
 
-use super::html::{Card, Page, Picture, Row};
-use crate::evaluation::report::{Evaluation, Group, ImageScores, Metric, Scores, number};
+use super::html::{Card, Figure, Page, Row};
+use crate::evaluation::report::{Evaluation, Group, Metric, Scores, number, title};
 
 /// A photo of the subject, and what training saw in it.
 pub struct Photo {
@@ -20,14 +20,24 @@ pub struct Photo {
     pub bands: Option<(RgbImage, RgbImage)>,
 }
 
-/// A picture drawn from a prompt, and the base's picture of the same prompt and seed.
+/// The pictures of one prompt.
 pub struct Drawing {
+    /// The prompt; empty where it is not known.
+    pub prompt: String,
+    /// The prompt's list.
+    pub group: Group,
+    /// The picture in question first, then those of the same prompt and seed that were drawn otherwise.
+    pub cells: Vec<Cell>,
+}
+
+/// A picture of a [`Drawing`].
+pub struct Cell {
+    /// How it was drawn, or its file.
+    pub caption: String,
     /// The picture.
     pub picture: RgbImage,
-    /// Its prompt, group and scores.
-    pub scores: ImageScores,
-    /// What the base alone drew, and its scores.
-    pub without: Option<(RgbImage, Scores)>,
+    /// Its scores.
+    pub scores: Scores,
 }
 
 /// What goes into a report; what is empty is left out of it.
@@ -86,10 +96,11 @@ fn add_scores(page: &mut Page, evaluation: &Evaluation) {
     for (name, count, with) in evaluation.measured.rows() {
         let first = [name.to_string(), "with the adapter".into(), count.to_string()];
         rows.push(row(first, false, &|m| number(with.get(m))));
-        if let Some(without) = evaluation.without(name) {
+        for (way, other) in &evaluation.others {
+            let Some(other) = other.row(name) else { continue };
             let words = |second: &str| [String::new(), second.into(), String::new()];
-            rows.push(row(words("without it"), false, &|m| number(without.get(m))));
-            rows.push(row(words("difference"), true, &|m| difference(with.get(m), without.get(m))));
+            rows.push(row(words(&title(way)), false, &|m| number(other.get(m))));
+            rows.push(row(words("difference"), true, &|m| difference(with.get(m), other.get(m))));
         }
     }
     page.table(&header, 2, &rows);
@@ -122,8 +133,8 @@ fn explanation(evaluation: &Evaluation, metrics: &[Metric]) -> String {
 }
 
 fn add_drawings(page: &mut Page, group: Group, drawings: &[Drawing]) -> Result<()> {
-    let members: Vec<_> = drawings.iter().filter(|d| d.scores.group == group).collect();
-    let compared = members.iter().any(|d| d.without.is_some());
+    let members: Vec<_> = drawings.iter().filter(|d| d.group == group).collect();
+    let compared = members.iter().any(|d| d.cells.len() > 1);
     let heading = match group {
         Group::Unstylised => "The subject elsewhere",
         Group::Stylised => "The subject in other styles",
@@ -139,14 +150,10 @@ fn add_drawings(page: &mut Page, group: Group, drawings: &[Drawing]) -> Result<(
 }
 
 fn drawing_card(drawing: &Drawing) -> Card<'_> {
-    let ImageScores { prompt, file, scores, .. } = &drawing.scores;
-    let title = if prompt.is_empty() { file } else { prompt };
-    let caption = if drawing.without.is_some() { "with the adapter" } else { file.as_str() };
-    let mut pictures = vec![picture(&drawing.picture, caption, note(scores))];
-    if let Some((base, scores)) = &drawing.without {
-        pictures.push(picture(base, "without it", note(scores)));
-    }
-    Card { title: title.clone(), pictures }
+    let file = drawing.cells.first().map(|cell| cell.caption.clone()).unwrap_or_default();
+    let title = if drawing.prompt.is_empty() { file } else { drawing.prompt.clone() };
+    let pictures = drawing.cells.iter().map(|cell| picture(&cell.picture, &cell.caption, note(&cell.scores)));
+    Card { title, pictures: pictures.collect() }
 }
 
 fn add_photos(page: &mut Page, photos: &[Photo]) -> Result<()> {
@@ -163,7 +170,7 @@ fn photo_card(photo: &Photo) -> Card<'_> {
     let mut pictures = vec![picture(&photo.photo, "photo", String::new())];
     if let Some(mask) = &photo.mask {
         let image = Cow::Owned(DynamicImage::ImageLuma8(mask.clone()).into_rgb8());
-        pictures.push(Picture { image, caption: "mask".into(), note: coverage(mask) });
+        pictures.push(Figure { image, caption: "mask".into(), note: coverage(mask) });
     }
     if let Some((low, high)) = &photo.bands {
         pictures.push(picture(low, "low band", String::new()));
@@ -172,8 +179,8 @@ fn photo_card(photo: &Photo) -> Card<'_> {
     Card { title: photo.name.clone(), pictures }
 }
 
-fn picture<'a>(image: &'a RgbImage, caption: &str, note: String) -> Picture<'a> {
-    Picture { image: Cow::Borrowed(image), caption: caption.into(), note }
+fn picture<'a>(image: &'a RgbImage, caption: &str, note: String) -> Figure<'a> {
+    Figure { image: Cow::Borrowed(image), caption: caption.into(), note }
 }
 
 /// How much of the picture the mask covers, for the eye to check.
@@ -200,6 +207,7 @@ fn difference(with: Option<f32>, without: Option<f32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evaluation::report::ImageScores;
     use crate::evaluation::report::tests::example;
 
     fn plain(level: u8) -> RgbImage {
@@ -208,11 +216,12 @@ mod tests {
 
     fn input() -> ReportInput {
         let evaluation = example();
-        let base = evaluation.without_adapter.as_ref().map_or(&[][..], |b| &b.images);
-        let drawing = |(i, scores): (usize, &ImageScores)| Drawing {
-            picture: plain(90),
-            scores: scores.clone(),
-            without: base.get(i).map(|b| (plain(160), b.scores)),
+        let base = evaluation.others.values().next().map_or(&[][..], |b| &b.images);
+        let drawing = |(i, image): (usize, &ImageScores)| {
+            let mut cells = vec![Cell { caption: "with it".into(), picture: plain(90), scores: image.scores }];
+            let other = |b: &ImageScores| Cell { caption: "without it".into(), picture: plain(160), scores: b.scores };
+            cells.extend(base.get(i).map(other));
+            Drawing { prompt: image.prompt.clone(), group: image.group, cells }
         };
         let mask = GrayImage::from_fn(8, 8, |x, _| image::Luma([if x < 2 { 255 } else { 0 }]));
         let bands = Some((plain(100), plain(128)));
@@ -245,9 +254,9 @@ mod tests {
         assert!(!html.contains("<section") && !html.contains("<img"));
         let mut input = ReportInput { evaluation: None, settings: vec![], ..input() };
         for drawing in &mut input.drawings {
-            drawing.scores.group = Group::Other;
-            drawing.scores.scores = Scores::default();
-            drawing.without = None;
+            drawing.group = Group::Other;
+            drawing.cells.truncate(1);
+            drawing.cells[0].scores = Scores::default();
         }
         let html = report_page(&input).unwrap().to_html();
         assert!(!html.contains("adapter") && !html.contains("<table") && !html.contains("CLIP"));

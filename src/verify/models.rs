@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::case::{ACTIVATION, Case, Report};
 use crate::base::Base;
 use crate::images::Picture;
-use crate::method::fdte::{Region, Split, split_bands};
+use crate::method::eqdiff::fdte::{Region, Split, split_bands};
 use crate::model::Tokenizer;
 
 #[derive(Deserialize)]

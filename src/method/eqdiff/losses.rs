@@ -2,12 +2,13 @@
 
 use candle_core::{Result, Tensor};
 
+use super::mgdp::{self, Guidance};
+use super::rra::reference_loss;
+use super::{Band, Customisation, Customised, ReferenceRecorder, Watch};
 use crate::base::Base;
 use crate::base::texts::{Texts, placeholder_columns};
 use crate::method::custom_diffusion::cross_attention_loss;
-use crate::method::mgdp::{self, Guidance};
-use crate::method::rra::reference_loss;
-use crate::method::{Band, Customisation, Customised, Recorder, References, Watch};
+use crate::method::{Losses, Recorder, Seen};
 use crate::model::tokenizer::Tokens;
 use crate::ops::Keep;
 
@@ -60,12 +61,10 @@ pub struct LossSettings {
     pub keep: Keep,
 }
 
-/// The loss terms of one step, all scalars, and what they were computed from.
-pub struct Losses {
-    /// The sum that is differentiated.
-    pub total: Tensor,
-    /// Each term by name, unweighted, where it applies.
-    pub terms: Vec<(&'static str, Tensor)>,
+/// The losses of one step, and what they were computed from.
+pub struct Step {
+    /// Their terms and sum.
+    pub losses: Losses,
     /// The predicted noise [B, 4, h, w].
     pub predicted: Tensor,
     /// Fusion masks M^f [B, N, 1] by layer.
@@ -79,7 +78,7 @@ pub fn training_losses(
     weights: &Customisation,
     batch: &Batch,
     settings: &LossSettings,
-) -> Result<Losses> {
+) -> Result<Step> {
     let (samples, _, height, width) = batch.latents.dims4()?;
     let device = &base.device;
     let references = match &batch.reference {
@@ -157,7 +156,7 @@ pub fn training_losses(
             add("cross", cross_attention_loss(&map.index_select(subject, 0)?, &m_g)?, settings.cross_weight)?;
         }
     }
-    Ok(Losses { total, terms, predicted: predicted.detach(), fusion_masks: processor.fusion_masks })
+    Ok(Step { losses: Losses { total, terms }, predicted: predicted.detach(), fusion_masks: processor.fusion_masks })
 }
 
 /// The frozen base on the references: the same noise, slightly ahead in time, plain text.
@@ -167,12 +166,12 @@ fn reference_pass(
     weights: &Customisation,
     batch: &Batch,
     (reference, time_gap): (&ReferenceBatch, usize),
-) -> Result<References> {
+) -> Result<Seen> {
     let ahead: Vec<usize> = batch.timesteps.iter().map(|t| t.saturating_sub(time_gap)).collect();
     let noisy = base.scheduler.add_noise(&reference.latents, &batch.noise, &ahead)?;
-    let mut recorder = Recorder::new(weights);
-    base.unet.forward(&noisy, &ahead, &texts.plain_batch(&reference.prompts)?, &mut recorder)?;
-    Ok(recorder.references)
+    let mut recorder = Box::new(ReferenceRecorder::new(weights));
+    base.unet.forward(&noisy, &ahead, &texts.plain_batch(&reference.prompts)?, recorder.as_mut())?;
+    Ok(recorder.seen())
 }
 
 /// `mask` of size `from` (rows, columns) at size `to`, nearest.

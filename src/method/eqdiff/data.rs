@@ -7,15 +7,15 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::augment::augment;
+use super::fdte::{Fdte, split_bands};
 use super::losses::{Batch, ReferenceBatch, nearest};
+use super::{Band, Recipe};
 use crate::base::Base;
 use crate::images;
-use crate::method::Band;
-use crate::method::fdte::{Fdte, split_bands};
 use crate::model::tokenizer::{PLACEHOLDER, Tokens};
 use crate::model::vae::Posterior;
 use crate::rng;
-use crate::settings::Settings;
 use crate::subject::{Photo, Subject};
 
 /// A photo, its bands' posteriors, and its augmented copies as references for the other photos.
@@ -45,14 +45,13 @@ pub struct Data {
     prompt: Tokens,
     class_prompt: Tokens,
     latent_side: usize,
-    settings: Settings,
 }
 
 /// How many images [`Data::encode`] encodes, for a progress bar.
-pub fn encodings(subject: &Subject, class_images: usize, settings: &Settings) -> usize {
-    let bands = if settings.fdte.enabled { 3 } else { 1 };
-    let references = if settings.rra.enabled { settings.rra.references_per_photo } else { 0 };
-    let class = if settings.rra.enabled { 2 } else { 1 };
+pub fn encodings(subject: &Subject, class_images: usize, recipe: &Recipe) -> usize {
+    let bands = if recipe.fdte.enabled { 3 } else { 1 };
+    let references = if recipe.rra.enabled { recipe.rra.references_per_photo } else { 0 };
+    let class = if recipe.rra.enabled { 2 } else { 1 };
     subject.photos.len() * (bands + references) + class_images * class
 }
 
@@ -65,7 +64,7 @@ impl Data {
         base: &Base,
         subject: &Subject,
         class_images: &[RgbImage],
-        settings: &Settings,
+        recipe: &Recipe,
         side: usize,
         mut progress: impl FnMut() -> Result<()>,
     ) -> Result<Self> {
@@ -87,9 +86,9 @@ impl Data {
                 prompt: tokens(&format!("{}{prompt}", augmented.caption))?,
             })
         };
-        let seed = settings.training.seed;
+        let seed = recipe.seed;
         let photo_of = format!("photo of a {}", subject.class);
-        let per_photo = if settings.rra.enabled { settings.rra.references_per_photo } else { 0 };
+        let per_photo = if recipe.rra.enabled { recipe.rra.references_per_photo } else { 0 };
         let mut references = Vec::new();
         for (i, photo) in subject.photos.iter().enumerate() {
             let (image, name) = (photo.square(side as u32), photo.path.display().to_string());
@@ -100,7 +99,7 @@ impl Data {
         }
         let mut class_references = Vec::new();
         for (i, image) in class_images.iter().enumerate() {
-            if !settings.rra.enabled {
+            if !recipe.rra.enabled {
                 class_references.push(None);
                 continue;
             }
@@ -113,7 +112,7 @@ impl Data {
         let mut instances = Vec::new();
         for (photo, references) in subject.photos.iter().zip(references) {
             let mut bands = Vec::new();
-            for image in band_tensors(photo, &settings.fdte, side, base)? {
+            for image in band_tensors(photo, &recipe.fdte, side, base)? {
                 bands.push(encode(image, &photo.path.display().to_string())?);
             }
             instances.push(Instance { bands, mask: photo.mask_at(latent_side as u32), references });
@@ -129,27 +128,31 @@ impl Data {
             prompt: tokens(&format!("photo of a {PLACEHOLDER} {}", subject.class))?,
             class_prompt: tokens(&subject.class)?,
             latent_side,
-            settings: settings.clone(),
         })
+    }
+
+    /// Side of the latents that everything was encoded to.
+    pub fn latent_side(&self) -> usize {
+        self.latent_side
     }
 
     /// The samples of step `step`, which depend on nothing but the seed and the step.
     ///
     /// # Errors
     /// If tensors cannot be made.
-    pub fn batch(&self, base: &Base, step: usize) -> Result<Batch> {
-        let mut rng = rng::stream(self.settings.training.seed, "step", step as u64);
-        let count = self.settings.training.batch_size;
-        let subject = (0..count).map(|_| self.subject_sample(base, &mut rng)).collect::<Result<Vec<_>>>()?;
+    pub fn batch(&self, base: &Base, recipe: &Recipe, step: usize) -> Result<Batch> {
+        let mut rng = rng::stream(recipe.seed, "step", step as u64);
+        let count = recipe.batch_size;
+        let subject =
+            (0..count).map(|_| self.subject_sample(base, &recipe.fdte, &mut rng)).collect::<Result<Vec<_>>>()?;
         let classes = if self.classes.is_empty() { 0 } else { count };
         let classes = (0..classes).map(|_| self.class_sample(base, &mut rng)).collect::<Result<Vec<_>>>()?;
         stacked(subject.into_iter().chain(classes).collect())
     }
 
-    fn subject_sample(&self, base: &Base, rng: &mut ChaCha8Rng) -> Result<Sample> {
+    fn subject_sample(&self, base: &Base, fdte: &Fdte, rng: &mut ChaCha8Rng) -> Result<Sample> {
         let chosen = rng.random_range(0..self.instances.len());
         let instance = &self.instances[chosen];
-        let fdte = &self.settings.fdte;
         let band = if fdte.enabled { Band::draw(fdte.probabilities, rng) } else { Band::Original };
         let posterior = &instance.bands[(band as usize).min(instance.bands.len() - 1)];
         let reference = self.another(chosen, rng);
@@ -250,42 +253,6 @@ fn band_tensors(photo: &Photo, fdte: &Fdte, side: usize, base: &Base) -> Result<
     }
     let (low, high) = split_bands(&images::to_picture(&image), &fdte.split(side));
     Ok(vec![images::picture_tensor(&low, &base.device)?, images::picture_tensor(&high, &base.device)?, original])
-}
-
-/// A reference as the released code augments it.
-struct Augmented {
-    image: RgbImage,
-    mask: GrayImage,
-    /// What is put before the prompt.
-    caption: &'static str,
-}
-
-/// Two times in three the photo is shrunk and pasted on black, else it is enlarged and cropped.
-fn augment(image: &RgbImage, mask: &GrayImage, rng: &mut ChaCha8Rng) -> Augmented {
-    let side = image.width();
-    let resized = |size: u32| {
-        let image = imageops::resize(image, size, size, imageops::FilterType::CatmullRom);
-        (image, imageops::resize(mask, size, size, imageops::FilterType::Nearest))
-    };
-    if rng.random::<f64>() < 0.66 {
-        let size = rng.random_range(side.div_ceil(3)..=side);
-        let (small, small_mask) = resized(size);
-        let (mut image, mut mask) = (RgbImage::new(side, side), GrayImage::new(side, side));
-        let (x, y) = (rng.random_range(0..=side - size) as i64, rng.random_range(0..=side - size) as i64);
-        imageops::replace(&mut image, &small, x, y);
-        imageops::replace(&mut mask, &small_mask, x, y);
-        let tiny = (size as f64) < 0.6 * side as f64;
-        let caption = if tiny { *["very small ", "a far away "].choose(rng).unwrap_or(&"") } else { "" };
-        return Augmented { image, mask, caption };
-    }
-    let size = (side as f64 * rng.random_range(1.2..1.4)) as u32;
-    let (large, large_mask) = resized(size);
-    let (x, y) = (rng.random_range(0..=size - side), rng.random_range(0..=size - side));
-    Augmented {
-        image: imageops::crop_imm(&large, x, y, side, side).to_image(),
-        mask: imageops::crop_imm(&large_mask, x, y, side, side).to_image(),
-        caption: ["zoomed in ", "close up "].choose(rng).unwrap_or(&""),
-    }
 }
 
 /// A square mask at latent size, 0 or 1.

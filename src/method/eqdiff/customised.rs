@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Result, Tensor};
 
-use super::custom_diffusion::TunedCrossAttention;
 use super::fdte::ConceptEmbedding;
-use super::rra::{ReferenceAttention, ReferenceStates, has_reference};
+use super::rra::{ReferenceAttention, has_reference};
+use crate::method::custom_diffusion::TunedCrossAttention;
+use crate::method::{Recorder, Seen};
 use crate::model::{Attention, AttentionProcessor, Plain, Unet};
 use crate::ops::{Keep, Norm};
 
@@ -61,41 +62,35 @@ impl Customisation {
     }
 }
 
-/// What the layers see of the references, by layer.
-#[derive(Default)]
-pub struct References(HashMap<String, ReferenceStates>);
-
-impl References {
-    /// Entries `first`, `first + step`, `first + 2 step` and so on of every layer.
-    pub fn every(&self, step: usize, first: usize) -> Result<Self> {
-        let chosen = |(layer, states): (&String, &ReferenceStates)| Ok((layer.clone(), states.every(step, first)?));
-        self.0.iter().map(chosen).collect::<Result<_>>().map(Self)
-    }
-}
-
 /// The frozen base on the reference; keeps what the layers with reference attention see of it.
-pub struct Recorder<'a> {
+pub struct ReferenceRecorder<'a> {
     weights: &'a Customisation,
-    /// What was recorded.
-    pub references: References,
+    seen: Seen,
 }
 
-impl<'a> Recorder<'a> {
+impl<'a> ReferenceRecorder<'a> {
     /// Nothing recorded yet.
     pub fn new(weights: &'a Customisation) -> Self {
-        Self { weights, references: References::default() }
+        Self { weights, seen: Seen::default() }
     }
 
     /// Whether the last layer has been reached: what the pass computes from there on is of no use.
     fn is_done(&self) -> bool {
-        self.references.0.len() == self.weights.reference.len()
+        self.seen.layers() == self.weights.reference.len()
     }
 }
 
-impl AttentionProcessor for Recorder<'_> {
+impl Recorder for ReferenceRecorder<'_> {
+    fn seen(self: Box<Self>) -> Seen {
+        self.seen
+    }
+}
+
+impl AttentionProcessor for ReferenceRecorder<'_> {
     fn self_attention(&mut self, layer: &Attention, x: &Tensor) -> Result<Tensor> {
         if let Some(attention) = self.weights.reference.get(&layer.name) {
-            self.references.0.insert(layer.name.clone(), attention.states(&layer.parts.norm.forward(x)?)?);
+            let states = attention.states(&layer.parts.norm.forward(x)?)?;
+            self.seen.insert(&layer.name, states.to_vec());
         }
         if self.is_done() { Ok(x.clone()) } else { layer.parts.forward(x, self.keep()) }
     }
@@ -142,7 +137,7 @@ impl MeanMap {
 /// The customised attention of one UNet pass, and what it leaves behind.
 pub struct Customised<'a> {
     weights: &'a Customisation,
-    references: Option<&'a References>,
+    references: Option<&'a Seen>,
     watch: Option<Watch>,
     keep: Keep,
     /// Reference attention that falls on the reference's subject.
@@ -155,7 +150,7 @@ pub struct Customised<'a> {
 
 impl<'a> Customised<'a> {
     /// Without `references` the self-attention is the base's own.
-    pub fn new(weights: &'a Customisation, references: Option<&'a References>, watch: Option<Watch>) -> Self {
+    pub fn new(weights: &'a Customisation, references: Option<&'a Seen>, watch: Option<Watch>) -> Self {
         Self {
             weights,
             references,
@@ -178,11 +173,11 @@ impl AttentionProcessor for Customised<'_> {
         let (Some(attention), Some(references)) = (self.weights.reference.get(&layer.name), self.references) else {
             return layer.parts.forward(x, self.keep);
         };
-        let Some(reference) = references.0.get(&layer.name) else {
+        let Some([key, value]) = references.get(&layer.name) else {
             candle_core::bail!("the reference pass left nothing of {}", layer.name);
         };
         let watched = self.watch.as_ref().filter(|w| x.dim(1).is_ok_and(|n| n == w.queries));
-        let fused = attention.forward(layer, x, reference, watched.map(|w| &w.reference_mask))?;
+        let fused = attention.forward(layer, x, [key, value], watched.map(|w| &w.reference_mask))?;
         if let Some(on_subject) = &fused.on_subject {
             self.on_subject.add(on_subject, layer.parts.heads)?;
         }

@@ -53,24 +53,6 @@ pub struct ReferenceAttention {
     fuse: TrainedLinear,
 }
 
-/// What a layer sees of the reference: the keys and values [R, M, d] of its features F^r.
-#[derive(Clone, Debug)]
-pub struct ReferenceStates {
-    key: Tensor,
-    value: Tensor,
-}
-
-impl ReferenceStates {
-    /// Entries `first`, `first + step`, `first + 2 step` and so on.
-    pub fn every(&self, step: usize, first: usize) -> Result<Self> {
-        let chosen = |x: &Tensor| {
-            let (entries, length, width) = x.dims3()?;
-            x.reshape((entries / step, step, length, width))?.narrow(1, first, 1)?.squeeze(1)?.contiguous()
-        };
-        Ok(Self { key: chosen(&self.key)?, value: chosen(&self.value)? })
-    }
-}
-
 /// What a layer with reference attention gives.
 pub struct Fused {
     /// The attention's output [B, N, d].
@@ -115,18 +97,18 @@ impl ReferenceAttention {
         format!("{layer}.processor.{name}")
     }
 
-    /// Keys and values of the features F^r [R, M, d] that the reference pass had in this layer.
-    pub fn states(&self, features: &Tensor) -> Result<ReferenceStates> {
-        Ok(ReferenceStates { key: self.to_k_ref.forward(features)?, value: self.to_v_ref.forward(features)? })
+    /// Keys and values [R, M, d] of the features F^r [R, M, d] that the reference pass had in this layer.
+    pub fn states(&self, features: &Tensor) -> Result<[Tensor; 2]> {
+        Ok([self.to_k_ref.forward(features)?, self.to_v_ref.forward(features)?])
     }
 
-    /// `x` [B, N, d] plus self-attention of its norm, fused with attention to the `reference`. R divides B: each
+    /// `x` [B, N, d] plus self-attention of its norm, fused with attention to the reference's keys and values. R divides B: each
     /// reference serves B / R successive samples. `column` [R, M] is the reference's mask as one more value column.
     pub fn forward(
         &self,
         layer: &Attention,
         x: &Tensor,
-        reference: &ReferenceStates,
+        [key, value]: [&Tensor; 2],
         column: Option<&Tensor>,
     ) -> Result<Fused> {
         let width = x.dim(D::Minus1)?;
@@ -134,7 +116,7 @@ impl ReferenceAttention {
         let query = to_q.after(norm, x)?;
         let own = attend(&query, &to_k.after(norm, x)?, &to_v.after(norm, x)?, &layer.options())?;
         let options = Options { column: column.cloned(), ..layer.options() };
-        let mut seen = attend(&query, &reference.key, &reference.value, &options)?;
+        let mut seen = attend(&query, key, value, &options)?;
         let mut on_subject = None;
         if column.is_some() {
             on_subject = Some(seen.narrow(D::Minus1, width, 1)?.squeeze(2)?);
