@@ -23,6 +23,7 @@ pub fn subject(adapter: &Adapter) -> Result<Subject> {
         images: Some(&photos),
         masks: Some(&masks),
         class: Some(&adapter.manifest.class),
+        ..subject::Request::default()
     })?;
     if subject.digest() != adapter.manifest.photos {
         bail!("the photos or masks in {} are not those that it was trained on", adapter.folder.display());

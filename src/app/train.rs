@@ -137,6 +137,7 @@ pub fn find_subject(request: &Request) -> Result<Subject> {
         images: request.images.as_deref(),
         masks: request.masks.as_deref(),
         class: request.class.as_deref(),
+        ..subject::Request::default()
     })
 }
 
