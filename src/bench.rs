@@ -22,7 +22,7 @@ use crate::rng;
 use crate::sampling::samplers::Ddim;
 use crate::sampling::{self, Draft, Reference, denoise, together};
 use crate::training::AdamW;
-use crate::training::budget::{Budget, Plan};
+use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::optimiser::AdamWSettings;
 
 /// The cases, in the order in which they run.
@@ -96,7 +96,7 @@ impl Bench {
     }
 
     fn plan(&self, unet: &Unet, samples: usize) -> Result<Keep> {
-        let plan = Plan::new(unet, unet.config.sample_size, samples, self.memory);
+        let plan = MemoryPlan::new(unet, unet.config.sample_size, samples, self.memory);
         let _ = writeln!(std::io::stderr(), "{plan}"); // the output is for results
         Ok(plan.keep)
     }

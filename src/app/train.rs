@@ -17,7 +17,7 @@ use crate::method::eqdiff::{EqDiff, init_token};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::{Layers, Settings};
 use crate::subject::{self, Crop, Subject};
-use crate::training::budget::{Budget, Plan};
+use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::class_images::{self, Asked};
 use crate::training::{Event, Next, Trainer};
 
@@ -284,7 +284,7 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
 
     let reference = subject.photos.first().context("the subject has no photo")?.square(side as u32);
     let samples = settings.training.batch_size * if class_images.is_empty() { 1 } else { 2 };
-    let plan = Plan::new(&base.unet, side / base.vae.factor(), samples, *memory);
+    let plan = MemoryPlan::new(&base.unet, side / base.vae.factor(), samples, *memory);
     observer.info(&plan.to_string());
     let method = EqDiff::new(base, &data, &recipe, &manifest.class, plan.keep)?;
     let mut trainer = Trainer::new(base, method, folder, manifest, reference)?;

@@ -10,7 +10,7 @@ use super::output::print;
 use super::{MachineArgs, Outcome};
 use crate::app::Observer;
 use crate::app::demo::{Request, demo};
-use crate::evaluation::report::table;
+use crate::evaluation::scores::table;
 
 /// Arguments of `demo`.
 #[derive(Args)]

@@ -11,8 +11,8 @@ use crate::app::Observer;
 use crate::app::draw::{Seed, Source};
 use crate::app::evaluate::{Request, evaluate};
 use crate::app::score::{Pictures, score};
-use crate::evaluation::report::table;
 use crate::evaluation::scorer::Wanted;
+use crate::evaluation::scores::table;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -39,12 +39,12 @@ impl Check {
 }
 
 /// Collects the checks of one case after another.
-pub struct Report<'a> {
+pub struct Checks<'a> {
     show: &'a mut dyn FnMut(&Check),
     least_bound: f64,
 }
 
-impl<'a> Report<'a> {
+impl<'a> Checks<'a> {
     /// No bound is narrower than `least_bound`.
     pub fn new(show: &'a mut dyn FnMut(&Check), least_bound: f64) -> Self {
         Self { show, least_bound }
