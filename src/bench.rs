@@ -1,6 +1,7 @@
 //! The work that users wait for, timed case by case on fixed inputs.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -9,19 +10,19 @@ use candle_core::{Device, Tensor, Var};
 
 use crate::base::texts::Texts;
 use crate::base::{Base, Folder, Parts, ids_tensor};
-use crate::method::mgdp::Guidance;
-use crate::method::{Band, Customisation, Customised};
+use crate::method::eqdiff::losses::{Batch, LossSettings, ReferenceBatch, training_losses};
+use crate::method::eqdiff::mgdp::Guidance;
+use crate::method::eqdiff::{Band, Customisation, Customised};
 use crate::model::clip::Injection;
 use crate::model::tokenizer::Tokens;
 use crate::model::{ClipText, Plain, Unet};
 use crate::ops::{Keep, Precision};
 use crate::rng;
-use crate::sampling::ddim::{self, Draft, Reference};
-use crate::sampling::together;
+use crate::sampling::samplers::Ddim;
+use crate::sampling::{self, Draft, Reference, denoise, together};
+use crate::training::AdamW;
 use crate::training::budget::{Budget, Plan};
-use crate::training::losses::ReferenceBatch;
 use crate::training::optimiser::AdamWSettings;
-use crate::training::{AdamW, Batch, LossSettings, training_losses};
 
 /// The cases, in the order in which they run.
 pub const CASES: [(&str, &str); 11] = [
@@ -95,7 +96,7 @@ impl Bench {
 
     fn plan(&self, unet: &Unet, samples: usize) -> Result<Keep> {
         let plan = Plan::new(unet, unet.config.sample_size, samples, self.memory);
-        eprintln!("{plan}");
+        let _ = writeln!(std::io::stderr(), "{plan}"); // the output is for results
         Ok(plan.keep)
     }
 
@@ -181,7 +182,7 @@ impl Bench {
         let mut trained = Trained::new(&base.unet, &base.text, true)?;
         let texts = Texts::new(&base);
         self.time(|| {
-            let losses = training_losses(&base, &texts, &trained.weights, &batch, &settings)?;
+            let losses = training_losses(&base, &texts, &trained.weights, &batch, &settings)?.losses;
             trained.step(&losses.total.backward()?)
         })
     }
@@ -194,21 +195,21 @@ impl Bench {
         let customisation = Customisation::from_tensors(&base.unet, &tensors)?;
         let one = |t: &Tensor, i: usize| t.narrow(0, i, 1);
         let pixels = base.unet.config.sample_size.pow(2);
-        let plan = ddim::Plan {
-            customisation: Some(&customisation),
+        let plan = sampling::Plan {
+            learned: &customisation,
             reference: if reference {
                 Some(Reference { latents: one(&latents, 0)?, noise: None, text: text.narrow(0, 0, 2)? })
             } else {
                 None
             },
             negative: one(&text, 0)?,
-            steps: together(pixels),
+            sampler: &Ddim::new(&base.scheduler, together(pixels))?,
             guidance: 6.,
             batch: together(pixels),
         };
         let draft = |i| Ok(Draft { text: one(&text, i)?, latents: one(&latents, i)? });
         let mut drafts = (0..prompts).map(draft).collect::<Result<Vec<_>>>()?;
-        self.time(|| ddim::sample(&base, &plan, &mut drafts, |_| Ok(())))
+        self.time(|| denoise(&base, &plan, &mut drafts, |_| Ok(())))
     }
 }
 

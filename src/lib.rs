@@ -5,20 +5,23 @@
 //! [`method`], the tensor operations in [`ops`]; [`cli`] alone knows of the command line.
 
 pub mod adapter;
+pub mod app;
 pub mod base;
 pub mod bench;
 pub mod cli;
 pub mod evaluation;
+pub mod files;
 pub mod images;
 pub mod machine;
 pub mod memory;
 pub mod method;
 pub mod model;
 pub mod ops;
-pub mod pictures;
+pub mod report;
 pub mod rng;
 pub mod sampling;
 pub mod settings;
 pub mod subject;
 pub mod training;
 pub mod verify;
+pub mod weights;

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::method::custom_diffusion::Prior;
-use crate::method::fdte::Fdte;
-use crate::method::mgdp::Mgdp;
-use crate::method::rra::Rra;
+use crate::method::eqdiff::Recipe;
+use crate::method::eqdiff::fdte::Fdte;
+use crate::method::eqdiff::mgdp::Mgdp;
+use crate::method::eqdiff::rra::Rra;
 
 /// Every setting.
 const DEFAULTS: &str = include_str!("../configs/eqdiff.toml");
@@ -95,6 +96,25 @@ impl Layers {
         Ok(Self { table: DEFAULTS.parse().context("configs/eqdiff.toml")? })
     }
 
+    /// Starts with settings that are known.
+    ///
+    /// # Errors
+    /// Never; the library that writes TOML could.
+    pub fn of(settings: &Settings) -> Result<Self> {
+        Ok(Self { table: Table::try_from(settings).context("cannot list the settings")? })
+    }
+
+    /// What TOML text would change: names, new values and those of before.
+    ///
+    /// # Errors
+    /// As [`over`](Self::over).
+    pub fn changes(self, toml: &str, origin: &str) -> Result<Vec<(String, String, String)>> {
+        let before = entries(&self.table);
+        let after = entries(&self.over(toml, origin)?.table);
+        let changed = before.into_iter().zip(after).filter(|(before, after)| before.1 != after.1);
+        Ok(changed.map(|((name, before), (_, after))| (name, after, before)).collect())
+    }
+
     /// Lays TOML text over what is there; `origin` names it in errors.
     ///
     /// # Errors
@@ -136,6 +156,19 @@ impl Layers {
     }
 }
 
+/// All settings by their full names, in order.
+fn entries(table: &Table) -> Vec<(String, String)> {
+    let section = |(name, value): (&String, &toml::Value)| -> Vec<(String, String)> {
+        let settings = value.as_table().into_iter().flatten();
+        // 1 and 1.0 are one number
+        let text =
+            |value: &toml::Value| value.as_integer().map_or_else(|| value.to_string(), |n| (n as f64).to_string());
+        let number = |value: &toml::Value| value.as_float().map_or_else(|| text(value), |x| x.to_string());
+        settings.map(|(key, value)| (format!("{name}.{key}"), number(value))).collect()
+    };
+    table.iter().flat_map(section).collect()
+}
+
 fn merge(below: &mut Table, above: Table, path: &str) -> Result<()> {
     for (key, value) in above {
         let name = format!("{path}{key}");
@@ -149,8 +182,25 @@ fn merge(below: &mut Table, above: Table, path: &str) -> Result<()> {
 }
 
 impl Settings {
-    fn check(&self) -> Result<()> {
-        let Settings { training, fdte, rra, sampling, prior, cross_attention, .. } = self;
+    /// What Equilibrated Diffusion is given of them.
+    pub fn recipe(&self) -> Recipe {
+        Recipe {
+            fdte: self.fdte.clone(),
+            mgdp: self.mgdp.clone(),
+            rra: self.rra.clone(),
+            prior_weight: self.prior.weight,
+            cross_weight: self.cross_attention.loss_weight,
+            batch_size: self.training.batch_size,
+            seed: self.training.seed,
+        }
+    }
+
+    /// Whether the values make sense.
+    ///
+    /// # Errors
+    /// If one does not; the message names the setting.
+    pub fn check(&self) -> Result<()> {
+        let Settings { training, fdte, mgdp, rra, sampling, prior, cross_attention } = self;
         let positive = |value: f64, name: &str| {
             if value > 0. && value.is_finite() { Ok(()) } else { bail!("{name} = {value}: it must be positive") }
         };
@@ -175,6 +225,25 @@ impl Settings {
         not_negative(prior.weight, "prior.weight")?;
         not_negative(cross_attention.loss_weight, "cross_attention.loss_weight")?;
         positive(rra.references_per_photo as f64, "rra.references_per_photo")?;
+        // whatever is beyond these is a slip of the hand, or meant to fill a machine's memory
+        for (value, most, name) in [
+            (training.steps, 100_000_000, "training.steps"),
+            (training.batch_size, 1024, "training.batch_size"),
+            (training.side, 8192, "training.side"),
+            (rra.references_per_photo, 10_000, "rra.references_per_photo"),
+            (rra.time_gap, 1_000_000, "rra.time_gap"),
+            (mgdp.dilations, 1000, "mgdp.dilations"),
+            (prior.class_images, 1_000_000, "prior.class_images"),
+            (prior.class_steps, 1_000_000, "prior.class_steps"),
+            (sampling.steps, 1_000_000, "sampling.steps"),
+        ] {
+            if value > most {
+                bail!("{name} = {value}: at most {most}");
+            }
+        }
+        if prior.class_images > 0 {
+            positive(prior.class_steps as f64, "prior.class_steps")?;
+        }
         positive(sampling.steps as f64, "sampling.steps")?;
         not_negative(sampling.guidance, "sampling.guidance")
     }

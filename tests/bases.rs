@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{Place, bytes, copy, tiny_base};
+use common::{Place, bytes, copy, picture, tiny_base};
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -17,7 +17,7 @@ const TEXT: &str = "text_encoder/model.safetensors";
 fn drawn(place: &Place, base: &str) -> image::RgbImage {
     let out = format!("drawn-{base}");
     place.ok(&["sample", "--base", base, "--no-adapter", "--prompt", "a dog", "--steps", "2", "--out", &out]);
-    image::open(place.path(&out).join("a-dog-0.png")).expect("a picture").to_rgb8()
+    image::open(picture(&place.path(&out), "a-dog-0")).expect("a picture").to_rgb8()
 }
 
 /// Writes a file again with other names, or in another precision.

@@ -136,7 +136,7 @@ fn adapters_that_do_not_fit() {
     place.fails(1, &["adapter.safetensors", "cut short"], &sample("adapter", &[]));
 }
 
-/// The kernel's always full device stands for the disk.
+/// A limit of file sizes stands for the disk.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_loses_nothing() {
@@ -145,9 +145,15 @@ fn a_full_disk_loses_nothing() {
     place.ok(&train(&base, &["--subject", "thing"]));
     let tensors = place.path("adapter/adapter.safetensors");
     let before = common::bytes(&tensors);
-    std::os::unix::fs::symlink("/dev/full", place.path("adapter/adapter.part")).expect("a link");
     let resume = ["train", "--resume", "--out", "adapter", "--steps", "2"];
-    place.fails(1, &["adapter.safetensors", "disk full"], &resume);
+    let limit = (before.len() * 3 / 2 / 512).to_string(); // the adapter fits, the optimiser's state does not
+    let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" \"$@\"");
+    let output = place.run_by(&["sh", "-c", &script], &resume);
+    let text = common::printed(&output);
+    assert!(
+        output.status.code() == Some(1) && text.contains("training.safetensors") && text.contains("ulimit"),
+        "{text}"
+    );
     assert!(before == common::bytes(&tensors));
     place.ok(&resume);
 }

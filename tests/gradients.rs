@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, HashSet};
 use candle_core::{Device, Tensor, Var};
 use eqdiff::base::Base;
 use eqdiff::base::texts::Texts;
-use eqdiff::method::Customisation;
+use eqdiff::method::eqdiff::Customisation;
+use eqdiff::method::eqdiff::data::Data;
+use eqdiff::method::eqdiff::losses::training_losses;
 use eqdiff::rng::{normal, stream};
 use eqdiff::settings::Layers;
 use eqdiff::subject::{self, Request};
-use eqdiff::training::{Data, LossSettings, training_losses};
 
 #[test]
 fn every_variable_has_a_gradient_and_nothing_frozen_has() {
@@ -22,10 +23,10 @@ fn every_variable_has_a_gradient_and_nothing_frozen_has() {
 
 fn check() -> anyhow::Result<()> {
     let base = Base::load(&common::tiny_base(), true, &Device::Cpu, eqdiff::ops::Precision::F32)?;
-    let subject = subject::find(&Request { subject: "dog", images: None, masks: None, class: None })?;
-    let (settings, side) = (Layers::new()?.settings()?, base.side());
+    let subject = subject::find(&Request { subject: "dog", ..Request::default() })?;
+    let (recipe, side) = (Layers::new()?.settings()?.recipe(), base.side());
     let class_images = [subject.photos[0].square(side as u32)];
-    let data = Data::encode(&base, &subject, &class_images, &settings, side, || Ok(()))?;
+    let data = Data::encode(&base, &subject, &class_images, &recipe, side, || Ok(()))?;
     let initial = Customisation::initial(&base.unet, &base.text.token_embedding(5)?, true, true)?;
     // what begins at zero has no influence yet, and neither has what it multiplies; the bias opens the
     // fusion masks, which have a gradient between 0 and 1 only
@@ -38,20 +39,12 @@ fn check() -> anyhow::Result<()> {
     let variables = variables.collect::<anyhow::Result<BTreeMap<String, Var>>>()?;
     let tensors = variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
     let weights = Customisation::from_tensors(&base.unet, &tensors)?;
-    let loss_settings = LossSettings {
-        keep: eqdiff::ops::Keep::ALL,
-        guidance: settings.mgdp.mask,
-        dilations: 1,
-        time_gap: settings.rra.time_gap,
-        prior_weight: 1.,
-        reference_weight: 0.1,
-        cross_weight: 0.1,
-    };
+    let loss_settings = recipe.losses(data.latent_side(), eqdiff::ops::Keep::ALL);
     // one step may show one band only
     let mut largest: BTreeMap<&str, f32> = BTreeMap::new();
     for step in 0..4 {
-        let batch = data.batch(&base, step)?;
-        let losses = training_losses(&base, &Texts::new(&base), &weights, &batch, &loss_settings)?;
+        let batch = data.batch(&base, &recipe, step)?;
+        let losses = training_losses(&base, &Texts::new(&base), &weights, &batch, &loss_settings)?.losses;
         let grads = losses.total.backward()?;
         for (name, var) in &variables {
             let grad = grads.get(var).unwrap_or_else(|| panic!("{name} received no gradient"));

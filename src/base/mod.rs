@@ -3,7 +3,6 @@
 mod random;
 mod source;
 pub mod texts;
-mod weights;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
@@ -14,10 +13,10 @@ use crate::model::clip::{ClipConfig, TowerConfig};
 use crate::model::unet::UnetConfig;
 use crate::model::{ClipText, ClipVision, Scheduler, Tokenizer, Unet, Vae, Vit};
 use crate::ops::Precision;
+use crate::weights::Weights;
 
 pub use random::RANDOM_SD14;
 pub use source::Folder;
-pub use weights::Weights;
 
 /// The name of the base that is part of the program.
 pub const MINI: &str = "mini";
@@ -40,6 +39,8 @@ pub struct Base {
     pub fingerprint: String,
     /// Where it computes.
     pub device: Device,
+    /// How its layers keep their weights.
+    pub precision: Precision,
 }
 
 impl Base {
@@ -60,6 +61,7 @@ impl Base {
             scheduler: parts.scheduler()?,
             fingerprint: fingerprint(&[&parts.weights(UNET)?, &parts.weights(TEXT)?])?,
             device: device.clone(),
+            precision,
         };
         let (have, need) = (base.text.config.hidden_size, base.unet.config.cross_attention_dim);
         if have != need {

@@ -8,7 +8,8 @@ use hf_hub::Cache;
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use include_dir::{Dir, include_dir};
 
-use super::{MINI, Weights, random};
+use super::{MINI, random};
+use crate::weights::Weights;
 
 static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/mini");
 

@@ -6,7 +6,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, Usage};
+use super::Outcome;
+use super::output::print;
+use crate::app::Usage;
 use crate::base::MINI;
 use crate::bench::{Bench, CASES};
 use crate::machine::peak_memory;
@@ -73,21 +75,21 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
     let cases: Vec<String> = if args.case.is_empty() { all.collect() } else { args.case.clone() };
     if args.here {
         for case in &cases {
-            println!("{}", serde_json::to_string(&here(args, case)?)?);
+            print(serde_json::to_string(&here(args, case)?)?)?;
         }
         return Ok(Outcome::Done);
     }
     if !args.json {
-        println!("case           seconds  peak GiB   what it is");
+        print("case           seconds  peak GiB   what it is")?;
     }
     for case in &cases {
         let line = apart(args, case)?;
         if args.json {
-            println!("{}", serde_json::to_string(&line)?);
+            print(serde_json::to_string(&line)?)?;
         } else {
             let peak = line.peak_rss_gib.map_or("?".into(), |peak| format!("{peak:.2}"));
             let what = CASES.iter().find(|(name, _)| name == case).map_or("", |(_, what)| what);
-            println!("{case:<12} {:>9.4} {peak:>9}   {what}", line.s);
+            print(format!("{case:<12} {:>9.4} {peak:>9}   {what}", line.s))?;
         }
     }
     Ok(Outcome::Done)

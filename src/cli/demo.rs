@@ -1,14 +1,16 @@
-//! `eqdiff demo`: everything once, on a bundled subject.
+//! `eqdiff demo`.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::{Args, Parser};
+use clap::Args;
 
-use super::{Cli, Command, MachineArgs, Outcome, Usage, eval, train};
-use crate::adapter::Adapter;
-use crate::subject;
+use super::output::print;
+use super::{MachineArgs, Outcome};
+use crate::app::Observer;
+use crate::app::demo::{Request, demo};
+use crate::evaluation::report::table;
 
 /// Arguments of `demo`.
 #[derive(Args)]
@@ -30,28 +32,12 @@ pub struct DemoArgs {
     machine: MachineArgs,
 }
 
-/// Trains, draws with and without the adapter, scores, and writes the page.
-pub fn run(args: &DemoArgs) -> Result<Outcome> {
-    let bundled = subject::bundled();
-    if !bundled.contains(&args.subject) {
-        return Err(Usage(format!("--subject {}: the bundled ones are {}", args.subject, bundled.join(", "))).into());
-    }
+pub fn run(args: DemoArgs, observer: &mut dyn Observer) -> Result<Outcome> {
     let start = Instant::now();
-    let steps = args.steps.map(|steps| steps.to_string());
-    let dtype = args.machine.dtype.to_string();
-    let machine = ["--device", &args.machine.device, "--dtype", &dtype];
-    let mut line = vec!["eqdiff", "train", "--subject", &args.subject];
-    line.extend(machine);
-    line.extend(steps.iter().flat_map(|steps| ["--steps", steps.as_str()]));
-    let Command::Train(training) = Cli::try_parse_from(line)?.command else { return Ok(Outcome::Failed) };
-    let (outcome, folder) = train::fresh(&training)?;
-    if outcome != Outcome::Done {
-        return Ok(outcome);
-    }
-    let limit = args.limit.to_string();
-    let line = ["eqdiff", "eval", "--baseline", "--limit", &limit].into_iter().chain(machine);
-    let Command::Eval(evaluation) = Cli::try_parse_from(line)?.command else { return Ok(Outcome::Failed) };
-    eval::score_adapter(&evaluation, Adapter::open(&folder)?, Some(&args.out))?;
-    eprintln!("Done in {:.1} minutes: open {}", start.elapsed().as_secs_f64() / 60., args.out.display());
+    let DemoArgs { subject, steps, limit, out, machine } = args;
+    let evaluation = demo(&Request { subject, steps, limit, page: out.clone(), machine: machine.into() }, observer)?;
+    print(table(&evaluation))?;
+    let minutes = start.elapsed().as_secs_f64() / 60.;
+    observer.info(&format!("Done in {minutes:.1} minutes: open {}", out.display()));
     Ok(Outcome::Done)
 }

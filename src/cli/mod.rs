@@ -1,23 +1,27 @@
-//! The command line: what was typed, turned into calls of the library.
+//! The command line: arguments become requests, outcomes become exit codes.
 
 mod bands;
 mod bench;
 mod demo;
 mod eval;
-mod report;
+mod observer;
+mod output;
 mod sample;
+mod signals;
 mod train;
-mod ui;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Error, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::base::{Base, MINI, device};
-use crate::ops::Precision;
-pub use ui::Interrupted;
+use crate::app::{Interrupted, Machine, Usage};
+use crate::files::advice;
+use crate::ops::{Precision, check_level};
+use observer::{Console, printable};
+use output::Closed;
 
 /// Teach Stable Diffusion a subject from 4-6 photos, then draw it in any style.
 #[derive(Parser)]
@@ -25,6 +29,9 @@ pub use ui::Interrupted;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Progress for programs: one JSON object a line on the standard error
+    #[arg(long, global = true)]
+    json_progress: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -37,11 +44,11 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     /// Customise a base to a subject: photos and masks in, an adapter out
-    Train(train::TrainArgs),
+    Train(Box<train::TrainArgs>),
     /// Draw pictures from prompts
-    Sample(sample::SampleArgs),
+    Sample(Box<sample::SampleArgs>),
     /// Score an adapter, or a folder of pictures
-    Eval(eval::EvalArgs),
+    Eval(Box<eval::EvalArgs>),
     /// Train, draw and score a bundled subject, and show it all on one page
     Demo(demo::DemoArgs),
     /// Write the low and the high frequency band of a picture
@@ -57,37 +64,55 @@ enum Command {
 pub enum Outcome {
     /// All was done.
     Done,
-    /// All was done, and the answer is no: exit code 1.
+    /// All was done, and the answer is no.
     Failed,
-    /// The user stopped it; what there was is saved: exit code 130.
+    /// The user stopped it; what there was is saved.
     Interrupted,
 }
-
-/// Mistakes in what was typed, as opposed to failures while working: exit code 2.
-#[derive(Debug)]
-pub struct Usage(pub String);
-
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
 
 /// Runs the command that was typed.
 ///
 /// # Errors
-/// With [`Usage`] in the chain if it makes no sense, else if it fails.
+/// [`Usage`] if it makes no sense, [`Interrupted`] if the user stopped it, else if it fails.
 pub fn run(cli: Cli) -> Result<Outcome> {
+    check_level().map_err(Usage)?;
+    let console = || Console::new(cli.json_progress);
     match cli.command {
-        Command::Train(args) => train::run(&args),
-        Command::Sample(args) => sample::run(&args),
-        Command::Eval(args) => eval::run(&args),
-        Command::Demo(args) => demo::run(&args),
+        Command::Train(args) => train::run(*args, &mut console()),
+        Command::Sample(args) => sample::run(*args, &mut console()),
+        Command::Eval(args) => eval::run(*args, &mut console()),
+        Command::Demo(args) => demo::run(args, &mut console()),
         Command::Bands(args) => bands::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(&args),
+    }
+}
+
+/// The exit code of a command: 0 for success, 1 for failure, 2 for wrong usage, 130 when stopped. Says what went wrong.
+pub fn exit_code(result: Result<Outcome>) -> ExitCode {
+    // whoever closed the standard error does not want to know
+    let say = |text: String| {
+        let _ = writeln!(std::io::stderr(), "{}", printable(&text));
+    };
+    let failed = |error: &Error| {
+        say(format!("error: {error:#}"));
+        if let Some(advice) = advice(error) {
+            say(format!("help: {advice}"));
+        }
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
+        Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => {
+            say("Stopped".into());
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            failed(&error);
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
     }
 }
 
@@ -106,52 +131,8 @@ struct MachineArgs {
     dtype: Precision,
 }
 
-impl MachineArgs {
-    fn base(&self, name: &str) -> Result<Base> {
-        let device = device(&self.device)?;
-        if name == MINI {
-            eprintln!("Base: mini, a small Stable Diffusion inside this program (--base sd14 for the real one)");
-        } else {
-            eprintln!("Base: {name}");
-        }
-        Base::load(name, self.offline, &device, self.dtype).with_context(|| format!("cannot load the base {name}"))
+impl From<MachineArgs> for Machine {
+    fn from(args: MachineArgs) -> Self {
+        Self { offline: args.offline, device: args.device, precision: args.dtype }
     }
-}
-
-/// Where results go unless something else is asked for.
-const OUTPUTS: &str = "outputs";
-
-/// Remembers which adapter was trained last.
-fn last_file() -> PathBuf {
-    Path::new(OUTPUTS).join("last-adapter.txt")
-}
-
-/// The adapter that was named, or the one trained last.
-fn adapter_folder(named: Option<&Path>) -> Result<PathBuf> {
-    match named {
-        Some(folder) => Ok(folder.to_path_buf()),
-        None => {
-            let last = std::fs::read_to_string(last_file()).map_err(|_| {
-                Usage("no adapter was trained here yet: eqdiff train --subject dog, or name one with --adapter".into())
-            })?;
-            Ok(PathBuf::from(last.trim()))
-        }
-    }
-}
-
-/// The first of `stem`, `stem-2`, `stem-3`... that does not exist.
-fn fresh_folder(stem: &Path) -> PathBuf {
-    let numbered = |n: usize| {
-        let mut name = stem.as_os_str().to_owned();
-        name.push(format!("-{n}"));
-        PathBuf::from(name)
-    };
-    if !stem.exists() {
-        return stem.to_path_buf();
-    }
-    (2..).map(numbered).find(|folder| !folder.exists()).unwrap_or_else(|| stem.to_path_buf())
-}
-
-fn make_folder(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
 }

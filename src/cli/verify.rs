@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::Outcome;
+use super::output::print;
 use crate::base::device;
 use crate::ops::Precision;
 use crate::verify;
@@ -25,12 +26,15 @@ pub struct VerifyArgs {
 
 /// Prints a line for each check.
 pub fn run(args: &VerifyArgs) -> Result<Outcome> {
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed, mut printed) = (0, 0, Ok(()));
     verify::run(args.cases.as_deref(), &device(&args.device)?, args.dtype, &mut |check| {
         let verdict = if check.passed() { "ok" } else { "FAILED" };
-        println!("{verdict:<6} {:.1e} (bound {:.0e})  {}", check.error, check.bound, check.name);
+        if printed.is_ok() {
+            printed = print(format!("{verdict:<6} {:.1e} (bound {:.0e})  {}", check.error, check.bound, check.name));
+        }
         *(if check.passed() { &mut passed } else { &mut failed }) += 1;
     })?;
-    println!("{passed} checks passed, {failed} failed");
+    printed?;
+    print(format!("{passed} checks passed, {failed} failed"))?;
     Ok(if failed == 0 && passed > 0 { Outcome::Done } else { Outcome::Failed })
 }

@@ -1,11 +1,12 @@
 //! What an evaluation found: per picture, per group and in all; as a table and as JSON.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::write_whole;
+use crate::files::write_whole;
 
 /// Which list a prompt comes from. The paper reports the lists apart, since what serves one (a
 /// stronger likeness) can cost the other (style).
@@ -37,9 +38,9 @@ impl Group {
 /// A metric, or the cosine behind CLIP-T.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
-    /// CLIPScore of picture and prompt.
+    /// CLIPScore of picture and prompt: 2.5 * max(cosine, 0).
     ClipT,
-    /// The plain cosine of picture and prompt.
+    /// The plain cosine of picture and prompt, neither scaled nor clipped.
     Cosine,
     /// CLIP's cosine to the subject's photos.
     ClipI,
@@ -47,61 +48,58 @@ pub enum Metric {
     Dino,
 }
 
+/// The metrics in the order of tables: key in JSON, name in tables.
+const METRICS: [(Metric, &str, &str); 4] = [
+    (Metric::ClipT, "clip_t", "CLIP-T"),
+    (Metric::Cosine, "clip_t_cosine", "cosine"),
+    (Metric::ClipI, "clip_i", "CLIP-I"),
+    (Metric::Dino, "dino", "DINO-I"),
+];
+
 impl Metric {
     /// All of them, in the order of tables.
-    pub const ALL: [Self; 4] = [Self::ClipT, Self::Cosine, Self::ClipI, Self::Dino];
+    pub const ALL: [Self; METRICS.len()] = [METRICS[0].0, METRICS[1].0, METRICS[2].0, METRICS[3].0];
 
     /// Its name in tables.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::ClipT => "CLIP-T",
-            Self::Cosine => "cosine",
-            Self::ClipI => "CLIP-I",
-            Self::Dino => "DINO-I",
-        }
+        METRICS[self as usize].2
     }
 }
 
 /// Values of the metrics that were measured; the others are absent, in JSON too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
-    /// CLIP-T: 2.5 * max(cosine, 0).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clip_t: Option<f32>,
-    /// CLIP-T's cosine, neither scaled nor clipped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clip_t_cosine: Option<f32>,
-    /// CLIP-I.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clip_i: Option<f32>,
-    /// DINO-I.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dino: Option<f32>,
-}
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scores([Option<f32>; METRICS.len()]);
 
 impl Scores {
     /// The value of a metric, if it was measured.
     pub fn get(&self, metric: Metric) -> Option<f32> {
-        match metric {
-            Metric::ClipT => self.clip_t,
-            Metric::Cosine => self.clip_t_cosine,
-            Metric::ClipI => self.clip_i,
-            Metric::Dino => self.dino,
-        }
+        self.0[metric as usize]
+    }
+
+    /// Sets the value of a metric.
+    pub fn set(&mut self, metric: Metric, value: f32) {
+        self.0[metric as usize] = Some(value);
     }
 
     /// Means over those pictures that have a value.
     fn mean<'a>(all: impl Iterator<Item = &'a Scores> + Clone) -> Self {
-        let mean = |metric: Metric| {
+        Self(Metric::ALL.map(|metric| {
             let values: Vec<f64> = all.clone().filter_map(|s| s.get(metric)).map(f64::from).collect();
             (!values.is_empty()).then(|| (values.iter().sum::<f64>() / values.len() as f64) as f32)
-        };
-        Self {
-            clip_t: mean(Metric::ClipT),
-            clip_t_cosine: mean(Metric::Cosine),
-            clip_i: mean(Metric::ClipI),
-            dino: mean(Metric::Dino),
-        }
+        }))
+    }
+}
+
+impl Serialize for Scores {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(METRICS.iter().filter_map(|(metric, key, _)| Some((key, self.get(*metric)?))))
+    }
+}
+
+impl<'de> Deserialize<'de> for Scores {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let known = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
+        Ok(Self(METRICS.map(|(_, key, _)| known.get(key).and_then(|value| value.as_f64()).map(|value| value as f32))))
     }
 }
 
@@ -163,6 +161,11 @@ impl Measured {
         }
         rows
     }
+
+    /// The means of the row of that name.
+    pub fn row(&self, name: &str) -> Option<Scores> {
+        self.rows().into_iter().find(|(row, _, _)| *row == name).map(|(_, _, scores)| scores)
+    }
 }
 
 /// A whole evaluation, as `eval --json` writes it.
@@ -179,9 +182,17 @@ pub struct Evaluation {
     /// The pictures in question.
     #[serde(flatten)]
     pub measured: Measured,
-    /// Pictures of the same prompts and seeds by the base alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub without_adapter: Option<Measured>,
+    /// Pictures of the same prompts and seeds drawn otherwise, by the name of the way: `without_adapter`.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, Measured>,
+}
+
+/// Pictures of the base alone, among [`Evaluation::others`].
+pub const WITHOUT_ADAPTER: &str = "without_adapter";
+
+/// A way of drawing as people read it.
+pub fn title(way: &str) -> String {
+    if way == WITHOUT_ADAPTER { "without the adapter".into() } else { way.replace('_', " ") }
 }
 
 impl Evaluation {
@@ -190,10 +201,9 @@ impl Evaluation {
         Metric::ALL.into_iter().filter(|&m| self.measured.all.get(m).is_some()).collect()
     }
 
-    /// The base's row for a row of [`Measured::rows`], if it was measured.
-    pub fn without(&self, name: &str) -> Option<Scores> {
-        let rows = self.without_adapter.as_ref()?.rows();
-        rows.into_iter().find(|(n, _, _)| *n == name).map(|(_, _, scores)| scores)
+    /// Pictures whose prompt is not known: they count for likeness, but not for CLIP-T.
+    pub fn without_prompt(&self) -> usize {
+        self.measured.images.iter().filter(|image| image.prompt.is_empty()).count()
     }
 
     /// Writes it as JSON.
@@ -207,26 +217,35 @@ impl Evaluation {
     }
 }
 
-/// The evaluation for a terminal: a line per group, the base's means beside the adapter's.
+/// The evaluation for a terminal: a line per group, other ways of drawing beside the first.
 pub fn table(evaluation: &Evaluation) -> String {
     let metrics = evaluation.metrics();
-    let compared = evaluation.without_adapter.is_some();
+    let titles: String = metrics.iter().map(|m| format!("{:>8}", m.name())).collect();
+    let mut columns = vec![("with the adapter".to_string(), &evaluation.measured)];
+    columns.extend(evaluation.others.iter().map(|(way, measured)| (title(way), measured)));
+    let compared = columns.len() > 1;
+    let widest = columns.iter().map(|(title, _)| title.len() + 2).max().unwrap_or(0).max(titles.len());
+    let width = if compared { widest + 2 } else { 0 };
     let cells = |scores: Option<Scores>| {
         let cell = |&metric: &Metric| format!("{:>8}", number(scores.and_then(|s| s.get(metric))));
         metrics.iter().map(cell).collect::<String>()
     };
-    let titles: String = metrics.iter().map(|m| format!("{:>8}", m.name())).collect();
-    let (with, without) = ("  with the adapter", "  without the adapter");
-    let width = if compared { titles.len().max(with.len()) + 2 } else { 0 };
+    let line = |first: String, cell: &dyn Fn(&str, &Measured) -> String| {
+        let cells: String =
+            columns.iter().map(|(title, measured)| format!("{:width$}", cell(title, measured))).collect();
+        (first + &cells).trim_end().to_string()
+    };
     let mut lines = Vec::new();
     if compared {
-        lines.push(format!("{:20}{with:width$}{without}", ""));
+        lines.push(line(format!("{:20}", ""), &|title, _| format!("  {title}")));
     }
-    let right = if compared { titles.as_str() } else { "" };
-    lines.push(format!("{:12}{:>8}{titles:width$}{right}", "", "pictures"));
-    for (name, count, scores) in evaluation.measured.rows() {
-        let right = if compared { cells(evaluation.without(name)) } else { String::new() };
-        lines.push(format!("{name:12}{count:>8}{:width$}{right}", cells(Some(scores))));
+    lines.push(line(format!("{:12}{:>8}", "", "pictures"), &|_, _| titles.clone()));
+    for (name, count, _) in evaluation.measured.rows() {
+        lines.push(line(format!("{name:12}{count:>8}"), &|_, measured| cells(measured.row(name))));
+    }
+    let unknown = evaluation.without_prompt();
+    if unknown > 0 && metrics.contains(&Metric::ClipT) {
+        lines.push(format!("CLIP-T and its cosine are without the {unknown} pictures whose prompt is not known."));
     }
     lines.join("\n") + "\n"
 }
@@ -237,12 +256,11 @@ pub fn number(value: Option<f32>) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn image(prompt: &str, group: Group, values: [f32; 4]) -> ImageScores {
-        let [clip_t, cosine, clip_i, dino] = values.map(Some);
-        let scores = Scores { clip_t, clip_t_cosine: cosine, clip_i, dino };
+        let scores = Scores(values.map(Some));
         ImageScores { file: format!("{prompt}.png"), prompt: prompt.into(), group, scores }
     }
 
@@ -257,18 +275,20 @@ pub(super) mod tests {
             image("a mosaic of a dog", Group::Stylised, [0.85, 0.34, 0.4, 0.2]),
         ]);
         let (clip, dino) = ("ViT-B/32".to_string(), "ViT-S/16".to_string());
-        Evaluation { subject: "dog".into(), photos: 5, clip, dino, measured, without_adapter: Some(base) }
+        let others = [(WITHOUT_ADAPTER.to_string(), base)].into();
+        Evaluation { subject: "dog".into(), photos: 5, clip, dino, measured, others }
     }
 
     #[test]
     fn means_are_taken_by_group_and_over_all() {
         let measured = example().measured;
-        let summary: Vec<_> = measured.rows().into_iter().map(|(n, c, s)| (n, c, number(s.clip_i))).collect();
+        let summary: Vec<_> =
+            measured.rows().into_iter().map(|(n, c, s)| (n, c, number(s.get(Metric::ClipI)))).collect();
         assert_eq!(
             summary,
             [("unstylised", 2, "0.850".into()), ("stylised", 1, "0.700".into()), ("all", 3, "0.800".into())]
         );
-        assert_eq!(measured.groups[0].means.clip_t_cosine, Some(0.25));
+        assert_eq!(measured.groups[0].means.get(Metric::Cosine), Some(0.25));
         assert_eq!(Measured::new(vec![]).all, Scores::default());
         assert_eq!(Measured::new(measured.images[..1].to_vec()).rows().len(), 1);
     }
@@ -284,9 +304,10 @@ stylised           1   0.800   0.320   0.700   0.400     0.850   0.340   0.400  
 all                3   0.683   0.273   0.800   0.567     0.825   0.330   0.450   0.250
 ";
         assert_eq!(format!("\n{}", table(&evaluation)), expected);
-        evaluation.without_adapter = None;
+        evaluation.others.clear();
         let only_dino = |i: &ImageScores| {
-            let scores = Scores { dino: i.scores.dino, ..Scores::default() };
+            let mut scores = Scores::default();
+            scores.set(Metric::Dino, i.scores.get(Metric::Dino).unwrap());
             ImageScores { group: Group::Other, scores, ..i.clone() }
         };
         evaluation.measured = Measured::new(evaluation.measured.images.iter().map(only_dino).collect());

@@ -7,7 +7,7 @@ use image::RgbImage;
 use super::metrics::{clip_t, pairwise};
 use super::preprocess::Preprocess;
 use super::prompts::without_placeholder;
-use super::report::Scores;
+use super::report::{Metric, Scores};
 use crate::base::{Clip, MINI, ids_tensor, load_dino};
 use crate::model::Vit;
 use crate::model::tokenizer::PLACEHOLDER;
@@ -21,6 +21,11 @@ pub enum Wanted {
     ClipI,
     /// How much DINO sees of it.
     Dino,
+}
+
+impl Wanted {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::ClipT, Self::ClipI, Self::Dino];
 }
 
 /// The encoders that the wanted metrics need.
@@ -63,48 +68,49 @@ impl Scorer {
         })
     }
 
-    /// Scores of each picture, drawn from the prompt of the same place (none: not known), compared with
-    /// the concept's photos.
+    /// What the encoders see in the subject's photos.
     ///
     /// # Errors
     /// If there are no photos, or the computation fails.
-    pub fn scores(
-        &self,
-        pictures: &[RgbImage],
-        prompts: &[Option<String>],
-        concept: &[RgbImage],
-    ) -> Result<Vec<Scores>> {
-        if concept.is_empty() {
+    pub fn concept(&self, photos: &[RgbImage]) -> Result<Concept> {
+        if photos.is_empty() {
             bail!("there are no photos to compare with");
         }
-        let mut scores = vec![Scores::default(); pictures.len()];
-        if pictures.is_empty() {
-            return Ok(scores);
-        }
-        if let Some(clip) = &self.clip {
+        Ok(Concept {
+            clip: self.clip.as_ref().map(|clip| clip_features(clip, photos)).transpose()?,
+            dino: self.dino.as_ref().map(|dino| dino_features(dino, photos, &self.device)).transpose()?,
+        })
+    }
+
+    /// Scores of a picture, drawn from `prompt` if that is known, compared with the concept.
+    ///
+    /// # Errors
+    /// If the computation fails.
+    pub fn scores(&self, picture: &RgbImage, prompt: Option<&str>, concept: &Concept) -> Result<Scores> {
+        let mut scores = Scores::default();
+        let pictures = std::slice::from_ref(picture);
+        if let (Some(clip), Some(concept)) = (&self.clip, &concept.clip) {
             let features = clip_features(clip, pictures)?;
             if self.wanted.contains(&Wanted::ClipI) {
-                let likeness = pairwise(&features, &clip_features(clip, concept)?)?;
-                scores.iter_mut().zip(likeness.per_image).for_each(|(s, value)| s.clip_i = Some(value));
+                scores.set(Metric::ClipI, pairwise(&features, concept)?.mean);
             }
-            let known: Vec<usize> = (0..prompts.len()).filter(|&i| prompts[i].is_some()).collect();
-            if self.wanted.contains(&Wanted::ClipT) && !known.is_empty() {
-                let texts: Vec<&str> = prompts.iter().flatten().map(String::as_str).collect();
-                let rows: Vec<u32> = known.iter().map(|&i| i as u32).collect();
-                let pictures = features.index_select(&Tensor::new(rows, &self.device)?, 0)?;
-                let fit = clip_t(&pictures, &text_features(clip, &texts)?)?;
-                for (&i, (score, cosine)) in known.iter().zip(fit.scores.into_iter().zip(fit.cosines)) {
-                    (scores[i].clip_t, scores[i].clip_t_cosine) = (Some(score), Some(cosine));
-                }
+            if let (Some(prompt), true) = (prompt, self.wanted.contains(&Wanted::ClipT)) {
+                let fit = clip_t(&features, &text_features(clip, &[prompt])?)?;
+                scores.set(Metric::ClipT, fit.score);
+                scores.set(Metric::Cosine, fit.cosine);
             }
         }
-        if let Some(dino) = &self.dino {
-            let likeness =
-                pairwise(&dino_features(dino, pictures, &self.device)?, &dino_features(dino, concept, &self.device)?)?;
-            scores.iter_mut().zip(likeness.per_image).for_each(|(s, value)| s.dino = Some(value));
+        if let (Some(dino), Some(concept)) = (&self.dino, &concept.dino) {
+            scores.set(Metric::Dino, pairwise(&dino_features(dino, pictures, &self.device)?, concept)?.mean);
         }
         Ok(scores)
     }
+}
+
+/// The subject's photos as the encoders see them.
+pub struct Concept {
+    clip: Option<Tensor>,
+    dino: Option<Tensor>,
 }
 
 /// CLIP's image features [n, p].

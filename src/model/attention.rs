@@ -3,9 +3,9 @@
 use candle_core::{Result, Tensor};
 
 use super::layers::{group_norm, layer_norm, linear, linear_no_bias, tiled};
-use crate::base::Weights;
 use crate::ops::attention::Options;
 use crate::ops::{FeedForward, GroupNorm, Keep, LayerNorm, Linear, SelfAttention, attend};
+use crate::weights::Weights;
 
 /// One attention layer, `attn1` (self) or `attn2` (cross) of a transformer block, with the norm before it.
 pub struct Attention {

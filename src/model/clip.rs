@@ -4,9 +4,9 @@ use candle_core::{D, IndexOp, Result, Tensor};
 use serde::Deserialize;
 
 use super::layers::{layer_norm, linear, linear_no_bias};
-use crate::base::Weights;
 use crate::ops::attention::Options;
 use crate::ops::{Conv2d, LayerNorm, Linear, Norm, activation, attend};
+use crate::weights::Weights;
 
 /// The configuration of a text or vision transformer.
 #[derive(Clone, Debug, Deserialize)]

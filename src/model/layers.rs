@@ -2,8 +2,8 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::base::Weights;
 use crate::ops::{Conv2d, GroupNorm, LayerNorm, Linear};
+use crate::weights::Weights;
 
 pub fn linear(w: &Weights, width_in: usize, width_out: usize) -> Result<Linear> {
     Linear::new(w.matrix((width_out, width_in), "weight")?, Some(w.get(&[width_out], "bias")?), w.precision())

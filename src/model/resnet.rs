@@ -3,8 +3,8 @@
 use candle_core::{Result, Tensor};
 
 use super::layers::{conv, group_norm, linear};
-use crate::base::Weights;
 use crate::ops::{Around, Conv2d, GroupNorm, Linear};
+use crate::weights::Weights;
 
 /// Sizes of a [`ResnetBlock`].
 #[derive(Clone, Copy)]

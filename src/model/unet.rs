@@ -6,8 +6,8 @@ use serde::Deserialize;
 use super::attention::{Attention, AttentionProcessor, Transformer2d};
 use super::layers::{conv, group_norm, linear};
 use super::unet_blocks::{Conditions, DownBlock, MidBlock, Sizes, UpBlock};
-use crate::base::Weights;
 use crate::ops::{Around, Conv2d, GroupNorm, Linear};
+use crate::weights::Weights;
 
 /// What `unet/config.json` says; the rest of the file has no effect on Stable Diffusion 1.x.
 #[derive(Clone, Debug, Deserialize)]

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::attention::{AttentionProcessor, Transformer2d};
 use super::layers::tiled;
 use super::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample};
-use crate::base::Weights;
+use crate::weights::Weights;
 
 /// Sizes that all blocks of one UNet share.
 #[derive(Clone, Copy)]

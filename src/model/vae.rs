@@ -5,9 +5,9 @@ use serde::Deserialize;
 
 use super::layers::{conv, group_norm, linear};
 use super::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample};
-use crate::base::Weights;
 use crate::ops::attention::Options;
 use crate::ops::{Around, Conv2d, GroupNorm, Linear, attend};
+use crate::weights::Weights;
 
 const EPS: f64 = 1e-6;
 

@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use super::clip::{EncoderLayer, LayerNames, LayerSizes};
 use super::layers::layer_norm;
-use crate::base::Weights;
 use crate::ops::{Conv2d, LayerNorm, Norm};
+use crate::weights::Weights;
 
 const VIT_NAMES: LayerNames = LayerNames {
     norm1: "layernorm_before",

@@ -1,19 +1,20 @@
 //! Drawing pictures from prompts.
 
-pub mod ddim;
+mod denoise;
+pub mod samplers;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use image::RgbImage;
 
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::images;
-use crate::method::rra::ReferenceNoise;
-use crate::method::{Band, Customisation};
-use crate::model::tokenizer::{PLACEHOLDER, Tokens};
+use crate::method::eqdiff::rra::ReferenceNoise;
+use crate::method::{Learned, plain};
 use crate::rng;
-use ddim::{Draft, Plan, Reference};
+pub use denoise::{Draft, Plan, Reference, denoise};
+use samplers::Ddim;
 
 /// One picture to draw.
 #[derive(Clone, Debug)]
@@ -42,56 +43,86 @@ pub struct Style<'a> {
     pub reference_noise: ReferenceNoise,
 }
 
-/// Draws `orders` with the customised base, or with the base alone.
+/// What [`draw`] tells while it works.
+pub enum Drawn {
+    /// So many picture-steps more are done.
+    Steps(usize),
+    /// The picture of the order of that place is finished.
+    Picture(usize, RgbImage),
+}
+
+/// Pictures that share their reference passes: more would share them cheaper, fewer are finished sooner.
+const GROUP: usize = 8;
+
+/// Draws `orders` with what was learnt, or with the base alone. Pictures are handed over as they are finished.
 ///
 /// # Errors
-/// If the size does not suit the base, or the computation fails.
+/// If the size does not suit the base, the computation fails or gives no finite picture, or `tell` wants to stop.
 pub fn draw(
     base: &Base,
-    customisation: Option<&Customisation>,
+    learned: &dyn Learned,
     style: &Style,
     orders: &[Order],
-    mut progress: impl FnMut(usize) -> Result<()>,
-) -> Result<Vec<RgbImage>> {
+    mut tell: impl FnMut(Drawn) -> Result<()>,
+) -> Result<()> {
     let texts = Texts::new(base);
     let (width, height) = latent_size(base, style.size)?;
-    let concept = customisation.map(|c| c.concept.of(Band::Original)).transpose()?;
     let negative = texts.plain(&plain(base, style.negative)?)?;
-    let reference = style.reference.map(|(photo, class)| -> Result<Reference> {
-        let posterior = base.vae.encode(&images::to_tensor(photo, &base.device)?)?;
-        let latents = (&posterior.mean * base.vae.config.scaling_factor)?;
-        let noise = match style.reference_noise {
-            ReferenceNoise::Clean => None,
-            ReferenceNoise::Matched => {
-                Some(rng::normal(latents.shape(), &mut rng::stream(0, "reference", 0), &base.device)?)
-            }
-        };
-        let class = texts.plain(&plain(base, &format!("photo of a {class}"))?)?;
-        Ok(Reference { latents, noise, text: Tensor::cat(&[&negative, &class], 0)? })
-    });
-    let reference = reference.transpose().context("the reference photo")?;
-    let mut drafts = Vec::with_capacity(orders.len());
-    for order in orders {
-        let text = match &concept {
-            Some(concept) => texts.with_concept(&base.tokenizer.encode(&order.prompt, PLACEHOLDER)?, concept)?,
-            None => texts.plain(&plain(base, &order.prompt)?)?,
-        };
-        let latents = match &order.init_latents {
-            Some(latents) => latents.clone(),
-            None => rng::normal((1, 4, height, width), &mut rng::stream(order.seed, "latents", 0), &base.device)?,
-        };
-        drafts.push(Draft { text, latents });
-    }
     let plan = Plan {
-        customisation,
-        reference,
+        learned,
+        reference: style
+            .reference
+            .filter(|_| learned.recorder().is_some())
+            .map(|(photo, class)| reference(base, &texts, &negative, style, photo, class))
+            .transpose()
+            .context("the reference photo")?,
         negative,
-        steps: style.steps,
+        sampler: &Ddim::new(&base.scheduler, style.steps)?,
         guidance: style.guidance,
         batch: together(width * height),
     };
-    ddim::sample(base, &plan, &mut drafts, &mut progress)?;
-    drafts.iter().map(|draft| Ok(images::from_tensor(&base.pictures(&draft.latents)?)?)).collect()
+    let size = if plan.reference.is_some() { GROUP } else { plan.batch };
+    for (i, group) in orders.chunks(size).enumerate() {
+        let mut drafts = Vec::with_capacity(group.len());
+        for order in group {
+            let latents = match &order.init_latents {
+                Some(latents) => latents.clone(),
+                None => rng::normal((1, 4, height, width), &mut rng::stream(order.seed, "latents", 0), &base.device)?,
+            };
+            drafts.push(Draft { text: learned.text(base, &texts, &order.prompt)?, latents });
+        }
+        denoise(base, &plan, &mut drafts, |steps| tell(Drawn::Steps(steps)))?;
+        for (j, (draft, order)) in drafts.iter().zip(group).enumerate() {
+            let picture = base.pictures(&draft.latents)?;
+            // the sum of all values is finite only if each of them is
+            if !picture.sum_all()?.to_scalar::<f32>()?.is_finite() {
+                bail!("the picture of {:?} is not finite: the base or the adapter is damaged", order.prompt);
+            }
+            tell(Drawn::Picture(i * size + j, images::from_tensor(&picture)?))?;
+        }
+    }
+    Ok(())
+}
+
+/// The photo that all pictures of a call look at.
+fn reference(
+    base: &Base,
+    texts: &Texts,
+    negative: &Tensor,
+    style: &Style,
+    photo: &RgbImage,
+    class: &str,
+) -> Result<Reference> {
+    let posterior = base.vae.encode(&images::to_tensor(photo, &base.device)?)?;
+    let latents = (&posterior.mean * base.vae.config.scaling_factor)?;
+    let noise = match style.reference_noise {
+        ReferenceNoise::Clean => None,
+        ReferenceNoise::Matched => {
+            Some(rng::normal(latents.shape(), &mut rng::stream(0, "reference", 0), &base.device)?)
+        }
+    };
+    let class = texts.plain(&plain(base, &format!("photo of a {class}"))?)?;
+    Ok(Reference { latents, noise, text: Tensor::cat(&[negative, &class], 0)? })
 }
 
 /// How many pictures with that many latent pixels go through the UNet together: small ones do, large ones fill the
@@ -107,12 +138,7 @@ pub fn together(pixels: usize) -> usize {
 pub fn latent_size(base: &Base, (width, height): (usize, usize)) -> Result<(usize, usize)> {
     let unit = base.vae.factor() * 8;
     if width == 0 || height == 0 || !width.is_multiple_of(unit) || !height.is_multiple_of(unit) {
-        anyhow::bail!("{width}x{height} pixels: both sides must be multiples of {unit}");
+        bail!("{width}x{height} pixels: both sides must be multiples of {unit}");
     }
     Ok((width / base.vae.factor(), height / base.vae.factor()))
-}
-
-/// Tokens of a text in which the placeholder means nothing.
-fn plain(base: &Base, text: &str) -> Result<Tokens> {
-    base.tokenizer.encode(&text.replace(PLACEHOLDER, " "), PLACEHOLDER)
 }

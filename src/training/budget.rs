@@ -81,17 +81,22 @@ impl std::fmt::Display for Plan {
                 write!(f, "Memory: a step computes the inside of its blocks of more than {tokens} tokens twice")?;
             }
         }
-        write!(f, ", about {:.1} GiB", self.step)?;
+        write!(f, ", about {}", size(self.step))?;
         match self.free {
             Some(free) if free < self.step => write!(
                 f,
-                ", but only {:.1} GiB are free: a smaller --batch-size or training.side, or --dtype bf16, helps",
-                free.max(0.)
+                ", but only {} are free: a smaller --batch-size or training.side, or --dtype bf16, helps",
+                size(free.max(0.))
             ),
-            Some(free) => write!(f, " of {free:.1} GiB"),
+            Some(free) => write!(f, " of {}", size(free)),
             None => Ok(()),
         }
     }
+}
+
+/// GiB as people read them.
+fn size(gib: f64) -> String {
+    if gib < 1. { format!("{:.0} MiB", gib * 1024.) } else { format!("{gib:.1} GiB") }
 }
 
 #[cfg(test)]
@@ -107,6 +112,7 @@ mod tests {
         let short = Plan::with(&levels, Some(1.));
         assert_eq!(short.keep, Keep::INPUTS);
         assert!(short.to_string().contains("--batch-size"), "{short}");
+        assert_eq!([size(0.25), size(1.25)], ["256 MiB", "1.2 GiB"]);
     }
 
     #[test]

@@ -6,58 +6,98 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use image::RgbImage;
 use image::imageops::{self, FilterType};
+use serde::Serialize;
 
 use crate::base::Base;
+use crate::files::{digest, make_folder, write_whole};
+use crate::images::png::save_png;
 use crate::images::{self, pictures_in};
-use crate::pictures::save_png;
-use crate::sampling::{Order, Style, draw};
+use crate::method::BaseAlone;
+use crate::method::eqdiff::rra::ReferenceNoise;
+use crate::sampling::{Drawn, Order, Style, draw};
 use crate::settings::Settings;
 
-/// The folder that generated images of a class are kept in, below `root`.
-pub fn folder(root: &Path, base: &Base, class: &str, side: usize) -> PathBuf {
-    let word: String = class.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-    root.join(format!("{word}-{side}-{}", base.fingerprint))
+/// What generated class images depend on: others are other pictures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Asked<'a> {
+    /// The class word, which is their prompt.
+    pub class: &'a str,
+    /// Their side in pixels.
+    pub side: usize,
+    /// The base's fingerprint.
+    pub fingerprint: &'a str,
+    /// How the base's weights are kept.
+    pub dtype: String,
+    /// Sampling steps.
+    pub steps: usize,
+    /// Guidance scale.
+    pub guidance: f64,
 }
 
-/// `count` class images of `side` pixels; those that `folder` has not yet are drawn and saved there.
+impl<'a> Asked<'a> {
+    /// The class images of a training.
+    pub fn new(base: &'a Base, class: &'a str, side: usize, settings: &Settings) -> Self {
+        Self {
+            class,
+            side,
+            fingerprint: &base.fingerprint,
+            dtype: base.precision.to_string(),
+            steps: settings.prior.class_steps,
+            guidance: settings.sampling.guidance,
+        }
+    }
+
+    /// The folder below `root` that these images are kept in, and no others.
+    ///
+    /// # Errors
+    /// Never; the library that writes TOML could.
+    pub fn folder(&self, root: &Path) -> Result<PathBuf> {
+        let word: String = self.class.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+        Ok(root.join(format!("{}-{}-{}", word.trim_matches('-'), self.side, digest(self.toml()?.as_bytes(), 6))))
+    }
+
+    fn toml(&self) -> Result<String> {
+        toml::to_string(self).context("cannot write down what class images were asked for")
+    }
+}
+
+/// `count` class images; those that `folder` has not yet are drawn and saved there, one by one.
 /// `progress` is told of picture-steps: done and in all.
 ///
 /// # Errors
-/// If an image cannot be drawn, written or read.
+/// If an image cannot be drawn, written or read, or `progress` wants to stop.
 pub fn generated(
     base: &Base,
     folder: &Path,
-    class: &str,
-    side: usize,
-    settings: &Settings,
+    asked: &Asked,
+    count: usize,
     mut progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Vec<RgbImage>> {
-    let count = settings.prior.class_images;
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    make_folder(folder)?;
+    write_whole(&folder.join("asked.toml"), asked.toml()?.as_bytes())?;
     let path = |i: usize| folder.join(format!("{i:05}.png"));
     let missing: Vec<usize> = (0..count).filter(|&i| !path(i).is_file()).collect();
     let style = Style {
         negative: "",
-        steps: settings.prior.class_steps,
-        guidance: settings.sampling.guidance,
-        size: (side, side),
+        steps: asked.steps,
+        guidance: asked.guidance,
+        size: (asked.side, asked.side),
         reference: None,
-        reference_noise: settings.rra.reference_noise,
+        reference_noise: ReferenceNoise::Clean,
     };
+    let order = |&i: &usize| Order { prompt: asked.class.to_string(), seed: i as u64, init_latents: None };
+    let orders: Vec<Order> = missing.iter().map(order).collect();
     let all = missing.len() * style.steps;
     let mut done = 0;
-    for group in missing.chunks(8) {
-        let order = |&i: &usize| Order { prompt: class.to_string(), seed: i as u64, init_latents: None };
-        let orders: Vec<Order> = group.iter().map(order).collect();
-        let images = draw(base, None, &style, &orders, |count| {
-            done += count;
+    draw(base, &BaseAlone, &style, &orders, |drawn| match drawn {
+        Drawn::Steps(steps) => {
+            done += steps;
             progress(done, all)
-        })?;
-        for (&i, image) in group.iter().zip(&images) {
-            save_png(&path(i), image, &[("prompt", class)])?;
         }
-    }
-    (0..count).map(|i| read(&path(i), side)).collect()
+        // another training of the same class may have been faster: its picture is the same
+        Drawn::Picture(i, image) => save_png(&path(missing[i]), &image, &[("prompt", asked.class)]),
+    })?;
+    (0..count).map(|i| read(&path(i), asked.side)).collect()
 }
 
 /// All pictures of a folder, at `side` pixels.

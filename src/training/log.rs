@@ -1,88 +1,133 @@
-//! The loss curve as CSV and as a picture.
+//! The losses of a training, step by step: as CSV and as a picture.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use crate::adapter::write_whole;
-use crate::pictures::loss_curve;
+use crate::report::loss_curve;
 
 /// One step's numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// The step, from 1.
     pub step: usize,
-    /// The loss terms in the order of [`TERMS`]; none where a term does not apply.
-    pub losses: [Option<f64>; TERMS.len()],
+    /// The total and the loss terms, in the order of the log's names; none where a term does not apply.
+    pub losses: Vec<Option<f64>>,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f64,
 }
 
-/// Names of the loss terms.
-pub const TERMS: [&str; 5] = ["total", "denoise", "prior", "reference", "cross"];
-
-/// All records of a training, on disk beside the adapter.
+/// All records of a training.
 pub struct Log {
-    folder: PathBuf,
+    names: Vec<&'static str>,
     records: Vec<Record>,
 }
 
 impl Log {
-    /// An empty log.
-    pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_path_buf(), records: Vec::new() }
+    /// An empty log of the total and of those terms.
+    pub fn new(terms: &[&'static str]) -> Self {
+        Self { names: [&["total"], terms].concat(), records: Vec::new() }
     }
 
-    /// The log of an interrupted training, up to `steps`.
+    /// Names of the losses.
+    pub fn names(&self) -> &[&'static str] {
+        &self.names
+    }
+
+    /// Reads what an interrupted training logged up to step `steps`.
     ///
     /// # Errors
-    /// If `loss.csv` is missing or damaged.
-    pub fn resume(folder: &Path, steps: usize) -> Result<Self> {
-        let path = folder.join("loss.csv");
-        let mut log = Self::new(folder);
-        let mut reader = csv::Reader::from_path(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    /// If the file is missing or damaged, or was written by a training with other terms.
+    pub fn read(&mut self, path: &Path, steps: usize) -> Result<()> {
+        let damaged = || format!("{} is damaged", path.display());
+        let mut reader = csv::Reader::from_path(path).with_context(|| format!("cannot read {}", path.display()))?;
+        if !reader.headers().with_context(damaged)?.iter().eq(self.header()) {
+            bail!("{} has other columns than {}", path.display(), self.header().collect::<Vec<_>>().join(","));
+        }
         for row in reader.records() {
-            let row = row.with_context(|| format!("{} is damaged", path.display()))?;
+            let row = row.with_context(damaged)?;
             let number = |i: usize| row.get(i).and_then(|field| field.parse::<f64>().ok());
             let step = number(0).with_context(|| format!("{} has a row without a step", path.display()))? as usize;
             if step <= steps {
-                let losses = std::array::from_fn(|i| number(i + 1));
-                log.records.push(Record { step, losses, gradient_norm: number(TERMS.len() + 1).unwrap_or(f64::NAN) });
+                let losses = (1..=self.names.len()).map(number).collect();
+                let gradient_norm = number(self.names.len() + 1).unwrap_or(f64::NAN);
+                self.records.push(Record { step, losses, gradient_norm });
             }
         }
-        Ok(log)
+        Ok(())
     }
 
-    /// Adds a step.
-    pub fn push(&mut self, record: Record) {
-        self.records.push(record);
-    }
-
-    /// Writes `loss.csv` and `loss.png`.
+    /// Adds a step's losses, named in any order.
     ///
     /// # Errors
-    /// If they cannot be written.
-    pub fn save(&self) -> Result<()> {
+    /// If a loss is of no name that is known; the message has the step and the name.
+    pub fn push(&mut self, step: usize, losses: &[(&str, f64)], gradient_norm: f64) -> Result<()> {
+        let mut values = vec![None; self.names.len()];
+        for (name, value) in losses {
+            let Some(i) = self.names.iter().position(|known| known == name) else {
+                bail!("the loss {name} of step {step} has no place in the log");
+            };
+            values[i] = Some(*value);
+        }
+        self.records.push(Record { step, losses: values, gradient_norm });
+        Ok(())
+    }
+
+    /// The last step.
+    pub fn last(&self) -> Option<&Record> {
+        self.records.last()
+    }
+
+    fn header(&self) -> impl Iterator<Item = &str> {
+        ["step"].into_iter().chain(self.names.iter().copied()).chain(["gradient_norm"])
+    }
+
+    /// The log as CSV.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn csv(&self) -> Result<Vec<u8>> {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        let header = ["step"].into_iter().chain(TERMS).chain(["gradient_norm"]);
-        writer.write_record(header)?;
+        writer.write_record(self.header())?;
         for record in &self.records {
             let losses = record.losses.iter().map(|loss| loss.map(|l| l.to_string()).unwrap_or_default());
             let row: Vec<String> =
                 [record.step.to_string()].into_iter().chain(losses).chain([record.gradient_norm.to_string()]).collect();
             writer.write_record(row)?;
         }
-        let bytes = writer.into_inner().context("cannot write the losses as CSV")?;
-        write_whole(&self.folder.join("loss.csv"), &bytes)?;
-        let series: Vec<(&str, Vec<(f64, f64)>)> = TERMS
-            .iter()
-            .enumerate()
-            .map(|(i, name)| {
-                let points = self.records.iter().filter_map(|r| Some((r.step as f64, r.losses[i]?)));
-                (*name, points.collect::<Vec<_>>())
-            })
-            .filter(|(_, points)| !points.is_empty())
-            .collect();
-        loss_curve(&self.folder.join("loss.png"), &series)
+        writer.into_inner().context("cannot write the losses as CSV")
+    }
+
+    /// Draws the losses.
+    ///
+    /// # Errors
+    /// If the picture cannot be written.
+    pub fn draw(&self, path: &Path) -> Result<()> {
+        let points = |i: usize| self.records.iter().filter_map(move |r| Some((r.step as f64, r.losses[i]?)));
+        let series = self.names.iter().enumerate().map(|(i, name)| (*name, points(i).collect::<Vec<_>>()));
+        loss_curve(path, &series.filter(|(_, points)| !points.is_empty()).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_goes_on_where_it_stopped() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("loss.csv");
+        let mut log = Log::new(&["denoise", "prior"]);
+        log.push(1, &[("denoise", 0.5), ("total", 0.75)], 1.)?;
+        log.push(2, &[("total", 0.5), ("prior", 0.25), ("denoise", 0.25)], 2.)?;
+        std::fs::write(&path, log.csv()?)?;
+        assert_eq!(std::fs::read_to_string(&path)?.lines().next(), Some("step,total,denoise,prior,gradient_norm"));
+        let mut again = Log::new(&["denoise", "prior"]);
+        again.read(&path, 1)?;
+        assert_eq!(again.records, log.records[..1]);
+        assert_eq!(again.records[0].losses, [Some(0.75), Some(0.5), None]);
+        assert!(Log::new(&["other"]).read(&path, 1).is_err());
+        assert!(log.push(3, &[("unheard of", 1.)], 0.).unwrap_err().to_string().contains("unheard of"));
+        Ok(())
     }
 }

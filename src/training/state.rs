@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 
 use super::AdamW;
-use crate::adapter::{load_tensors, save_tensors};
+use crate::adapter::{check_values, load_tensors, serialised};
+use crate::files::Set;
 
 const STATE: &str = "training.safetensors";
 const VARIABLE: &str = "variable.";
@@ -24,11 +25,11 @@ pub struct State {
     pub moments: BTreeMap<String, [Tensor; 2]>,
 }
 
-/// Writes the optimiser's state to `folder`.
+/// Adds the optimiser's state to the files of a checkpoint.
 ///
 /// # Errors
-/// If it cannot be written; the file of before stays.
-pub fn save(folder: &Path, optimiser: &AdamW) -> Result<()> {
+/// If it cannot be written.
+pub fn save(set: &mut Set, optimiser: &AdamW) -> Result<()> {
     let mut tensors = BTreeMap::new();
     for (name, variable) in optimiser.variables() {
         tensors.insert(format!("{VARIABLE}{name}"), variable.as_tensor().clone());
@@ -39,7 +40,7 @@ pub fn save(folder: &Path, optimiser: &AdamW) -> Result<()> {
         }
     }
     tensors.insert(STEPS.into(), Tensor::new(optimiser.steps() as u32, &Device::Cpu)?);
-    save_tensors(&folder.join(STATE), &tensors, &[])
+    set.add(STATE, &serialised(&tensors, &[])?)
 }
 
 /// Reads the state that [`save`] wrote.
@@ -62,8 +63,11 @@ pub fn load(folder: &Path, device: &Device) -> Result<State> {
         if let Some(name) = name.strip_prefix(VARIABLE) {
             let moment = |prefix: &str| {
                 let key = format!("{prefix}{name}");
-                tensors.get(&key).cloned().with_context(|| format!("{key} is missing in {}", path.display()))
+                let moment = tensors.get(&key).with_context(|| format!("{key} is missing in {}", path.display()))?;
+                check_values(&key, moment).with_context(|| format!("{} is damaged", path.display()))?;
+                anyhow::Ok(moment.clone())
             };
+            check_values(name, tensor).with_context(|| format!("{} is damaged", path.display()))?;
             state.moments.insert(name.to_string(), [moment(MOMENTS[0])?, moment(MOMENTS[1])?]);
             state.variables.insert(name.to_string(), tensor.clone());
         }

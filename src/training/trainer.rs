@@ -1,4 +1,4 @@
-//! The training run: from an encoded subject to a saved adapter.
+//! The training run: from what a method starts with to a saved adapter.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,27 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Tensor, Var};
 use image::RgbImage;
 
-use super::log::{Log, Record, TERMS};
-use super::losses::{LossSettings, Losses, training_losses};
+use super::log::{Log, Record};
 use super::optimiser::{AdamW, AdamWSettings};
-use super::{Data, state};
+use super::state;
 use crate::adapter::{self, Manifest};
 use crate::base::Base;
-use crate::base::texts::Texts;
-use crate::method::Customisation;
+use crate::files::{Set, make_folder};
+use crate::images::png::save_png;
+use crate::method::Method;
 use crate::model::tokenizer::PLACEHOLDER;
-use crate::ops::Keep;
-use crate::pictures::{contact_sheet, save_png};
-use crate::sampling::{Order, Style, draw};
+use crate::report::contact_sheet;
+use crate::sampling::{Drawn, Order, Style, draw};
+
+/// What a run tells while it works.
+pub enum Event<'a> {
+    /// A step is done: its losses by name, total first.
+    Step(&'a Record, &'a [&'static str]),
+    /// A checkpoint is on the disk.
+    Saved,
+    /// A preview picture is on the disk.
+    Preview(&'a Path),
+}
 
 /// Whether training goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,38 +39,34 @@ pub enum Next {
 }
 
 /// A run in its folder.
-pub struct Trainer<'a> {
+pub struct Trainer<'a, M: Method> {
     base: &'a Base,
-    data: &'a Data,
+    method: M,
     folder: PathBuf,
     manifest: Manifest,
     optimiser: AdamW,
-    weights: Customisation,
+    learned: M::Learned,
     log: Log,
     /// The photo that previews refer to.
     reference: RgbImage,
-    /// What a step keeps of its forward pass.
-    keep: Keep,
 }
 
-impl<'a> Trainer<'a> {
-    /// A fresh run of `manifest.settings`, or one that goes on where `folder` stopped.
+impl<'a, M: Method> Trainer<'a, M> {
+    /// A run of `manifest.settings` that goes on after the checkpoint in `folder`, if there is one.
     ///
     /// # Errors
-    /// If the folder's state is missing, damaged or of another base.
-    pub fn new(
-        base: &'a Base,
-        data: &'a Data,
-        folder: &Path,
-        manifest: Manifest,
-        reference: RgbImage,
-        keep: Keep,
-        resume: bool,
-    ) -> Result<Self> {
-        let settings = &manifest.settings;
-        let initial = initial(base, &manifest)?;
-        let (tensors, moments, steps) = if resume {
+    /// If the folder's state is damaged or of another base.
+    pub fn new(base: &'a Base, method: M, folder: &Path, manifest: Manifest, reference: RgbImage) -> Result<Self> {
+        let settings = &manifest.settings.training;
+        let initial = method.initial()?;
+        let (tensors, moments, steps) = if manifest.steps > 0 {
             let state = state::load(folder, &base.device)?;
+            if state.steps != manifest.steps {
+                let (of_state, of_adapter) = (state.steps, manifest.steps);
+                bail!(
+                    "the saved training has {of_state} steps, its adapter {of_adapter}: they are not of one checkpoint"
+                );
+            }
             (state.variables, state.moments, state.steps)
         } else {
             (initial.clone(), BTreeMap::new(), 0)
@@ -76,22 +81,25 @@ impl<'a> Trainer<'a> {
         }
         let tensors = variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
         let adamw = AdamWSettings {
-            learning_rate: settings.training.learning_rate,
+            learning_rate: settings.learning_rate,
             betas: (0.9, 0.999),
             eps: 1e-8,
-            weight_decay: settings.training.weight_decay,
-            max_grad_norm: settings.training.max_grad_norm,
+            weight_decay: settings.weight_decay,
+            max_grad_norm: settings.max_grad_norm,
         };
+        let mut log = Log::new(M::TERMS);
+        if steps > 0 {
+            log.read(&folder.join(LOSSES), steps)?;
+        }
         Ok(Self {
             base,
-            data,
             folder: folder.to_path_buf(),
-            weights: Customisation::from_tensors(&base.unet, &tensors)?,
+            learned: method.learned(&tensors)?,
             optimiser: AdamW::new(variables, adamw, steps, moments)?,
-            log: if resume { Log::resume(folder, steps)? } else { Log::new(folder) },
+            method,
+            log,
             manifest,
             reference,
-            keep,
         })
     }
 
@@ -100,52 +108,66 @@ impl<'a> Trainer<'a> {
         self.optimiser.steps()
     }
 
-    /// Trains to the end, or until `observe` says stop; saves either way.
+    /// Trains to the end, or until `observe` says stop; saves either way, and after the first step too, so that there
+    /// is something to go on with soon.
     ///
     /// # Errors
-    /// If a step fails; what the last checkpoint saved stays.
-    pub fn run(&mut self, mut observe: impl FnMut(&Record) -> Next) -> Result<()> {
-        let settings = self.manifest.settings.clone();
-        let texts = Texts::new(self.base);
-        let side = self.manifest.side / self.base.vae.factor();
-        let loss_settings = LossSettings {
-            guidance: settings.mgdp.mask,
-            dilations: settings.mgdp.dilations_at(side),
-            time_gap: settings.rra.time_gap,
-            prior_weight: settings.prior.weight,
-            reference_weight: settings.rra.loss_weight,
-            cross_weight: settings.cross_attention.loss_weight,
-            keep: self.keep,
-        };
+    /// If a step fails or diverges; what the last checkpoint saved stays.
+    pub fn run(&mut self, mut observe: impl FnMut(Event) -> Result<Next>) -> Result<()> {
+        let settings = self.manifest.settings.training.clone();
         let every = |interval: usize, step: usize| interval > 0 && step.is_multiple_of(interval);
-        while self.steps() < settings.training.steps {
-            let batch = self.data.batch(self.base, self.steps())?;
-            let losses = training_losses(self.base, &texts, &self.weights, &batch, &loss_settings)?;
-            let grads = losses.total.backward()?;
-            let gradient_norm = self.optimiser.step(&grads)?;
-            let record = record(self.steps(), &losses, gradient_norm)?;
-            self.log.push(record.clone());
-            let next = observe(&record);
-            if every(settings.training.checkpoint_every, self.steps()) || next == Next::Stop {
+        // a run that was killed between a checkpoint and the preview of the same step draws it now
+        if self.steps() > 0 && every(settings.preview_every, self.steps()) && !self.preview_path().is_file() {
+            self.preview(&mut observe)?;
+        }
+        while self.steps() < settings.steps {
+            self.step().with_context(|| format!("step {}", self.steps() + 1))?;
+            let Some(record) = self.log.last() else { bail!("a step left no record") };
+            let next = observe(Event::Step(record, self.log.names()))?;
+            let done = next == Next::Stop || self.steps() == settings.steps;
+            if done || self.steps() == 1 || every(settings.checkpoint_every, self.steps()) {
                 self.save()?;
+                observe(Event::Saved)?;
             }
-            if every(settings.training.preview_every, self.steps()) {
-                self.preview()?;
+            if every(settings.preview_every, self.steps()) {
+                self.preview(&mut observe)?;
             }
             if next == Next::Stop {
-                return Ok(());
+                break;
             }
         }
-        self.save()
+        Ok(())
     }
 
-    /// Writes the adapter, the optimiser's state and the loss curve.
+    fn step(&mut self) -> Result<()> {
+        let step = self.steps();
+        let losses = self.method.losses(&self.learned, step)?;
+        let grads = losses.total.backward()?;
+        let mut values = vec![("total", losses.total.detach())];
+        values.extend(losses.terms);
+        let value = |(name, loss): (&'static str, Tensor)| -> Result<(&'static str, f64)> {
+            let value = f64::from(loss.to_scalar::<f32>()?);
+            if !value.is_finite() {
+                bail!("the loss {name} is {value}: the training diverged, lower the learning rate");
+            }
+            Ok((name, value))
+        };
+        // the total is a sum: a term says more about what went wrong
+        let values = values.into_iter().rev().map(value).collect::<Result<Vec<_>>>()?;
+        let gradient_norm = self.optimiser.step(&grads)?;
+        self.log.push(step + 1, &values, gradient_norm)
+    }
+
+    /// Writes the adapter, the optimiser's state and the losses in one step.
     fn save(&mut self) -> Result<()> {
         self.manifest.steps = self.steps();
         let tensors = self.trained();
-        adapter::save(&self.folder, &self.manifest, &tensors)?;
-        state::save(&self.folder, &self.optimiser)?;
-        self.log.save()
+        let mut set = Set::new(&self.folder);
+        adapter::save(&mut set, &self.manifest, &tensors)?;
+        state::save(&mut set, &self.optimiser)?;
+        set.add(LOSSES, &self.log.csv()?)?;
+        set.commit()?;
+        self.log.draw(&self.folder.join("loss.png"))
     }
 
     fn trained(&self) -> BTreeMap<String, Tensor> {
@@ -153,48 +175,42 @@ impl<'a> Trainer<'a> {
         variables.map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect()
     }
 
+    fn preview_path(&self) -> PathBuf {
+        self.folder.join(format!("previews/step-{:06}.png", self.steps()))
+    }
+
     /// Draws the subject with fixed prompts and seeds.
-    fn preview(&self) -> Result<()> {
+    fn preview(&self, observe: &mut impl FnMut(Event) -> Result<Next>) -> Result<()> {
         let Manifest { settings, class, side, .. } = &self.manifest;
-        let weights = Customisation::from_tensors(&self.base.unet, &self.trained())?;
         let prompts = [format!("photo of a {PLACEHOLDER} {class}"), format!("{PLACEHOLDER} {class} in van gogh style")];
         let style = Style {
             negative: "",
             steps: settings.sampling.steps,
             guidance: settings.sampling.guidance,
             size: (*side, *side),
-            reference: settings.rra.enabled.then_some((&self.reference, class.as_str())),
+            reference: Some((&self.reference, class.as_str())),
             reference_noise: settings.rra.reference_noise,
         };
         let orders: Vec<Order> = prompts
             .iter()
             .flat_map(|prompt| (0..2).map(|seed| Order { prompt: prompt.clone(), seed, init_latents: None }))
             .collect();
-        let images = draw(self.base, Some(&weights), &style, &orders, |_| Ok(()))?;
-        let cells: Vec<_> = images.into_iter().zip(orders).map(|(image, order)| (image, order.prompt)).collect();
+        let mut cells = Vec::with_capacity(orders.len());
+        draw(self.base, &self.method.learned(&self.trained())?, &style, &orders, |drawn| {
+            if let Drawn::Picture(i, picture) = drawn {
+                cells.push((picture, orders[i].prompt.clone()));
+            }
+            Ok(())
+        })?;
+        let path = self.preview_path();
         let folder = self.folder.join("previews");
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        save_png(&folder.join(format!("step-{:06}.png", self.steps())), &contact_sheet(&cells, 2), &[])
-    }
-}
-
-/// What training starts from, by name.
-fn initial(base: &Base, manifest: &Manifest) -> Result<BTreeMap<String, Tensor>> {
-    let settings = &manifest.settings;
-    let word = if settings.fdte.init_word.is_empty() { &manifest.class } else { &settings.fdte.init_word };
-    let token = base.tokenizer.plain(word)?.first().copied();
-    let token = token.with_context(|| format!("{word:?} has no token to start the concept embedding from"))?;
-    let init = base.text.token_embedding(token)?;
-    Ok(Customisation::initial(&base.unet, &init, settings.fdte.enabled, settings.rra.enabled)?)
-}
-
-fn record(step: usize, losses: &Losses, gradient_norm: f64) -> Result<Record> {
-    let mut values = [None; TERMS.len()];
-    let total = ("total", losses.total.detach());
-    for (name, value) in losses.terms.iter().chain([&total]) {
-        if let Some(i) = TERMS.iter().position(|term| term == name) {
-            values[i] = Some(value.to_scalar::<f32>()? as f64);
+        if folder.is_symlink() {
+            bail!("{} is a link, which no training makes: previews would land elsewhere", folder.display());
         }
+        make_folder(&folder)?;
+        save_png(&path, &contact_sheet(&cells, 2), &[])?;
+        observe(Event::Preview(&path)).map(drop)
     }
-    Ok(Record { step, losses: values, gradient_norm })
 }
+
+const LOSSES: &str = "loss.csv";

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use serde::de::DeserializeOwned;
 
-use crate::base::Weights;
+use crate::weights::Weights;
 
 /// Activations and pictures: relative L2 distance.
 pub const ACTIVATION: f64 = 1e-4;

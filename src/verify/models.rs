@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use super::case::{ACTIVATION, Case, Report};
 use crate::base::Base;
-use crate::method::fdte::{Picture, Region, Split, split_bands};
+use crate::images::Picture;
+use crate::method::eqdiff::fdte::{Region, Split, split_bands};
 use crate::model::Tokenizer;
 
 #[derive(Deserialize)]

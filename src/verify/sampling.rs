@@ -10,8 +10,9 @@ use serde::Deserialize;
 use super::case::{ACTIVATION, Case, Report};
 use crate::base::Base;
 use crate::base::texts::Texts;
-use crate::method::{Band, Customisation};
-use crate::sampling::ddim::{Draft, Plan, Reference, sample as ddim};
+use crate::method::eqdiff::{Band, Customisation};
+use crate::sampling::samplers::Ddim;
+use crate::sampling::{Draft, Plan, Reference, denoise};
 
 #[derive(Deserialize)]
 struct SampleSettings {
@@ -50,10 +51,10 @@ pub fn sample(folder: &Path, base: &Base, report: &mut Report) -> Result<()> {
             text: Tensor::cat(&[&negative, &class], 0)?,
         };
         let plan = Plan {
-            customisation: Some(&weights),
+            learned: &weights,
             reference: Some(reference),
             negative: negative.clone(),
-            steps,
+            sampler: &Ddim::new(&base.scheduler, steps)?,
             guidance,
             batch: 2,
         };
@@ -61,7 +62,7 @@ pub fn sample(folder: &Path, base: &Base, report: &mut Report) -> Result<()> {
         // twice the same picture, so that the batched path is what is checked
         let draft = || Draft { text: prompt.clone(), latents: init.clone() };
         let mut drafts = [draft(), draft()];
-        ddim(base, &plan, &mut drafts, |_| Ok(()))?;
+        denoise(base, &plan, &mut drafts, |_| Ok(()))?;
         for (i, draft) in drafts.iter().enumerate() {
             let latents = case.get(&format!("out.{name}.latents"))?;
             report.tensors(format!("sample: {name} latents {i}"), &draft.latents, &latents, ACTIVATION)?;

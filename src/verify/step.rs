@@ -10,13 +10,13 @@ use serde::Deserialize;
 use super::case::{ACTIVATION, Case, GRADIENT, LOSS, Report};
 use crate::base::Base;
 use crate::base::texts::Texts;
-use crate::method::mgdp::Guidance;
-use crate::method::{Band, Customisation};
+use crate::method::eqdiff::losses::{Batch, LossSettings, ReferenceBatch, training_losses};
+use crate::method::eqdiff::mgdp::Guidance;
+use crate::method::eqdiff::{Band, Customisation};
 use crate::model::tokenizer::Tokens;
 use crate::ops::Keep;
-use crate::training::losses::ReferenceBatch;
+use crate::training::AdamW;
 use crate::training::optimiser::AdamWSettings;
-use crate::training::{AdamW, Batch, LossSettings, training_losses};
 
 #[derive(Deserialize)]
 struct StepSettings {
@@ -46,7 +46,7 @@ pub fn step(folder: &Path, name: &str, base: &Base, keep: Keep, report: &mut Rep
     let variables = variables(&case, base)?;
     let tensors: BTreeMap<_, _> = variables.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
     let weights = Customisation::from_tensors(&base.unet, &tensors)?;
-    let losses = training_losses(
+    let step = training_losses(
         base,
         &Texts::new(base),
         &weights,
@@ -61,13 +61,14 @@ pub fn step(folder: &Path, name: &str, base: &Base, keep: Keep, report: &mut Rep
             keep,
         },
     )?;
-    report.tensors(format!("{name}: predicted"), &losses.predicted, &case.get("out.predicted")?, ACTIVATION)?;
+    let losses = &step.losses;
+    report.tensors(format!("{name}: predicted"), &step.predicted, &case.get("out.predicted")?, ACTIVATION)?;
     let total = ("total", losses.total.clone());
     for (term, value) in losses.terms.iter().chain([&total]) {
         let ours = value.to_device(&Device::Cpu)?.to_scalar::<f32>()? as f64;
         report.number(format!("{name}: loss {term}"), ours, case.number(&format!("out.{term}"))?, LOSS);
     }
-    for (layer, mask) in &losses.fusion_masks {
+    for (layer, mask) in &step.fusion_masks {
         let recorded = case.get(&format!("out.fusion_mask.{layer}"))?;
         report.tensors(format!("{name}: fusion mask {layer}"), mask, &recorded, ACTIVATION)?;
     }

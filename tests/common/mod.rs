@@ -32,6 +32,46 @@ impl Place {
         command.output().expect("the program runs")
     }
 
+    /// The program, ready to start.
+    pub fn command(&self, arguments: &[&str]) -> std::process::Command {
+        self.command_by(&[], arguments)
+    }
+
+    /// The program, to be started by another one.
+    fn command_by(&self, other: &[&str], arguments: &[&str]) -> std::process::Command {
+        let program = assert_cmd::cargo::cargo_bin("eqdiff").display().to_string();
+        let words: Vec<&str> =
+            other.iter().copied().chain([program.as_str()]).chain(arguments.iter().copied()).collect();
+        let mut command = std::process::Command::new(words[0]);
+        command.args(&words[1..]).current_dir(self.folder.path()).env("HF_HOME", self.path("hf"));
+        command
+    }
+
+    /// Runs the program by another one.
+    pub fn run_by(&self, other: &[&str], arguments: &[&str]) -> Output {
+        self.command_by(other, arguments).output().expect("the program runs")
+    }
+
+    /// Starts the program; what it says is thrown away.
+    pub fn start(&self, arguments: &[&str]) -> std::process::Child {
+        self.start_by(&[], arguments)
+    }
+
+    /// Starts the program by another one.
+    pub fn start_by(&self, other: &[&str], arguments: &[&str]) -> std::process::Child {
+        let nothing = std::process::Stdio::null;
+        self.command_by(other, arguments).stdout(nothing()).stderr(nothing()).spawn().expect("the program starts")
+    }
+
+    /// Waits for something to happen.
+    pub fn wait_until(&self, what: &str, limit: std::time::Duration, happened: impl Fn() -> bool) {
+        let start = std::time::Instant::now();
+        while !happened() {
+            assert!(start.elapsed() < limit, "no {what} within {limit:?}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
     /// Runs and expects success; gives what was printed.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -64,6 +104,36 @@ impl Place {
         }
         folder
     }
+}
+
+/// Sends a signal.
+#[cfg(unix)]
+pub fn signal(child: &std::process::Child, signal: i32) {
+    // SAFETY: a signal to a child of ours that was not waited for
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+}
+
+/// All pictures in `folder` but the contact sheet, sorted; none if there is no folder.
+pub fn pictures(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path());
+    let is_picture =
+        |path: &PathBuf| path.extension().is_some_and(|e| e == "png") && !path.ends_with("contact-sheet.png");
+    let mut found: Vec<PathBuf> = entries.filter(is_picture).collect();
+    found.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
+    found.sort();
+    found
+}
+
+/// The one picture in `folder` whose name begins like that and ends in a digest.
+pub fn picture(folder: &Path, name: &str) -> PathBuf {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let named = |path: &PathBuf| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        stem.rsplit_once('-').is_some_and(|(words, _)| words == name)
+    };
+    let mut found: Vec<PathBuf> = entries.filter(named).collect();
+    assert_eq!(found.len(), 1, "pictures {name}-... in {}", folder.display());
+    found.remove(0)
 }
 
 /// Both streams of a run.

@@ -1,0 +1,222 @@
+//! Drawing prompts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
+use image::RgbImage;
+use image::imageops::{self, FilterType};
+
+use super::studio::Studio;
+use super::{Machine, Observer, Usage, places};
+use crate::adapter::{Adapter, load_tensors};
+use crate::base::Base;
+use crate::evaluation::prompts;
+use crate::files::{check_writable, write_whole};
+use crate::images;
+use crate::images::png::png_bytes;
+use crate::model::tokenizer::PLACEHOLDER;
+use crate::report::contact_sheet;
+use crate::sampling::{Order, latent_size};
+
+/// What to draw, with what, and where to. What is not given is the adapter's or the base's.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // each is explained by `eqdiff sample --help`
+pub struct Request {
+    pub prompts: Vec<String>,
+    pub prompt_file: Option<PathBuf>,
+    pub adapter: Source,
+    pub base: Option<String>,
+    pub negative: String,
+    pub steps: Option<usize>,
+    pub guidance: Option<f64>,
+    pub count: usize,
+    pub seed: Seed,
+    pub size: Option<(usize, usize)>,
+    pub reference: Reference,
+    pub init_latents: Option<PathBuf>,
+    pub out: PathBuf,
+    pub machine: Machine,
+}
+
+/// What pictures are drawn with.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// The adapter that was trained last.
+    LastAdapter,
+    /// The adapter in that folder.
+    Adapter(PathBuf),
+    /// The base alone.
+    BaseAlone,
+}
+
+/// The photo that reference attention looks at.
+#[derive(Clone, Debug)]
+pub enum Reference {
+    /// The first of the training.
+    Default,
+    /// Another one.
+    Photo(PathBuf),
+    /// None: no reference attention.
+    None,
+}
+
+/// The seed of the first picture; those of the others count up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seed {
+    /// That one.
+    Given(u64),
+    /// One that is drawn, and told.
+    Drawn,
+}
+
+impl std::str::FromStr for Seed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "-1" => Ok(Self::Drawn),
+            number => number.parse().map(Self::Given).map_err(|_| "give a whole number, or -1 for any".into()),
+        }
+    }
+}
+
+impl Seed {
+    /// The number; one that is drawn is small enough to type.
+    pub fn number(self, observer: &mut dyn Observer) -> u64 {
+        match self {
+            Self::Given(seed) => seed,
+            Self::Drawn => {
+                let seed = u64::from(rand::random::<u32>());
+                observer.info(&format!("Seed: {seed}"));
+                seed
+            }
+        }
+    }
+}
+
+/// More pictures than this in one call are a slip of the hand.
+const MOST: usize = 100_000;
+
+/// Draws, and gives the files of all pictures and of the sheet that shows them.
+///
+/// # Errors
+/// [`Usage`] if the request makes no sense, else if something cannot be read, drawn or written.
+pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBuf>> {
+    let adapter = match &request.adapter {
+        Source::LastAdapter => Some(Adapter::open(&places::adapter(None)?)?),
+        Source::Adapter(folder) => Some(Adapter::open(folder)?),
+        Source::BaseAlone => None,
+    };
+    check_writable(&request.out)?;
+    let texts = texts(request, adapter.as_ref())?;
+    let studio = Studio::open(&request.machine, request.base.as_deref(), adapter, observer)?;
+    let (base, side) = (&studio.base, studio.side());
+    let size = request.size.unwrap_or((side, side));
+    let (width, height) = latent_size(base, size).map_err(|e| Usage(format!("--size: {e}")))?;
+    let latents = request.init_latents.as_deref().map(|p| init_latents(p, base, (width, height))).transpose()?;
+    let reference = match &request.reference {
+        Reference::None => None,
+        Reference::Photo(path) => Some(square(path, side)?),
+        Reference::Default => studio.reference.clone(),
+    };
+    warn_of_prompts(&texts, &studio, observer)?;
+    let seed = request.seed.number(observer);
+    let mut orders = Vec::new();
+    for (i, text) in texts.iter().enumerate() {
+        for j in 0..request.count {
+            let seed = seed.wrapping_add((i * request.count + j) as u64);
+            orders.push(Order { prompt: text.clone(), seed, init_latents: latents.clone() });
+        }
+    }
+    let mut style = studio.style(&request.negative, reference.as_ref());
+    style.size = size;
+    style.steps = request.steps.unwrap_or(style.steps);
+    style.guidance = request.guidance.unwrap_or(style.guidance);
+    base.scheduler.ddim(style.steps).map_err(|e| Usage(format!("--steps: {e}")))?;
+    if !style.guidance.is_finite() {
+        bail!(Usage("--guidance: give a finite number".into()));
+    }
+    let mut files = studio.draw(&style, &orders, &request.out, observer)?;
+    if let [file] = &files[..] {
+        observer.info(&format!("Picture: {}", file.display()));
+        return Ok(files);
+    }
+    let columns = if request.count > 1 { request.count.min(6) } else { files.len().min(4) };
+    let sheet = request.out.join("contact-sheet.png");
+    save_sheet(&sheet, &files, &orders, columns)?;
+    observer.info(&format!("{} pictures in {}, all on {}", files.len(), request.out.display(), sheet.display()));
+    files.push(sheet);
+    Ok(files)
+}
+
+/// Pictures of a sheet; more would be no overview, and fill the memory.
+const SHEET: usize = 200;
+
+fn save_sheet(path: &Path, files: &[PathBuf], orders: &[Order], columns: usize) -> Result<()> {
+    let cells =
+        files.iter().zip(orders).take(SHEET).map(|(file, order)| Ok((images::open(file)?, order.prompt.clone())));
+    let sheet = contact_sheet(&cells.collect::<Result<Vec<_>>>()?, columns);
+    write_whole(path, &png_bytes(&sheet, &[("Software", "eqdiff")])?)
+}
+
+fn texts(request: &Request, adapter: Option<&Adapter>) -> Result<Vec<String>> {
+    let mut texts = request.prompts.clone();
+    if let Some(path) = &request.prompt_file {
+        let subject = match adapter {
+            None => PLACEHOLDER.to_string(),
+            Some(adapter) => format!("{PLACEHOLDER} {}", adapter.manifest.class),
+        };
+        texts.extend(prompts::read_file(path)?.iter().map(|template| prompts::fill(template, &subject)));
+    }
+    if texts.is_empty() || request.count == 0 {
+        bail!(Usage("nothing to draw: give --prompt, --prompts with at least one line, and a --count above 0".into()));
+    }
+    if request.count.saturating_mul(texts.len()) > MOST {
+        bail!(Usage(format!("--count {} of {} prompts: at most {MOST} pictures", request.count, texts.len())));
+    }
+    Ok(texts)
+}
+
+/// Says what was cut off long prompts, and which prompts leave out the subject.
+fn warn_of_prompts(texts: &[String], studio: &Studio, observer: &mut dyn Observer) -> Result<()> {
+    for text in texts {
+        let tokens = studio.base.tokenizer.encode(text, PLACEHOLDER)?;
+        if let Some(cut) = &tokens.cut {
+            observer.warn(&format!("the prompt is longer than {} tokens; cut off: {cut:?}", tokens.ids.len()));
+        }
+        match (&studio.adapter, tokens.placeholder.is_empty()) {
+            (Some(adapter), true) => observer.warn(&format!(
+                "{text:?} has no {PLACEHOLDER}, which stands for the subject: try \"{PLACEHOLDER} {}\"",
+                adapter.manifest.class
+            )),
+            (None, false) => {
+                observer
+                    .warn(&format!("without an adapter {PLACEHOLDER} stands for nothing and is left out of {text:?}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn square(path: &Path, side: usize) -> Result<RgbImage> {
+    let image = images::open(path)?;
+    Ok(imageops::resize(&image, side as u32, side as u32, FilterType::CatmullRom))
+}
+
+fn init_latents(path: &Path, base: &Base, (width, height): (usize, usize)) -> Result<Tensor> {
+    let tensors = load_tensors(path, &base.device)?;
+    let (Some((name, latents)), 1) = (tensors.iter().next(), tensors.len()) else {
+        bail!("{} must hold exactly one tensor, it has {}", path.display(), tensors.len());
+    };
+    if latents.dims() != [1, 4, height, width] {
+        let shape = latents.dims();
+        bail!("{name} in {} has shape {shape:?}, expected [1, 4, {height}, {width}]", path.display());
+    }
+    let finite = latents.sum_all()?.to_scalar::<f32>().with_context(|| format!("{name} in {}", path.display()))?;
+    if !finite.is_finite() {
+        bail!("{name} in {} is not finite", path.display());
+    }
+    Ok(latents.clone())
+}

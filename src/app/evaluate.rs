@@ -1,0 +1,191 @@
+//! Evaluation of an adapter: the built-in prompts drawn and scored, and a page that shows it all.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use super::draw::{Seed, Source};
+use super::studio::Studio;
+use super::{Machine, Observer, Usage, page, places};
+use crate::adapter::{Adapter, TENSORS};
+use crate::evaluation::prompts::{self, without_placeholder};
+use crate::evaluation::report::{Evaluation, Group, ImageScores, Measured, WITHOUT_ADAPTER};
+use crate::evaluation::scorer::{Concept, Scorer, Wanted};
+use crate::files::{check_target, check_writable, digest, make_folder, numbered, write_whole};
+use crate::images;
+use crate::model::tokenizer::PLACEHOLDER;
+use crate::sampling::Order;
+
+/// What to score, and with what.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // each is explained by `eqdiff eval --help`
+pub struct Request {
+    pub metrics: Vec<Wanted>,
+    pub adapter: Source,
+    pub baseline: bool,
+    pub limit: Option<usize>,
+    pub seed: Seed,
+    pub clip: Option<String>,
+    pub dino: Option<String>,
+    pub json: Option<PathBuf>,
+    /// Where the page goes; none: beside the pictures.
+    pub page: Option<PathBuf>,
+    pub machine: Machine,
+}
+
+impl Request {
+    /// The encoders of the metrics, those that suit a base unless others are named.
+    ///
+    /// # Errors
+    /// If one cannot be loaded.
+    pub fn scorer(&self, base: &str) -> Result<Scorer> {
+        let device = crate::base::device(&self.machine.device)?;
+        let (clip, dino) = (self.clip.as_deref(), self.dino.as_deref());
+        Scorer::load(&self.metrics, base, clip, dino, self.machine.offline, &device)
+    }
+}
+
+/// Draws the built-in prompts with the adapter, scores them, and writes pictures, JSON and a page. Pictures that an
+/// earlier call of the same request drew are used again.
+///
+/// # Errors
+/// [`Usage`] if the request makes no sense, else if something cannot be read, computed or written; what was drawn stays.
+pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evaluation> {
+    let folder = match &request.adapter {
+        Source::Adapter(folder) => folder.clone(),
+        Source::LastAdapter => places::adapter(None)?,
+        Source::BaseAlone => bail!(Usage("there is nothing to evaluate without an adapter".into())),
+    };
+    if request.limit == Some(0) {
+        bail!(Usage("--limit 0 leaves no prompt".into()));
+    }
+    for file in [&request.json, &request.page].into_iter().flatten() {
+        check_target(file)?;
+    }
+    let adapter = Adapter::open(&folder)?;
+    check_writable(&folder)?;
+    let seed = request.seed.number(observer);
+    let folder = place(&folder, request, seed)?;
+    let studio = Studio::open(&request.machine, None, Some(adapter), observer)?;
+    let Some(adapter) = &studio.adapter else { bail!("no adapter") };
+    let manifest = &adapter.manifest;
+    let scorer = request.scorer(&manifest.base)?;
+    let (orders, groups): (Vec<Order>, Vec<Group>) = orders(&manifest.class, request.limit, seed).into_iter().unzip();
+    let subject = page::subject(adapter)?;
+    let concept: Vec<_> = subject.photos.iter().map(|photo| photo.image.clone()).collect();
+    let concept = scorer.concept(&concept)?;
+    let style = studio.style("", studio.reference.as_ref());
+    let files = studio.draw(&style, &orders, &folder, observer)?;
+    let judge = |files: &[PathBuf], observer: &mut dyn Observer| -> Result<Measured> {
+        let pictures = files.iter().zip(&orders).zip(&groups);
+        let named = pictures.map(|((file, order), group)| (file.as_path(), Some(order.prompt.clone()), *group));
+        scored(&scorer, named.collect(), &concept, &folder, observer)
+    };
+    let mut evaluation = Evaluation {
+        subject: manifest.subject.clone(),
+        photos: subject.photos.len(),
+        clip: scorer.names.0.clone(),
+        dino: scorer.names.1.clone(),
+        measured: judge(&files, observer)?,
+        others: Default::default(),
+    };
+    if request.baseline {
+        let below = folder.join("without-adapter");
+        make_folder(&below)?;
+        let plain = |order: &Order| Order { prompt: without_placeholder(&order.prompt, PLACEHOLDER), ..order.clone() };
+        let plain: Vec<Order> = orders.iter().map(plain).collect();
+        let files = studio.draw_plain(&studio.style("", None), &plain, &below, observer)?;
+        evaluation.others.insert(WITHOUT_ADAPTER.into(), judge(&files, observer)?);
+    }
+    evaluation.write_json(&folder.join("evaluation.json"))?;
+    if let Some(path) = &request.json {
+        evaluation.write_json(path)?;
+    }
+    let html = request.page.clone().unwrap_or_else(|| folder.join("report.html"));
+    page::write(&html, adapter, &subject, &folder, &evaluation)?;
+    observer.info(&format!("Pictures and scores: {}  Page: {}", folder.display(), html.display()));
+    Ok(evaluation)
+}
+
+/// The built-in prompts of a class: unstylised, then stylised, the first of each list.
+fn orders(class: &str, limit: Option<usize>, seed: u64) -> Vec<(Order, Group)> {
+    let set = prompts::builtin(prompts::kind_of(class));
+    let subject = format!("{PLACEHOLDER} {class}");
+    let limit = limit.unwrap_or(usize::MAX);
+    let lists = [(Group::Unstylised, &set.unstylised), (Group::Stylised, &set.stylised)];
+    let templates = lists.into_iter().flat_map(|(group, list)| list.iter().take(limit).map(move |text| (group, text)));
+    let order = |(i, (group, template)): (usize, (Group, &String))| {
+        let prompt = prompts::fill(template, &subject);
+        (Order { prompt, seed: seed.wrapping_add(i as u64), init_latents: None }, group)
+    };
+    templates.enumerate().map(order).collect()
+}
+
+/// Scores pictures one after another, so that any number of them takes the memory of one.
+///
+/// # Errors
+/// If one cannot be read or scored, or the user stops it.
+pub fn scored(
+    scorer: &Scorer,
+    pictures: Vec<(&Path, Option<String>, Group)>,
+    concept: &Concept,
+    folder: &Path,
+    observer: &mut dyn Observer,
+) -> Result<Measured> {
+    observer.begin("Scoring", pictures.len(), 0);
+    let mut images = Vec::with_capacity(pictures.len());
+    for (path, prompt, group) in pictures {
+        let scores = scorer.scores(&images::open(path)?, prompt.as_deref(), concept)?;
+        let file = path.strip_prefix(folder).unwrap_or(path).display().to_string();
+        images.push(ImageScores { file, prompt: prompt.unwrap_or_default(), group, scores });
+        observer.go_on(1)?;
+    }
+    observer.end();
+    Ok(Measured::new(images))
+}
+
+/// What decides which pictures an evaluation has.
+#[derive(Serialize)]
+struct Asked {
+    adapter: String,
+    steps: usize,
+    guidance: f64,
+    limit: Option<usize>,
+    seed: String,
+    baseline: bool,
+    dtype: String,
+}
+
+/// The folder of this evaluation: one that an earlier call of the same request began, or a new one.
+fn place(adapter: &Path, request: &Request, seed: u64) -> Result<PathBuf> {
+    let tensors = adapter.join(TENSORS);
+    let bytes = std::fs::read(&tensors).with_context(|| format!("cannot read {}", tensors.display()))?;
+    let sampling = Adapter::open(adapter)?.manifest.settings.sampling;
+    let asked = toml::to_string(&Asked {
+        adapter: digest(&bytes, 16),
+        steps: sampling.steps,
+        guidance: sampling.guidance,
+        limit: request.limit,
+        seed: seed.to_string(),
+        baseline: request.baseline,
+        dtype: request.machine.precision.to_string(),
+    })
+    .context("cannot write down what was asked for")?;
+    for n in 1.. {
+        let folder = numbered(&adapter.join("evaluation"), n);
+        if folder.is_symlink() {
+            continue; // nothing of ours: it may lead anywhere
+        }
+        let file = folder.join("asked.toml");
+        if !folder.exists() {
+            make_folder(&folder)?;
+            write_whole(&file, asked.as_bytes())?;
+            return Ok(folder);
+        }
+        if std::fs::read_to_string(&file).is_ok_and(|known| known == asked) {
+            return Ok(folder);
+        }
+    }
+    bail!("there is no free name for an evaluation in {}", adapter.display())
+}

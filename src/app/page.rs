@@ -1,0 +1,95 @@
+//! `report.html`: the subject, what was drawn, how it scores, how it was trained.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use image::RgbImage;
+
+use crate::adapter::Adapter;
+use crate::evaluation::report::{Evaluation, title};
+use crate::images;
+use crate::method::eqdiff::fdte::split_bands;
+use crate::report::page::{Cell, Drawing, Photo, ReportInput, report_page};
+use crate::subject::{self, Subject};
+
+/// The subject that an adapter brings along.
+///
+/// # Errors
+/// If its photos or masks cannot be read, or are not those that it was trained on.
+pub fn subject(adapter: &Adapter) -> Result<Subject> {
+    let (photos, masks) = adapter.photos();
+    let subject = subject::find(&subject::Request {
+        subject: &adapter.manifest.subject,
+        images: Some(&photos),
+        masks: Some(&masks),
+        class: Some(&adapter.manifest.class),
+        ..subject::Request::default()
+    })?;
+    if subject.digest() != adapter.manifest.photos {
+        bail!("the photos or masks in {} are not those that it was trained on", adapter.folder.display());
+    }
+    Ok(subject)
+}
+
+/// Writes the page of pictures that lie in `folder`.
+///
+/// # Errors
+/// If a picture cannot be read, or the page cannot be written.
+pub fn write(path: &Path, adapter: &Adapter, subject: &Subject, folder: &Path, evaluation: &Evaluation) -> Result<()> {
+    let manifest = &adapter.manifest;
+    let settings = &manifest.settings;
+    let photo = |photo: &subject::Photo| {
+        let square = photo.square(manifest.side as u32);
+        let (low, high) = split_bands(&images::to_picture(&square), &settings.fdte.split(manifest.side));
+        Photo {
+            name: photo.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            photo: photo.image.clone(),
+            mask: Some(photo.mask.clone()),
+            bands: Some((images::from_picture(&low), images::from_picture(&high))),
+        }
+    };
+    let toml = toml::Table::try_from(settings).context("cannot list the settings")?;
+    let lines = toml.iter().flat_map(|(section, table)| {
+        let entries = table.as_table().into_iter().flatten();
+        entries.map(move |(key, value)| (format!("{section}.{key}"), value.to_string()))
+    });
+    let input = ReportInput {
+        title: format!("{} {}", manifest.placeholder, manifest.class),
+        introduction: format!(
+            "The subject {}, taught to the base {} in {} steps, and drawn from {} prompts.",
+            manifest.subject,
+            manifest.base,
+            manifest.steps,
+            evaluation.measured.images.len()
+        ),
+        photos: subject.photos.iter().map(photo).collect(),
+        settings: lines.collect(),
+        loss_curve: loss_curve(adapter),
+        drawings: drawings(folder, evaluation)?,
+        evaluation: Some(evaluation.clone()),
+    };
+    report_page(&input)?.write(path)
+}
+
+/// Each picture with those of the same prompt that were drawn otherwise.
+fn drawings(folder: &Path, evaluation: &Evaluation) -> Result<Vec<Drawing>> {
+    let measured = &evaluation.measured;
+    let compared = !evaluation.others.is_empty();
+    let drawing = |(i, first): (usize, &crate::evaluation::report::ImageScores)| {
+        let caption = if compared { "with the adapter".to_string() } else { first.file.clone() };
+        let mut cells = vec![Cell { caption, picture: images::open(&folder.join(&first.file))?, scores: first.scores }];
+        for (way, other) in &evaluation.others {
+            if let Some(image) = other.images.get(i) {
+                let picture = images::open(&folder.join(&image.file))?;
+                cells.push(Cell { caption: title(way), picture, scores: image.scores });
+            }
+        }
+        Ok(Drawing { prompt: first.prompt.clone(), group: first.group, cells })
+    };
+    measured.images.iter().enumerate().map(drawing).collect()
+}
+
+/// The picture that training left; an adapter from elsewhere may have none.
+fn loss_curve(adapter: &Adapter) -> Option<RgbImage> {
+    images::open(&adapter.folder.join("loss.png")).ok()
+}

@@ -1,0 +1,95 @@
+//! Going on with a training: what it began with is used again, and what contradicts that is refused.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::train::{Request, Run, Trained, find_subject, run};
+use super::{Observer, Usage, page, places};
+use crate::adapter::{Adapter, Manifest};
+use crate::files::Lock;
+use crate::settings::Layers;
+
+/// Goes on with the training in `request.out`, or with the one that began last. A training that was stopped before its
+/// first step begins anew.
+///
+/// # Errors
+/// [`Usage`] if the request contradicts what the training began with, else as [`train`](super::train::train).
+pub fn resume(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
+    let folder = places::training(request.out.as_deref())?;
+    Adapter::open(&folder)?;
+    let lock = Lock::take(&folder)?;
+    let lock = lock.with_context(|| format!("{} is in use: another training writes there", folder.display()))?;
+    lock.sweep()?;
+    let adapter = Adapter::open(&folder)?; // what another training left meanwhile
+    let subject = page::subject(&adapter)?;
+    let mut manifest = adapter.manifest;
+    contradictions(request, &manifest)?;
+    if let Some(steps) = request.overrides.steps {
+        manifest.settings.training.steps = steps;
+        manifest.settings.check()?;
+    }
+    let base = match &request.base {
+        Some(name) => request.machine.base(name, observer)?,
+        None => request.machine.base_of_adapter(&manifest.base, observer)?,
+    };
+    if base.fingerprint != manifest.fingerprint {
+        bail!("the base {} is not the one that the training in {} began with", base.name, folder.display());
+    }
+    places::remember(places::LAST_TRAINING, &folder, observer);
+    run(
+        &Run { base: &base, subject: &subject, folder: &folder, memory: request.memory, _lock: lock },
+        manifest,
+        observer,
+    )
+}
+
+/// Whether anything that was given is not what the training began with.
+fn contradictions(request: &Request, manifest: &Manifest) -> Result<()> {
+    let differs = |option: &str, given: &str, known: &str| {
+        let text =
+            format!("{option} {given}: the training began with {known}; leave it out, or begin another with --out");
+        Err(Usage(text).into())
+    };
+    if let Some(preset) = request.preset.as_deref().filter(|preset| *preset != manifest.preset)
+        && !manifest.preset.is_empty()
+    {
+        return differs("--preset", preset, &manifest.preset);
+    }
+    if let Some(class) = request.class.as_deref().filter(|class| class.trim() != manifest.class) {
+        return differs("--class", class, &manifest.class);
+    }
+    let typed = request.overrides.toml();
+    let file = request.config.as_deref().map(|path| read(path)).transpose()?;
+    let layers = [("--config", file.as_deref()), ("the command line", Some(typed.as_str()))];
+    for (origin, toml) in layers.into_iter().filter_map(|(origin, toml)| Some((origin, toml?))) {
+        let changed = Layers::of(&manifest.settings)?.changes(toml, origin)?;
+        // more steps, or fewer, are what one goes on for
+        if let Some((key, given, known)) = changed.into_iter().find(|(key, ..)| key != "training.steps") {
+            return differs(&format!("{key} ="), &given, &known);
+        }
+    }
+    match (&request.class_images, &manifest.class_images) {
+        (Some(given), Some(own)) if std::path::absolute(given)? != own.folder => {
+            return differs("--class-images", &given.display().to_string(), &own.folder.display().to_string());
+        }
+        (Some(given), None) => return differs("--class-images", &given.display().to_string(), "images of its own"),
+        _ => {}
+    }
+    if request.subject.is_some() || request.images.is_some() || request.masks.is_some() {
+        let name = request.subject.clone().unwrap_or_else(|| manifest.subject.clone());
+        let given = find_subject(&Request {
+            subject: Some(name.clone()),
+            class: Some(manifest.class.clone()),
+            ..request.clone()
+        })?;
+        if given.digest() != manifest.photos {
+            return differs("--subject", &name, &format!("other photos of {}", manifest.subject));
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}

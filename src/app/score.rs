@@ -1,0 +1,106 @@
+//! Evaluation of pictures in a folder, whoever drew them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::Observer;
+use super::evaluate::{Request, scored};
+use crate::base::MINI;
+use crate::evaluation::prompts;
+use crate::evaluation::report::{Evaluation, Group};
+use crate::evaluation::scorer::Wanted;
+use crate::files::check_target;
+use crate::images::{self, pictures_in};
+
+/// The pictures to score.
+#[derive(Clone, Debug)]
+pub struct Pictures {
+    /// The folder that they are in.
+    pub generated: PathBuf,
+    /// The folder of the subject's photos.
+    pub concept: PathBuf,
+    /// A file with a prompt in each line, for each picture by name.
+    pub prompts: Option<PathBuf>,
+}
+
+/// Scores the pictures of a folder.
+///
+/// # Errors
+/// If one cannot be read or scored.
+pub fn score(pictures: &Pictures, request: &Request, observer: &mut dyn Observer) -> Result<Evaluation> {
+    if let Some(file) = &request.json {
+        check_target(file)?;
+    }
+    let files = pictures_of(&pictures.generated)?;
+    let photos = pictures_of(&pictures.concept)?;
+    let photos = photos.iter().map(|path| images::open(path)).collect::<Result<Vec<_>>>()?;
+    let prompts = known_prompts(pictures, &files)?;
+    if request.metrics.contains(&Wanted::ClipT) && prompts.iter().all(Option::is_none) {
+        observer.warn("CLIP-T is left out: no prompts in prompts.json, in the files, or from --prompts");
+    }
+    let scorer = request.scorer(MINI)?;
+    if scorer.names.0 == MINI && request.clip.is_none() {
+        observer.info(
+            "Scored by the embedded encoders; for published numbers: --clip openai/clip-vit-base-patch32 --dino \
+             facebook/dino-vits16",
+        );
+    }
+    let concept = scorer.concept(&photos)?;
+    let named = files.iter().zip(prompts).map(|(path, prompt)| (path.as_path(), prompt, Group::Other));
+    let evaluation = Evaluation {
+        subject: pictures.concept.display().to_string(),
+        photos: photos.len(),
+        clip: scorer.names.0.clone(),
+        dino: scorer.names.1.clone(),
+        measured: scored(&scorer, named.collect(), &concept, &pictures.generated, observer)?,
+        others: Default::default(),
+    };
+    if let Some(path) = &request.json {
+        evaluation.write_json(path)?;
+    }
+    Ok(evaluation)
+}
+
+/// All pictures of a folder but the overview that sampling leaves there.
+fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = pictures_in(folder)?;
+    files.retain(|path| path.file_name().is_none_or(|name| name != "contact-sheet.png"));
+    Ok(files)
+}
+
+/// The prompt of each picture, as far as it is known.
+fn known_prompts(pictures: &Pictures, files: &[PathBuf]) -> Result<Vec<Option<String>>> {
+    let folder = pictures.generated.as_path();
+    if let Some(file) = &pictures.prompts {
+        let lines = prompts::read_file(file)?;
+        if lines.len() != files.len() {
+            let (file, folder) = (file.display(), folder.display());
+            bail!("{file} has {} prompts for {} pictures in {folder}", lines.len(), files.len());
+        }
+        return Ok(lines.into_iter().map(Some).collect());
+    }
+    let places = [Some(folder), folder.parent()].into_iter().flatten().map(|place| place.join("prompts.json"));
+    let listed: serde_json::Value = match places.into_iter().find(|path| path.is_file()) {
+        Some(path) => {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?
+        }
+        None => serde_json::Value::Null,
+    };
+    let prompt = |path: &PathBuf| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        listed[stem.as_str()].as_str().map(str::to_string).or_else(|| written_prompt(path))
+    };
+    Ok(files.iter().map(prompt).collect())
+}
+
+/// The prompt in a PNG's parameters.
+fn written_prompt(path: &Path) -> Option<String> {
+    let decoder = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(path).ok()?));
+    let reader = decoder.read_info().ok()?;
+    let info = reader.info();
+    let latin = info.uncompressed_latin1_text.iter().find(|c| c.keyword == "parameters").map(|c| c.text.clone());
+    let parameters = latin.or_else(|| info.utf8_text.iter().find(|c| c.keyword == "parameters")?.get_text().ok())?;
+    parameters.lines().next().map(str::to_string)
+}

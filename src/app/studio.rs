@@ -1,0 +1,257 @@
+//! A base and perhaps an adapter, ready to draw.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use image::RgbImage;
+use serde::Serialize;
+
+use super::{Interrupted, Machine, Note, Observer, page};
+use crate::adapter::{Adapter, TENSORS};
+use crate::base::{Base, MINI};
+use crate::files::digest;
+use crate::images::png::{Parameters, save_png};
+use crate::method::eqdiff::rra::ReferenceNoise;
+use crate::method::{BaseAlone, Learned};
+use crate::sampling::{Drawn, Order, Style, draw};
+use crate::settings::{Layers, Settings};
+
+/// What pictures are drawn with.
+pub struct Studio {
+    /// The base.
+    pub base: Base,
+    /// What was learnt; without an adapter the base as it is.
+    pub learned: Box<dyn Learned>,
+    /// The adapter.
+    pub adapter: Option<Adapter>,
+    /// The photo that reference attention looks at by default.
+    pub reference: Option<RgbImage>,
+    /// Tells what was learnt from anything else: empty without an adapter.
+    identity: String,
+    defaults: Settings,
+}
+
+impl Studio {
+    /// Loads the base that is named, else the adapter's, else the embedded one.
+    ///
+    /// # Errors
+    /// If something cannot be loaded, or adapter and base do not go together.
+    pub fn open(
+        machine: &Machine,
+        base: Option<&str>,
+        adapter: Option<Adapter>,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let of_adapter = adapter.as_ref().map(|a| a.manifest.base.clone());
+        let base = match (base, of_adapter) {
+            (Some(name), _) => machine.base(name, observer)?,
+            (None, Some(name)) => machine.base_of_adapter(&name, observer)?,
+            (None, None) => machine.base(MINI, observer)?,
+        };
+        let Some(adapter) = adapter else {
+            let mut layers = Layers::new()?;
+            if let Some(toml) = Base::defaults(&base.name, machine.offline)? {
+                layers = layers.over(&toml, &format!("eqdiff.toml of the base {}", base.name))?;
+            }
+            let defaults = layers.settings()?;
+            return Ok(Self {
+                base,
+                learned: Box::new(BaseAlone),
+                adapter: None,
+                reference: None,
+                identity: String::new(),
+                defaults,
+            });
+        };
+        let customisation = adapter.customisation(&base)?;
+        let reference = if customisation.has_reference() {
+            let photo = page::subject(&adapter)?.photos.into_iter().next().context("the adapter has no photos")?;
+            Some(photo.square(adapter.manifest.side as u32))
+        } else {
+            None
+        };
+        let tensors = adapter.folder.join(TENSORS);
+        let bytes = std::fs::read(&tensors).with_context(|| format!("cannot read {}", tensors.display()))?;
+        Ok(Self {
+            base,
+            learned: Box::new(customisation),
+            reference,
+            identity: digest(&bytes, 16),
+            defaults: adapter.manifest.settings.clone(),
+            adapter: Some(adapter),
+        })
+    }
+
+    /// Side of the pictures by default.
+    pub fn side(&self) -> usize {
+        self.adapter.as_ref().map_or_else(|| self.base.side(), |a| a.manifest.side)
+    }
+
+    /// The subject's class word.
+    pub fn class(&self) -> &str {
+        self.adapter.as_ref().map_or("", |a| &a.manifest.class)
+    }
+
+    /// The default way of drawing.
+    pub fn style<'a>(&'a self, negative: &'a str, reference: Option<&'a RgbImage>) -> Style<'a> {
+        let side = self.side();
+        Style {
+            negative,
+            steps: self.defaults.sampling.steps,
+            guidance: self.defaults.sampling.guidance,
+            size: (side, side),
+            reference: reference.map(|photo| (photo, self.class())),
+            reference_noise: self.defaults.rra.reference_noise,
+        }
+    }
+
+    /// Draws `orders` into `folder` with what was learnt, and gives the files. Each is written as soon as it is
+    /// finished; those that an earlier call drew from the same order in the same way are left as they are.
+    ///
+    /// # Errors
+    /// If a picture cannot be drawn or written; [`Interrupted`] if the user stops it.
+    pub fn draw(
+        &self,
+        style: &Style,
+        orders: &[Order],
+        folder: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<PathBuf>> {
+        self.draw_with(self.learned.as_ref(), &self.identity, style, orders, folder, observer)
+    }
+
+    /// The same with the base alone.
+    ///
+    /// # Errors
+    /// As [`draw`](Self::draw).
+    pub fn draw_plain(
+        &self,
+        style: &Style,
+        orders: &[Order],
+        folder: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<PathBuf>> {
+        self.draw_with(&BaseAlone, "", style, orders, folder, observer)
+    }
+
+    fn draw_with(
+        &self,
+        learned: &dyn Learned,
+        identity: &str,
+        style: &Style,
+        orders: &[Order],
+        folder: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<PathBuf>> {
+        let name = |order: &Order| -> Result<PathBuf> { Ok(folder.join(self.file_name(order, style, identity)?)) };
+        let paths = orders.iter().map(name).collect::<Result<Vec<_>>>()?;
+        let missing: Vec<usize> = (0..paths.len()).filter(|&i| !paths[i].is_file()).collect();
+        if missing.len() < paths.len() {
+            let (there, all) = (paths.len() - missing.len(), paths.len());
+            observer.info(&format!("{there} of {all} pictures are in {} already", folder.display()));
+        }
+        let chosen: Vec<Order> = missing.iter().map(|&i| orders[i].clone()).collect();
+        observer.begin("Drawing", chosen.len() * style.steps, 0);
+        let mut finished = paths.len() - missing.len();
+        let drawn = draw(&self.base, learned, style, &chosen, |drawn| match drawn {
+            Drawn::Steps(steps) => observer.go_on(steps),
+            Drawn::Picture(i, picture) => {
+                let (path, order) = (&paths[missing[i]], &chosen[i]);
+                save_png(path, &picture, &[("parameters", &self.parameters(order, style).to_string())])?;
+                finished += 1;
+                observer.tell(Note::Picture(path));
+                Ok(())
+            }
+        });
+        observer.end();
+        if drawn.as_ref().is_err_and(|error| error.is::<Interrupted>()) {
+            let all = paths.len();
+            observer.info(&format!(
+                "{finished} of {all} pictures are in {}: the same command draws the others",
+                folder.display()
+            ));
+        }
+        drawn.map(|()| paths)
+    }
+
+    fn parameters<'a>(&'a self, order: &'a Order, style: &'a Style) -> Parameters<'a> {
+        Parameters {
+            prompt: &order.prompt,
+            negative: style.negative,
+            steps: style.steps,
+            sampler: "DDIM",
+            guidance: style.guidance,
+            seed: order.seed,
+            width: style.size.0 as u32,
+            height: style.size.1 as u32,
+            model: &self.base.name,
+        }
+    }
+
+    /// A name made of the prompt's words, the seed, and a digest of all that the picture depends on: the same on every
+    /// machine, whatever else is in the folder.
+    fn file_name(&self, order: &Order, style: &Style, identity: &str) -> Result<String> {
+        let latents = order.init_latents.as_ref().map(|latents| -> Result<String> {
+            let values = latents.flatten_all()?.to_vec1::<f32>()?;
+            Ok(digest(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>(), 16))
+        });
+        let depends = Depends {
+            prompt: &order.prompt,
+            seed: order.seed.to_string(),
+            init_latents: latents.transpose()?,
+            negative: style.negative,
+            sampler: "DDIM",
+            steps: style.steps,
+            guidance: style.guidance,
+            size: style.size,
+            reference: style.reference.map(|(photo, class)| (digest(photo.as_raw(), 16), class)),
+            reference_noise: style.reference_noise,
+            fingerprint: &self.base.fingerprint,
+            dtype: self.base.precision.to_string(),
+            learned: identity,
+        };
+        let digest = digest(toml::to_string(&depends).context("cannot name a picture")?.as_bytes(), 4);
+        Ok(format!("{}-{}-{digest}.png", words(&order.prompt), order.seed))
+    }
+}
+
+/// All that a picture depends on.
+#[derive(Serialize)]
+struct Depends<'a> {
+    prompt: &'a str,
+    seed: String,
+    init_latents: Option<String>,
+    negative: &'a str,
+    sampler: &'a str,
+    steps: usize,
+    guidance: f64,
+    size: (usize, usize),
+    reference: Option<(String, &'a str)>,
+    reference_noise: ReferenceNoise,
+    fingerprint: &'a str,
+    dtype: String,
+    learned: &'a str,
+}
+
+/// A prompt's words as a part of a file name, which begins with a letter or digit.
+fn words(prompt: &str) -> String {
+    let letters = prompt.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect::<String>();
+    let words = letters.split_whitespace().collect::<Vec<_>>().join("-");
+    let words: String = words.chars().take(60).collect();
+    match words.trim_end_matches('-') {
+        "" => "picture".into(),
+        words => words.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn names_are_made_of_words() {
+        assert_eq!(words("(S*) Thing, oil  painting!"), "s-thing-oil-painting");
+        assert_eq!([words("--x"), words("?!"), words("")], ["x", "picture", "picture"]);
+        assert_eq!(words(&"ab ".repeat(40)).len(), 59);
+    }
+}

@@ -1,0 +1,346 @@
+//! Training: photos and masks in, an adapter out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use image::{DynamicImage, RgbImage};
+use sha2::{Digest, Sha256};
+
+use super::places::{LAST_ADAPTER, LAST_TRAINING, OUTPUTS, remember};
+use super::{Interrupted, Machine, Observer, Usage};
+use crate::adapter::{MANIFEST, Manifest, OwnImages};
+use crate::base::{Base, MINI};
+use crate::files::{self, Lock, make_folder, write_whole};
+use crate::images::png::save_png;
+use crate::method::eqdiff::data::{self, Data};
+use crate::method::eqdiff::{EqDiff, init_token};
+use crate::model::tokenizer::PLACEHOLDER;
+use crate::settings::{Layers, Settings};
+use crate::subject::{self, Subject};
+use crate::training::budget::{Budget, Plan};
+use crate::training::class_images::{self, Asked};
+use crate::training::{Event, Next, Trainer};
+
+/// What to train, on what, and where to. What is not given is found or has a default.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // each is explained by `eqdiff train --help`
+pub struct Request {
+    pub subject: Option<String>,
+    pub images: Option<PathBuf>,
+    pub masks: Option<PathBuf>,
+    pub class: Option<String>,
+    pub base: Option<String>,
+    pub preset: Option<String>,
+    pub config: Option<PathBuf>,
+    pub overrides: Overrides,
+    pub class_images: Option<PathBuf>,
+    pub out: Option<PathBuf>,
+    pub memory: Budget,
+    pub machine: Machine,
+}
+
+/// Settings that were typed one by one.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Overrides {
+    pub steps: Option<usize>,
+    pub batch_size: Option<usize>,
+    pub learning_rate: Option<f64>,
+    pub seed: Option<u64>,
+    pub class_images: Option<usize>,
+}
+
+impl Overrides {
+    /// As a layer of settings.
+    pub fn toml(&self) -> String {
+        let entries = [
+            ("training.steps", self.steps.map(|n| n.to_string())),
+            ("training.batch_size", self.batch_size.map(|n| n.to_string())),
+            ("training.learning_rate", self.learning_rate.map(|x| format!("{x:?}"))),
+            ("training.seed", self.seed.map(|n| n.to_string())),
+            ("prior.class_images", self.class_images.map(|n| n.to_string())),
+        ];
+        let lines = entries.into_iter().filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)));
+        lines.collect()
+    }
+}
+
+/// How a training ended.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The adapter's folder.
+    pub folder: PathBuf,
+    /// Whether all steps were taken; if not, the user stopped it and it can go on.
+    pub finished: bool,
+}
+
+/// The preset of a request that names none.
+pub const PRESET: &str = "eqdiff";
+
+/// Trains from the beginning.
+///
+/// # Errors
+/// [`Usage`] if the request makes no sense, else if something cannot be read, computed or written.
+pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
+    let name = request.base.as_deref().unwrap_or(MINI);
+    let settings = settings(request, name)?;
+    let subject = find_subject(request)?;
+    report(&subject, observer);
+    if let Some(out) = &request.out {
+        check_free(out)?;
+    }
+    let base = request.machine.base(name, observer)?;
+    let side = if settings.training.side == 0 { base.side() } else { settings.training.side };
+    check(&base, &settings, &subject, side)?;
+    let manifest = Manifest {
+        version: env!("CARGO_PKG_VERSION").into(),
+        placeholder: PLACEHOLDER.into(),
+        subject: subject.name.clone(),
+        class: subject.class.clone(),
+        photos: subject.digest(),
+        base: lasting_name(name),
+        fingerprint: base.fingerprint.clone(),
+        side,
+        steps: 0,
+        preset: request.preset.clone().unwrap_or(PRESET.into()),
+        class_images: request.class_images.as_deref().map(|folder| own_images(folder, side)).transpose()?,
+        settings,
+    };
+    let (folder, lock) = begin(request.out.as_deref(), &subject, &manifest)?;
+    remember(LAST_TRAINING, &folder, observer);
+    run(
+        &Run { base: &base, subject: &subject, folder: &folder, memory: request.memory, _lock: lock },
+        manifest,
+        observer,
+    )
+}
+
+/// Whether a training is the one that a request asks for.
+///
+/// # Errors
+/// If the request makes no sense.
+pub fn is_asked_for(manifest: &Manifest, request: &Request) -> Result<bool> {
+    let name = request.base.as_deref().unwrap_or(MINI);
+    let subject = find_subject(request)?;
+    let asked = (lasting_name(name), subject.digest(), settings(request, name)?);
+    Ok((&manifest.base, &manifest.photos, &manifest.settings) == (&asked.0, &asked.1, &asked.2))
+}
+
+/// The subject that a request asks for.
+///
+/// # Errors
+/// As [`subject::find`].
+pub fn find_subject(request: &Request) -> Result<Subject> {
+    let Some(name) = &request.subject else { bail!(Usage("give --subject".into())) };
+    subject::find(&subject::Request {
+        subject: name,
+        images: request.images.as_deref(),
+        masks: request.masks.as_deref(),
+        class: request.class.as_deref(),
+        ..subject::Request::default()
+    })
+}
+
+fn report(subject: &Subject, observer: &mut dyn Observer) {
+    observer.info(&format!("Subject: {}, a {}", subject.name, subject.class));
+    observer.info(&subject.summary());
+    for warning in &subject.warnings {
+        observer.warn(warning);
+    }
+}
+
+/// What was typed over file over preset over the base's own settings over the defaults.
+fn settings(request: &Request, base: &str) -> Result<Settings> {
+    let mut layers = Layers::new()?;
+    if let Some(toml) = Base::defaults(base, request.machine.offline)? {
+        layers = layers.over(&toml, &format!("eqdiff.toml of the base {base}"))?;
+    }
+    layers = layers.preset(request.preset.as_deref().unwrap_or(PRESET))?;
+    if let Some(path) = &request.config {
+        layers = layers.file(path)?;
+    }
+    let layers = layers.over(&request.overrides.toml(), "the command line")?;
+    layers.settings().map_err(|e| Usage(format!("{e:#}")).into())
+}
+
+/// Finds out now what would fail after hours.
+fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Result<()> {
+    crate::sampling::latent_size(base, (side, side)).context("training.side")?;
+    for (steps, name) in
+        [(settings.sampling.steps, "sampling.steps"), (settings.prior.class_steps, "prior.class_steps")]
+    {
+        base.scheduler.ddim(steps).map_err(|e| Usage(format!("{name}: {e}")))?;
+    }
+    init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
+    Ok(())
+}
+
+/// A folder's whole path, so that a training goes on from wherever it is called; other names as they are.
+fn lasting_name(base: &str) -> String {
+    match Path::new(base).exists() {
+        true => std::path::absolute(base).map_or_else(|_| base.into(), |path| path.display().to_string()),
+        false => base.into(),
+    }
+}
+
+fn own_images(folder: &Path, side: usize) -> Result<OwnImages> {
+    let mut hash = Sha256::new();
+    for image in class_images::from_folder(folder, side)? {
+        hash.update(image.as_raw());
+    }
+    let digest = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    Ok(OwnImages { folder: std::path::absolute(folder)?, digest })
+}
+
+/// Whether a training can begin in a folder: nothing of anybody's is there.
+fn check_free(out: &Path) -> Result<()> {
+    if out.join(MANIFEST).exists() {
+        bail!(Usage(format!(
+            "{} holds an adapter already: give another --out, or --resume to go on with it",
+            out.display()
+        )));
+    }
+    if out.exists() && !(out.is_dir() && files::is_empty(out)?) {
+        bail!(Usage(format!("{} is not an empty folder: give another --out", out.display())));
+    }
+    Ok(())
+}
+
+/// Makes the training's folder, with the photos and what was asked for in it. It appears as a whole: whoever finds it
+/// can go on with it.
+fn begin(out: Option<&Path>, subject: &Subject, manifest: &Manifest) -> Result<(PathBuf, Lock)> {
+    let default = Path::new(OUTPUTS).join(&subject.name);
+    let wanted = out.unwrap_or(&default);
+    let staged = files::stage_folder(wanted)?;
+    keep_photos(subject, staged.path())?;
+    write_whole(&staged.path().join(MANIFEST), manifest.toml()?.as_bytes())?;
+    let lock = Lock::take(staged.path())?.context("a folder that nobody knows is in use")?;
+    let folder = match out {
+        Some(out) => {
+            staged.place(out)?.with_context(|| Usage(format!("another training began in {}", out.display())))?
+        }
+        None => staged.place_beside(&default)?,
+    };
+    Ok((folder, lock))
+}
+
+/// Sampling and evaluation look at the photos, so the adapter brings them along.
+fn keep_photos(subject: &Subject, folder: &Path) -> Result<()> {
+    let (photos, masks) = (folder.join("photos"), folder.join("masks"));
+    make_folder(&photos)?;
+    make_folder(&masks)?;
+    for (i, photo) in subject.photos.iter().enumerate() {
+        save_png(&photos.join(format!("{i:02}.png")), &photo.image, &[])?;
+        let mask = DynamicImage::ImageLuma8(photo.mask.clone()).to_rgb8();
+        save_png(&masks.join(format!("{i:02}.png")), &mask, &[])?;
+    }
+    Ok(())
+}
+
+/// A training whose folder is there.
+pub struct Run<'a> {
+    /// The base.
+    pub base: &'a Base,
+    /// The subject.
+    pub subject: &'a Subject,
+    /// The adapter's folder.
+    pub folder: &'a Path,
+    /// The memory that it may take.
+    pub memory: Budget,
+    /// Held as long as it runs.
+    pub _lock: Lock,
+}
+
+/// Trains from where the folder stands to the end, or until the user stops it.
+///
+/// # Errors
+/// If something cannot be read, computed or written.
+pub fn run(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
+    let place = run.folder.display();
+    match steps(run, manifest, observer) {
+        Err(error) if error.is::<Interrupted>() => {
+            observer.info(&format!("Stopped before the first step. Go on with: eqdiff train --resume --out {place}"));
+            Ok(Trained { folder: run.folder.to_path_buf(), finished: false })
+        }
+        done => done,
+    }
+}
+
+fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
+    let Run { base, subject, folder, memory, .. } = run;
+    let place = folder.display();
+    let settings = manifest.settings.clone();
+    let recipe = settings.recipe();
+    let side = manifest.side;
+    let class_images = class_images(base, &manifest, observer)?;
+    observer.begin("Encoding images", data::encodings(subject, class_images.len(), &recipe), 0);
+    let data = Data::encode(base, subject, &class_images, &recipe, side, || observer.go_on(1))?;
+    observer.end();
+
+    let reference = subject.photos.first().context("the subject has no photo")?.square(side as u32);
+    let samples = settings.training.batch_size * if class_images.is_empty() { 1 } else { 2 };
+    let plan = Plan::new(&base.unet, side / base.vae.factor(), samples, *memory);
+    observer.info(&plan.to_string());
+    let method = EqDiff::new(base, &data, &recipe, &manifest.class, plan.keep)?;
+    let mut trainer = Trainer::new(base, method, folder, manifest, reference)?;
+    let all = settings.training.steps;
+    if trainer.steps() > 0 {
+        observer.info(&format!("Going on after step {}", trainer.steps()));
+    }
+    observer.begin("Training", all, trainer.steps());
+    let mut first = true;
+    trainer.run(|event| {
+        match event {
+            Event::Step(record, names) => {
+                let losses = names.iter().zip(&record.losses).filter_map(|(name, loss)| Some((*name, (*loss)?)));
+                observer.advance(1, &losses.collect::<Vec<_>>());
+            }
+            Event::Saved if std::mem::take(&mut first) => remember(LAST_ADAPTER, folder, observer),
+            Event::Saved => {}
+            Event::Preview(path) => observer.tell(super::Note::Picture(path)),
+        }
+        Ok(if observer.stopped() { Next::Stop } else { Next::Continue })
+    })?;
+    observer.end();
+    let trained = Trained { folder: folder.to_path_buf(), finished: trainer.steps() >= all };
+    if trained.finished {
+        observer.info(&format!("Adapter: {place}  (loss curve: {place}/loss.png, previews: {place}/previews)"));
+        let class = &subject.class;
+        observer.info(&format!("Draw with: eqdiff sample --prompt \"{PLACEHOLDER} {class} in van gogh style\""));
+    } else {
+        let steps = trainer.steps();
+        observer.info(&format!("Stopped after step {steps} of {all}. Go on with: eqdiff train --resume --out {place}"));
+    }
+    Ok(trained)
+}
+
+/// The user's class images, or those that the base draws, or none.
+fn class_images(base: &Base, manifest: &Manifest, observer: &mut dyn Observer) -> Result<Vec<RgbImage>> {
+    let (settings, side) = (&manifest.settings, manifest.side);
+    if let Some(own) = &manifest.class_images {
+        let known = own_images(&own.folder, side).context("the class images of this training")?;
+        if known.digest != own.digest {
+            bail!("the class images in {} are not those that the training began with", own.folder.display());
+        }
+        return class_images::from_folder(&own.folder, side);
+    }
+    if settings.prior.class_images == 0 {
+        return Ok(Vec::new());
+    }
+    let asked = Asked::new(base, &manifest.class, side, settings);
+    let folder = asked.folder(&Path::new(OUTPUTS).join("class-images"))?;
+    let mut begun = 0;
+    let images = class_images::generated(base, &folder, &asked, settings.prior.class_images, |done, all| {
+        if begun == 0 {
+            observer.begin("Class images", all, 0);
+        }
+        let more = done - begun;
+        begun = done;
+        observer.go_on(more)
+    })?;
+    if begun > 0 {
+        observer.end();
+    }
+    observer.info(&format!("Class images: {} in {}", images.len(), folder.display()));
+    Ok(images)
+}

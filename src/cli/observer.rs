@@ -1,0 +1,193 @@
+//! Progress on the standard error: bars on a terminal, a line now and then in a log, an object a line for programs.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::signals;
+use crate::app::{Note, Observer};
+
+/// How progress is shown.
+pub enum Shown {
+    /// Bars for people.
+    Bar(ProgressBar),
+    /// Lines, the last at that time.
+    Lines(Instant),
+    /// JSON for programs, the last at that time.
+    Json(Instant),
+}
+
+/// Shows what a use case tells, and asks the keyboard whether to stop.
+pub struct Console {
+    shown: Shown,
+    work: Work,
+}
+
+/// The work in hand.
+#[derive(Default)]
+struct Work {
+    name: &'static str,
+    units: usize,
+    /// Done before it began here.
+    before: usize,
+    done: usize,
+    began: Option<Instant>,
+    values: String,
+}
+
+/// How often a log hears of progress.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// How often a program hears of it.
+const JSON_EVERY: Duration = Duration::from_millis(200);
+
+impl Console {
+    /// Listens to Ctrl-C from now on.
+    pub fn new(json: bool) -> Self {
+        signals::listen();
+        let now = Instant::now();
+        let shown = match (json, stderr().is_terminal()) {
+            (true, _) => Shown::Json(now),
+            (false, true) => Shown::Bar(ProgressBar::hidden()),
+            (false, false) => Shown::Lines(now),
+        };
+        Self { shown, work: Work::default() }
+    }
+
+    /// Nobody may listen any more: that is no reason to stop working.
+    fn line(&self, text: &str) {
+        let write = || {
+            let _ = writeln!(stderr(), "{}", printable(text));
+        };
+        match &self.shown {
+            Shown::Bar(bar) => bar.suspend(write),
+            _ => write(),
+        }
+    }
+}
+
+impl Work {
+    fn seconds_left(&self) -> Option<f64> {
+        let took = self.began?.elapsed().as_secs_f64();
+        let here = self.done.checked_sub(self.before).filter(|&done| done > 0)?;
+        Some(took / here as f64 * self.units.saturating_sub(self.done) as f64)
+    }
+
+    fn describe(&self) -> String {
+        let Self { name, units, done, values, .. } = self;
+        let left = self.seconds_left().map(|left| format!(", {} left", clock(left))).unwrap_or_default();
+        format!("{name} {done}/{units}{left}{values}")
+    }
+}
+
+impl Observer for Console {
+    fn tell(&mut self, note: Note) {
+        if let Shown::Json(_) = self.shown {
+            let path = |path: &Path| path.display().to_string();
+            let json = match note {
+                Note::Info(text) => json!({"event": "info", "text": text}),
+                Note::Warning(text) => json!({"event": "warning", "text": text}),
+                Note::Picture(file) => json!({"event": "picture", "path": path(file)}),
+            };
+            return self.line(&json.to_string());
+        }
+        match note {
+            Note::Info(text) => self.line(text),
+            Note::Warning(text) => self.line(&format!("Warning: {text}")),
+            Note::Picture(_) => {}
+        }
+    }
+
+    fn begin(&mut self, work: &'static str, units: usize, done: usize) {
+        self.work = Work { name: work, units, before: done, done, began: Some(Instant::now()), values: String::new() };
+        if let Shown::Bar(bar) = &mut self.shown {
+            *bar = ProgressBar::new(units as u64);
+            if let Ok(style) = ProgressStyle::with_template("{msg:<18} {wide_bar} {pos}/{len}  {per_sec}  {eta} left") {
+                bar.set_style(style);
+            }
+            bar.set_message(work);
+            bar.set_position(done as u64);
+            bar.reset_eta();
+        }
+    }
+
+    fn advance(&mut self, units: usize, values: &[(&str, f64)]) {
+        self.work.done += units;
+        self.work.values = values.iter().map(|(name, value)| format!("  {name} {value:.3}")).collect();
+        let last = self.work.done >= self.work.units;
+        match &mut self.shown {
+            Shown::Bar(bar) => {
+                bar.inc(units as u64);
+                if !values.is_empty() {
+                    bar.set_message(format!("{}{}", self.work.name, self.work.values));
+                }
+            }
+            Shown::Lines(told) if told.elapsed() >= EVERY && !last => {
+                *told = Instant::now();
+                self.line(&self.work.describe());
+            }
+            Shown::Json(told) if told.elapsed() >= JSON_EVERY || last || !values.is_empty() => {
+                *told = Instant::now();
+                let Work { name, units, done, .. } = &self.work;
+                let values: serde_json::Map<_, _> = values.iter().map(|(k, v)| (k.to_string(), json!(v))).collect();
+                let left = self.work.seconds_left();
+                let json = json!({"event": "progress", "work": name, "done": done, "of": units, "seconds_left": left,
+                                  "values": values});
+                self.line(&json.to_string());
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self) {
+        match &self.shown {
+            Shown::Bar(bar) => bar.finish_and_clear(),
+            Shown::Lines(_) if self.work.units > 0 => {
+                let Work { name, units, done, began, values, .. } = &self.work;
+                let took = clock(began.map_or(0., |began| began.elapsed().as_secs_f64()));
+                self.line(&format!("{name} {done}/{units} in {took}{values}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        signals::stopped()
+    }
+}
+
+/// Seconds as people read them: 1:05, 2:03:04.
+fn clock(seconds: f64) -> String {
+    let all = seconds.round() as u64;
+    let (hours, minutes, seconds) = (all / 3600, all / 60 % 60, all % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+/// Text without the control characters with which names and prompts from elsewhere could steer a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_texts_are_readable() {
+        assert_eq!([clock(5.4), clock(65.), clock(7384.)], ["0:05", "1:05", "2:03:04"]);
+        assert_eq!(printable("a\x1b[31mb\nc\x07"), "a\u{fffd}[31mb\nc\u{fffd}");
+    }
+
+    #[test]
+    fn time_left_counts_what_was_done_here() {
+        let began = Instant::now().checked_sub(Duration::from_secs(10));
+        let work = Work { name: "Training", units: 100, before: 50, done: 60, began, values: "  total 0.5".into() };
+        let left = work.seconds_left().unwrap_or_default();
+        assert!((left - 40.).abs() < 1., "{left}");
+        assert!(work.describe().starts_with("Training 60/100, 0:40 left"), "{}", work.describe());
+        assert_eq!(Work { done: 50, ..work }.seconds_left(), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! What the program shows people: contact sheets, loss curves, pages. From data and pictures alone.
+
+mod font;
+pub mod html;
+pub mod loss_curve;
+pub mod page;
+pub mod sheet;
+
+pub use loss_curve::loss_curve;
+pub use sheet::contact_sheet;
