@@ -157,7 +157,7 @@ impl Bench {
         let Inputs { latents, noise, .. } = Inputs::of(&base.unet, samples)?;
         let pixels = latents.dim(2)? * latents.dim(3)?;
         let ids = prompt(&base.text);
-        let tokens = |placeholder: Vec<usize>| Tokens { ids: ids.clone(), placeholder, cut: None };
+        let tokens = |placeholder: Vec<usize>| Tokens { ids: ids.clone(), placeholder, ..Tokens::default() };
         let half: Vec<f32> = (0..pixels).map(|i| (i < pixels / 2) as u8 as f32).collect();
         let masks = vec![half.clone(), half, vec![1.; pixels], vec![1.; pixels]];
         let batch = Batch {

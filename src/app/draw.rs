@@ -186,6 +186,8 @@ fn warn_of_prompts(texts: &[String], studio: &Studio, observer: &mut dyn Observe
             observer.warn(&format!("the prompt is longer than {} tokens; cut off: {cut:?}", tokens.ids.len()));
         }
         match (&studio.adapter, tokens.placeholder.is_empty()) {
+            (Some(_), true) if tokens.placeholder_cut => observer
+                .warn(&format!("{PLACEHOLDER}, which stands for the subject, is in what was cut off: put it in front")),
             (Some(adapter), true) => observer.warn(&format!(
                 "{text:?} has no {PLACEHOLDER}, which stands for the subject: try \"{PLACEHOLDER} {}\"",
                 adapter.manifest.class

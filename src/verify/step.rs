@@ -118,7 +118,7 @@ fn batch(case: &Case, base: &Base, settings: &StepSettings, name: &str, report: 
         let count = case.get(name)?.dim(0)?;
         Ok(values.chunks(values.len() / count.max(1)).map(<[f32]>::to_vec).collect())
     };
-    let plain = |ids: Vec<u32>| Tokens { ids, placeholder: Vec::new(), cut: None };
+    let plain = |ids: Vec<u32>| Tokens { ids, ..Tokens::default() };
     let places = integers("in.placeholder_index")?;
     let prompts: Vec<Tokens> = rows("in.input_ids")?
         .into_iter()

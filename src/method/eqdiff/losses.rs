@@ -123,7 +123,8 @@ pub fn training_losses(
     let mut processor = Customised::new(weights, references.as_ref(), watch).keeping(settings.keep);
     let predicted = base.unet.forward(&noisy, &batch.timesteps, &text, &mut processor)?;
 
-    let error = (&predicted - &batch.noise)?.sqr()?;
+    let target = base.scheduler.target(&batch.latents, &batch.noise, &batch.timesteps)?;
+    let error = (&predicted - target)?.sqr()?;
     let rows = |prior: bool| -> Result<Option<Tensor>> {
         let chosen: Vec<u32> = (0..samples as u32).filter(|&i| batch.is_prior[i as usize] == prior).collect();
         if chosen.is_empty() { Ok(None) } else { Tensor::new(chosen, device).map(Some) }

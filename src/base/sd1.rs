@@ -1,7 +1,7 @@
-//! Stable Diffusion 1.4's architecture, to be filled with random weights: the same work as the real thing, without its
-//! 4 GB, for measurements.
+//! Stable Diffusion 1.x's architecture: that of single files, which do not bring it, and of the base that is filled with
+//! random weights, for measurements: the same work as the real thing, without its 4 GB.
 
-/// The name of this base.
+/// The name of the base with random weights.
 pub const RANDOM_SD14: &str = "random-sd14";
 
 const UNET: &str = r#"{
@@ -20,13 +20,19 @@ const SCHEDULER: &str = r#"{
     "steps_offset": 1, "set_alpha_to_one": false, "clip_sample": false
 }"#;
 
-/// A configuration file of the base.
+/// CLIP's byte-pair merges, of which its whole tokenizer follows.
+pub const MERGES: &str = include_str!("../../assets/clip/merges.txt");
+
+/// Where the noise schedule is described.
+pub const SCHEDULER_FILE: &str = "scheduler/scheduler_config.json";
+
+/// A configuration file.
 pub fn config(path: &str) -> Option<&'static str> {
     match path {
         "unet/config.json" => Some(UNET),
         "vae/config.json" => Some(VAE),
         "text_encoder/config.json" => Some(TEXT),
-        "scheduler/scheduler_config.json" => Some(SCHEDULER),
+        SCHEDULER_FILE => Some(SCHEDULER),
         _ => None,
     }
 }
