@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use image::RgbImage;
 
 use super::crop::around;
 use super::fit::{Shape, is_inside_out};
@@ -42,7 +43,7 @@ fn read(
     warnings.extend(of_photo.iter().map(|warning| format!("the photo {name}: {warning}")));
     let (width, height) = reduced(size);
     // the large copy goes before the mask comes
-    let image = if size == (width, height) { image } else { images::resized(&image, width, height) };
+    let image = kept(image, width, height);
     let shape = Shape { path: &path, size, stored, orientation, image: &image };
     let Found { mut mask, source, warnings: of_mask } = finder.mask(store, file, &shape, alpha)?;
     warnings.extend(of_mask);
@@ -85,4 +86,8 @@ fn reduced((width, height): (u32, u32)) -> (u32, u32) {
     }
     let scale = |n: u32| (n as u64 * LARGEST_SIDE as u64 / shorter as u64).max(1) as u32;
     (scale(width), scale(height))
+}
+
+fn kept(image: RgbImage, width: u32, height: u32) -> RgbImage {
+    if image.dimensions() == (width, height) { image } else { images::resized(&image, width, height) }
 }
