@@ -10,6 +10,7 @@ use candle_core::{Device, Tensor, Var};
 
 use crate::base::texts::Texts;
 use crate::base::{Base, Folder, Parts, ids_tensor};
+use crate::images::Mask;
 use crate::method::eqdiff::losses::{Batch, LossSettings, ReferenceBatch, training_losses};
 use crate::method::eqdiff::mgdp::Guidance;
 use crate::method::eqdiff::{Band, Customisation, Customised};
@@ -155,11 +156,13 @@ impl Bench {
         let base = Base::load(&self.base, true, &Device::Cpu, self.precision)?;
         let samples = 4;
         let Inputs { latents, noise, .. } = Inputs::of(&base.unet, samples)?;
-        let pixels = latents.dim(2)? * latents.dim(3)?;
+        let side = latents.dim(2)?;
         let ids = prompt(&base.text);
-        let tokens = |placeholder: Vec<usize>| Tokens { ids: ids.clone(), placeholder, cut: None };
-        let half: Vec<f32> = (0..pixels).map(|i| (i < pixels / 2) as u8 as f32).collect();
-        let masks = vec![half.clone(), half, vec![1.; pixels], vec![1.; pixels]];
+        let tokens = |placeholder: Vec<usize>| Tokens { ids: ids.clone(), placeholder, ..Tokens::default() };
+        let full = Mask::full(1., side, side);
+        let mut half = full.clone();
+        half.values[side * side / 2..].fill(0.);
+        let masks = vec![half.clone(), half, full.clone(), full];
         let batch = Batch {
             latents: latents.clone(),
             noise,

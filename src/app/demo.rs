@@ -15,7 +15,7 @@ use crate::evaluation::report::Evaluation;
 use crate::evaluation::scorer::Wanted;
 use crate::files::{check_target, numbered};
 use crate::report::html;
-use crate::subject;
+use crate::subject::{self, Crop};
 use crate::training::budget::Budget;
 
 /// What to show.
@@ -36,6 +36,8 @@ fn adapter(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
         images: None,
         masks: None,
         class: None,
+        invert_masks: false,
+        crop: Crop::None,
         base: None,
         preset: None,
         config: None,

@@ -40,7 +40,7 @@ impl Request {
     /// # Errors
     /// If one cannot be loaded.
     pub fn scorer(&self, base: &str) -> Result<Scorer> {
-        let device = crate::base::device(&self.machine.device)?;
+        let (device, _) = crate::base::device(&self.machine.device)?;
         let (clip, dino) = (self.clip.as_deref(), self.dino.as_deref());
         Scorer::load(&self.metrics, base, clip, dino, self.machine.offline, &device)
     }

@@ -112,8 +112,12 @@ impl Machine {
         } else {
             observer.info(&format!("Base: {name}"));
         }
-        let device = device(&self.device)?;
-        Base::load(name, self.offline, &device, self.precision).with_context(|| format!("cannot load the base {name}"))
+        let (device, warning) = device(&self.device)?;
+        warning.iter().for_each(|warning| observer.warn(warning));
+        let base = Base::load(name, self.offline, &device, self.precision);
+        let base = base.with_context(|| format!("cannot load the base {name}"))?;
+        base.notes.iter().for_each(|note| observer.info(&format!("Base: {note}")));
+        Ok(base)
     }
 
     /// Loads the base that an adapter names. An adapter may come from anybody, so what is not on this machine is not

@@ -16,7 +16,7 @@ use crate::method::eqdiff::data::{self, Data};
 use crate::method::eqdiff::{EqDiff, init_token};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::{Layers, Settings};
-use crate::subject::{self, Subject};
+use crate::subject::{self, Crop, Subject};
 use crate::training::budget::{Budget, Plan};
 use crate::training::class_images::{self, Asked};
 use crate::training::{Event, Next, Trainer};
@@ -29,6 +29,8 @@ pub struct Request {
     pub images: Option<PathBuf>,
     pub masks: Option<PathBuf>,
     pub class: Option<String>,
+    pub invert_masks: bool,
+    pub crop: Crop,
     pub base: Option<String>,
     pub preset: Option<String>,
     pub config: Option<PathBuf>,
@@ -137,7 +139,8 @@ pub fn find_subject(request: &Request) -> Result<Subject> {
         images: request.images.as_deref(),
         masks: request.masks.as_deref(),
         class: request.class.as_deref(),
-        ..subject::Request::default()
+        invert_masks: request.invert_masks,
+        crop: request.crop,
     })
 }
 
@@ -172,6 +175,8 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
         base.scheduler.ddim(steps).map_err(|e| Usage(format!("{name}: {e}")))?;
     }
     init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
+    // the losses look at maps of a quarter of the latents' side
+    subject.check_at(side / base.vae.factor())?;
     Ok(())
 }
 

@@ -1,21 +1,26 @@
 //! Finding and loading the pretrained models: the base that is customised, and those of the metrics.
 
-mod random;
+mod device;
+mod hub;
+mod metrics;
+mod sd1;
 mod source;
 pub mod texts;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
-use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use crate::model::clip::{ClipConfig, TowerConfig};
-use crate::model::unet::UnetConfig;
-use crate::model::{ClipText, ClipVision, Scheduler, Tokenizer, Unet, Vae, Vit};
+use crate::model::clip::TowerConfig;
+use crate::model::unet::{LATENTS, UnetConfig};
+use crate::model::{ClipText, Config, Scheduler, Tokenizer, Unet, Vae};
 use crate::ops::Precision;
-use crate::weights::Weights;
+use crate::weights::{Part, Weights};
+use source::Model;
 
-pub use random::RANDOM_SD14;
+pub use device::device;
+pub use metrics::{Clip, load_dino};
+pub use sd1::RANDOM_SD14;
 pub use source::Folder;
 
 /// The name of the base that is part of the program.
@@ -41,31 +46,43 @@ pub struct Base {
     pub device: Device,
     /// How its layers keep their weights.
     pub precision: Precision,
+    /// What was chosen where there was a choice, a sentence each.
+    pub notes: Vec<String>,
 }
 
 impl Base {
-    /// Loads `mini`, `sd14`, a repository of the Hugging Face hub or a directory in the diffusers layout.
+    /// Loads `mini`, `sd14`, a repository of the Hugging Face hub, a directory in the diffusers layout or a safetensors
+    /// file in the original one.
     ///
     /// # Errors
     /// If a file or tensor is missing, damaged or misshapen; the message names it.
     pub fn load(name: &str, offline: bool, device: &Device, precision: Precision) -> Result<Self> {
         let parts = Parts { folder: Folder::find(name, offline)?, device: device.clone(), precision };
         let folder = &parts.folder;
-        let text: TowerConfig = json(folder, "text_encoder/config.json")?;
+        // before anything else, since the error of a file that is no base says what it is instead
+        let fingerprint = fingerprint(&[&parts.weights(UNET)?, &parts.weights(TEXT)?])?;
+        let text: TowerConfig = config(folder, "text_encoder/config.json")?;
         let base = Self {
             name: name.to_string(),
+            tokenizer: tokenizer(folder, "tokenizer/", &text)?,
+            scheduler: parts.scheduler()?,
             unet: parts.unet()?,
             vae: parts.vae()?,
-            tokenizer: tokenizer(folder, "tokenizer/", text.max_position_embeddings)?,
             text: parts.text()?,
-            scheduler: parts.scheduler()?,
-            fingerprint: fingerprint(&[&parts.weights(UNET)?, &parts.weights(TEXT)?])?,
+            fingerprint,
             device: device.clone(),
             precision,
+            notes: [UNET, VAE, TEXT].into_iter().filter_map(|model| folder.choice(model)).collect(),
         };
         let (have, need) = (base.text.config.hidden_size, base.unet.config.cross_attention_dim);
         if have != need {
             bail!("{name}: the text encoder is {have} wide, but the UNet reads {need}: they are not of one model");
+        }
+        let have = base.vae.config.latent_channels;
+        if have != LATENTS {
+            bail!(
+                "{name}: the VAE's latents have {have} channels, but the UNet's {LATENTS}: they are not of one model"
+            );
         }
         Ok(base)
     }
@@ -76,12 +93,18 @@ impl Base {
     /// If the base cannot be found.
     pub fn defaults(name: &str, offline: bool) -> Result<Option<String>> {
         let folder = Folder::find(name, offline)?;
-        Ok(if folder.is_remote() { None } else { folder.text("eqdiff.toml").ok() })
+        let brings = !matches!(folder, Folder::Hub(_) | Folder::Single(_));
+        Ok(if brings { folder.text("eqdiff.toml").ok() } else { None })
     }
 
     /// Side of the pictures that the base was trained on, in pixels.
     pub fn side(&self) -> usize {
         self.unet.config.sample_size * self.vae.factor()
+    }
+
+    /// What both sides of a picture must be multiples of, in pixels, to divide into the UNet's levels.
+    pub fn unit(&self) -> usize {
+        self.unet.config.halvings() * self.vae.factor()
     }
 
     /// `image` [B, 3, H, W]'s latents from a normal draw `noise`, scaled for the denoiser.
@@ -101,9 +124,9 @@ impl Base {
     }
 }
 
-const UNET: &str = "unet/diffusion_pytorch_model";
-const VAE: &str = "vae/diffusion_pytorch_model";
-const TEXT: &str = "text_encoder/model";
+const UNET: Model = Model { stem: "unet/diffusion_pytorch_model", part: Some(Part::Unet) };
+const VAE: Model = Model { stem: "vae/diffusion_pytorch_model", part: Some(Part::Vae) };
+const TEXT: Model = Model { stem: "text_encoder/model", part: Some(Part::Text) };
 
 /// A base whose parts are loaded one by one.
 pub struct Parts {
@@ -119,26 +142,28 @@ impl Parts {
     /// # Errors
     /// As [`Base::load`], also below.
     pub fn unet(&self) -> Result<Unet> {
-        Ok(Unet::load(&self.weights(UNET)?, json(&self.folder, "unet/config.json")?)?)
+        let weights = self.weights(UNET)?;
+        Ok(Unet::load(&weights, config(&self.folder, "unet/config.json")?)?)
     }
 
     /// # Errors
     /// See [`unet`](Self::unet).
     pub fn vae(&self) -> Result<Vae> {
-        Ok(Vae::load(&self.weights(VAE)?, json(&self.folder, "vae/config.json")?)?)
+        Ok(Vae::load(&self.weights(VAE)?, config(&self.folder, "vae/config.json")?)?)
     }
 
     /// # Errors
     /// See [`unet`](Self::unet).
     pub fn text(&self) -> Result<ClipText> {
-        Ok(ClipText::load(&self.weights(TEXT)?, json(&self.folder, "text_encoder/config.json")?, None)?)
+        Ok(ClipText::load(&self.weights(TEXT)?, config(&self.folder, "text_encoder/config.json")?, None)?)
     }
 
     /// # Errors
     /// See [`unet`](Self::unet).
     pub fn scheduler(&self) -> Result<Scheduler> {
-        const FILE: &str = "scheduler/scheduler_config.json";
-        Scheduler::from_json(&self.folder.text(FILE)?).with_context(|| self.folder.describe(FILE))
+        let file = sd1::SCHEDULER_FILE;
+        let context = || format!("{} does not fit", self.folder.describe(file));
+        Scheduler::from_json(&self.folder.text(file)?).with_context(context)
     }
 
     /// Side of the latents that the base was trained on.
@@ -146,69 +171,42 @@ impl Parts {
     /// # Errors
     /// See [`unet`](Self::unet).
     pub fn latent_side(&self) -> Result<usize> {
-        Ok(json::<UnetConfig>(&self.folder, "unet/config.json")?.sample_size)
+        Ok(config::<UnetConfig>(&self.folder, "unet/config.json")?.sample_size)
     }
 
-    fn weights(&self, stem: &str) -> Result<Weights> {
-        Ok(self.folder.weights(stem, &self.device)?.kept_in(self.precision))
-    }
-}
-
-/// CLIP and its tokenizer, for CLIP-T and CLIP-I.
-pub struct Clip {
-    /// The text tower.
-    pub text: ClipText,
-    /// The vision tower.
-    pub vision: ClipVision,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
-    /// Where it computes.
-    pub device: Device,
-}
-
-impl Clip {
-    /// Loads a CLIP from a hub repository, a directory, or the one beside the base `mini`.
-    ///
-    /// # Errors
-    /// As [`Base::load`].
-    pub fn load(name: &str, offline: bool, device: &Device) -> Result<Self> {
-        let folder = if name == MINI { Folder::embedded("clip")? } else { Folder::find(name, offline)? };
-        let config: ClipConfig = json(&folder, "config.json")?;
-        let weights = folder.weights("model", device)?;
-        Ok(Self {
-            tokenizer: tokenizer(&folder, "", config.text_config.max_position_embeddings)?,
-            text: ClipText::load(&weights, config.text_config, Some(config.projection_dim))?,
-            vision: ClipVision::load(&weights, config.vision_config, config.projection_dim)?,
-            device: device.clone(),
-        })
+    fn weights(&self, model: Model) -> Result<Weights> {
+        Ok(self.folder.weights(model, &self.device)?.kept_in(self.precision))
     }
 }
 
-/// Loads DINO's ViT from a hub repository, a directory, or the one beside the base `mini`.
-///
-/// # Errors
-/// As [`Base::load`].
-pub fn load_dino(name: &str, offline: bool, device: &Device) -> Result<Vit> {
-    let folder = if name == MINI { Folder::embedded("dino")? } else { Folder::find(name, offline)? };
-    Ok(Vit::load(&folder.weights("model", device)?, json(&folder, "config.json")?)?)
+/// A configuration file of a model.
+fn config<T: Config>(folder: &Folder, path: &str) -> Result<T> {
+    T::from_json(&folder.text(path)?).with_context(|| format!("{} does not fit", folder.describe(path)))
 }
 
-fn json<T: DeserializeOwned>(folder: &Folder, path: &str) -> Result<T> {
-    serde_json::from_str(&folder.text(path)?).with_context(|| format!("{} does not fit", folder.describe(path)))
-}
-
-fn tokenizer(folder: &Folder, prefix: &str, length: usize) -> Result<Tokenizer> {
-    let at = |file: &str| format!("{prefix}{file}");
-    let loaded = match (folder.text(&at("vocab.json")), folder.text(&at("merges.txt"))) {
-        (Ok(vocab), Ok(merges)) => Tokenizer::from_vocab(&vocab, &merges, length),
-        _ => {
+/// The tokenizer of the text encoder of `config`.
+fn tokenizer(folder: &Folder, prefix: &str, config: &TowerConfig) -> Result<Tokenizer> {
+    let (at, length) = (|file: &str| format!("{prefix}{file}"), config.max_position_embeddings);
+    let words = folder.text(&at("vocab.json")).and_then(|vocab| Ok((vocab, folder.text(&at("merges.txt"))?)));
+    let loaded = match words {
+        Ok((vocab, merges)) => Tokenizer::from_vocab(&vocab, &merges, length),
+        Err(_) if folder.lacks_tokenizer() => Tokenizer::from_merges(sd1::MERGES, length),
+        Err(error) => {
             let json = folder.text(&at("tokenizer.json")).with_context(|| {
-                format!("neither vocab.json and merges.txt nor tokenizer.json in {}", folder.describe(prefix))
+                let place = folder.describe(prefix);
+                format!("neither vocab.json and merges.txt ({error:#}) nor tokenizer.json in {place}")
             })?;
             Tokenizer::from_json(json.as_bytes(), length)
         }
     };
-    loaded.with_context(|| format!("the tokenizer in {}", folder.describe(prefix)))
+    let tokenizer = loaded.with_context(|| format!("the tokenizer in {}", folder.describe(prefix)))?;
+    let (ids, embeddings) = (tokenizer.vocabulary(), config.vocab_size);
+    ensure!(
+        ids <= embeddings,
+        "the tokenizer in {} has {ids} tokens, but the text encoder {embeddings}: they are not of one model",
+        folder.describe(prefix)
+    );
+    Ok(tokenizer)
 }
 
 /// A digest of the names, shapes and first values of all tensors. Values are compared in half
@@ -228,32 +226,6 @@ fn fingerprint(files: &[&Weights]) -> Result<String> {
         }
     }
     Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// The device of that name: `auto`, `cpu`, `cuda`, `cuda:1` or `metal`.
-///
-/// # Errors
-/// If this build or this machine has no such device.
-pub fn device(name: &str) -> Result<Device> {
-    let (kind, index) = match name.split_once(':') {
-        Some((kind, index)) => {
-            (kind, index.parse().with_context(|| format!("{index:?} in --device {name} is no number"))?)
-        }
-        None => (name, 0),
-    };
-    match kind {
-        "cpu" => Ok(Device::Cpu),
-        "auto" if candle_core::utils::cuda_is_available() => Ok(Device::new_cuda(0)?),
-        "auto" => Ok(Device::Cpu),
-        "cuda" if candle_core::utils::cuda_is_available() => {
-            Device::new_cuda(index).with_context(|| format!("cannot use {name}"))
-        }
-        "metal" if candle_core::utils::metal_is_available() => {
-            Device::new_metal(index).with_context(|| format!("cannot use {name}"))
-        }
-        "cuda" | "metal" => bail!("this build has no {kind}: build it with `cargo build --release --features {kind}`"),
-        _ => bail!("unknown device {name:?}: auto, cpu, cuda, cuda:N or metal"),
-    }
 }
 
 /// A tensor of token ids [B, L].

@@ -1,43 +1,46 @@
-//! Where the files of a model lie: in the program, in a directory, or on the Hugging Face hub.
+//! Where the files of a model lie: in the program, in a directory, in one file, or on the Hugging Face hub.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::Device;
-use hf_hub::Cache;
-use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use include_dir::{Dir, include_dir};
 
-use super::{MINI, random};
-use crate::weights::Weights;
+use super::hub::{self, Hub};
+use super::{MINI, sd1};
+use crate::weights::{Part, Weights, foreign, refuse_foreign};
 
 static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/mini");
 
 /// Stable Diffusion 1.4 as its authors published it.
 const SD14: &str = "CompVis/stable-diffusion-v1-4";
 
+/// A model of a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// The folder and the files' names up to the ending.
+    pub stem: &'static str,
+    /// Which part of a single file it is, if there are single files with it.
+    pub part: Option<Part>,
+}
+
 /// A folder of model files.
 pub enum Folder {
-    /// Made up: see [`random`].
+    /// Made up: see [`sd1`].
     Random,
     /// A part of the program.
     Embedded(&'static Dir<'static>),
     /// A directory on disk.
     Disk(PathBuf),
+    /// One file in the original layout.
+    Single(PathBuf),
     /// A repository of the hub, or what the local cache has of it.
     Hub(Box<Hub>),
 }
 
-/// A repository of the Hugging Face hub.
-pub struct Hub {
-    id: String,
-    cache: PathBuf,
-    /// None if nothing may be downloaded.
-    remote: Option<ApiRepo>,
-}
-
 impl Folder {
-    /// `mini`, `sd14`, a directory, or `OWNER/NAME` on the hub.
+    /// `mini`, `sd14`, a directory, a file in the original layout, or `OWNER/NAME` on the hub. Nothing is asked from the
+    /// network yet.
     ///
     /// # Errors
     /// If it is none of these.
@@ -45,16 +48,24 @@ impl Folder {
         if name == MINI {
             return Ok(Self::Embedded(&EMBEDDED));
         }
-        if name == random::RANDOM_SD14 {
+        if name == sd1::RANDOM_SD14 {
             return Ok(Self::Random);
         }
         let id = if name == "sd14" { SD14 } else { name };
-        if Path::new(id).is_dir() {
-            return Ok(Self::Disk(PathBuf::from(id)));
+        let path = Path::new(id);
+        if path.is_dir() {
+            return Ok(Self::Disk(path.to_path_buf()));
         }
-        let hub_like = id.split('/').count() == 2 && id.split('/').all(|part| !part.is_empty() && part != "..");
-        if !hub_like || id.starts_with('.') {
-            bail!("no base {name:?}: give mini, sd14, OWNER/NAME of the Hugging Face hub, or an existing directory");
+        if path.is_file() {
+            return Ok(Self::Single(path.to_path_buf()));
+        }
+        let weights =
+            foreign(path).is_some() || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
+        if weights || !hub::is_id(id) {
+            bail!(
+                "no base {name:?}: there is no such file or directory; give mini, sd14, OWNER/NAME of the Hugging Face \
+                 hub, a directory in the diffusers layout or a safetensors file"
+            );
         }
         Ok(Self::Hub(Box::new(Hub::new(id, offline)?)))
     }
@@ -75,10 +86,14 @@ impl Folder {
     /// The full name of a file, for messages.
     pub fn describe(&self, path: &str) -> String {
         match self {
-            Self::Random => format!("{}/{path}", random::RANDOM_SD14),
+            Self::Random => format!("{}/{path}", sd1::RANDOM_SD14),
             Self::Embedded(_) => format!("the embedded {path}"),
             Self::Disk(folder) => folder.join(path).display().to_string(),
-            Self::Hub(hub) => format!("{}/{path}", hub.id),
+            Self::Single(file) => match beside(file, path) {
+                Some(found) => found.display().to_string(),
+                None => format!("Stable Diffusion 1.x's {path} for {}", file.display()),
+            },
+            Self::Hub(hub) => format!("{}/{path}", hub.id()),
         }
     }
 
@@ -87,8 +102,16 @@ impl Folder {
     /// # Errors
     /// If there is no such file.
     pub fn text(&self, path: &str) -> Result<String> {
-        if let (Self::Random, Some(config)) = (self, random::config(path)) {
-            return Ok(config.to_string());
+        let config = match self {
+            Self::Random => sd1::config(path),
+            Self::Single(file) if beside(file, path).is_none() => sd1::config(path),
+            _ => None,
+        };
+        if let Some(config) = config {
+            return match self {
+                Self::Single(file) if path == sd1::SCHEDULER_FILE => Ok(schedule(file).unwrap_or(config.to_string())),
+                _ => Ok(config.to_string()),
+            };
         }
         // the random base borrows the embedded tokenizer
         let embedded = match self {
@@ -101,29 +124,59 @@ impl Folder {
             return file.map(str::to_string).with_context(|| format!("no {path} is embedded in this program"));
         }
         let file = self.on_disk(path)?;
-        std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
+        let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        refuse_foreign(&bytes).with_context(|| format!("the file {} cannot be used", file.display()))?;
+        String::from_utf8(bytes).with_context(|| format!("{} is no text", file.display()))
     }
 
-    /// The safetensors file `stem`.safetensors, or its half-precision variant.
+    /// Whether a single file stands alone, without the tokenizer that repositories have beside it.
+    pub fn lacks_tokenizer(&self) -> bool {
+        matches!(self, Self::Single(file) if !file.with_file_name("tokenizer").is_dir())
+    }
+
+    /// The tensors of a model.
     ///
     /// # Errors
-    /// If there is none, or it is damaged.
-    pub fn weights(&self, stem: &str, device: &Device) -> Result<Weights> {
-        let name = format!("{stem}.safetensors");
-        if let Self::Random = self {
-            return Weights::random(&self.describe(&name), device);
-        }
-        if let Self::Embedded(dir) = self {
-            let file = dir.get_file(dir.path().join(&name)).with_context(|| format!("no {name} is embedded"))?;
-            return Weights::embedded(&self.describe(&name), file.contents(), device);
-        }
-        let full = self.on_disk(&name);
-        let found = match full {
-            Ok(path) => path,
-            // f32 is preferred, but a folder with the variant alone serves as well
-            Err(error) => self.on_disk(&format!("{stem}.fp16.safetensors")).map_err(|_| error)?,
+    /// If there are none, or a file is damaged.
+    pub fn weights(&self, model: Model, device: &Device) -> Result<Weights> {
+        let names = candidates(model.stem);
+        let found = match self {
+            Self::Random => return Ok(Weights::random(&self.describe(&names[0]), device)),
+            Self::Embedded(dir) => {
+                let file = &names[0];
+                let found = dir.get_file(dir.path().join(file)).with_context(|| format!("no {file} is embedded"))?;
+                return Weights::embedded(&self.describe(file), found.contents(), device);
+            }
+            Self::Single(file) => {
+                let part = model.part.with_context(|| format!("{} is a file, not a folder", file.display()))?;
+                return Weights::original(file, part, device);
+            }
+            Self::Disk(_) => match self.present(&names).first() {
+                Some(name) => self.on_disk(name)?,
+                None => return Err(self.missing(&names[0])),
+            },
+            Self::Hub(hub) => hub.first(&names)?,
         };
-        Weights::open(&found, device)
+        if found.extension().is_none_or(|ending| ending != "json") {
+            return Weights::open(&found, device);
+        }
+        let folder = model.stem.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        Weights::sharded(&found, |shard| self.on_disk(&format!("{folder}{shard}")), device)
+    }
+
+    /// Which of several files with the same model is used, if there are several.
+    pub fn choice(&self, model: Model) -> Option<String> {
+        match &self.present(&candidates(model.stem))[..] {
+            [first, others @ ..] if !others.is_empty() => {
+                Some(format!("{} is used, not {}", self.describe(first), others.join(", ")))
+            }
+            _ => None,
+        }
+    }
+
+    fn present(&self, names: &[String]) -> Vec<String> {
+        let Self::Disk(folder) = self else { return Vec::new() };
+        names.iter().filter(|name| folder.join(name).is_file()).cloned().collect()
     }
 
     fn on_disk(&self, path: &str) -> Result<PathBuf> {
@@ -131,65 +184,101 @@ impl Folder {
             Self::Random | Self::Embedded(_) => bail!("{path} is not on disk"),
             Self::Disk(folder) => {
                 let file = folder.join(path);
-                if !file.is_file() {
-                    bail!("{} is missing: {} is not a model in the diffusers layout", file.display(), folder.display());
-                }
-                Ok(file)
+                if file.is_file() { Ok(file) } else { Err(self.missing(path)) }
             }
+            Self::Single(file) => beside(file, path).with_context(|| format!("no {path} beside {}", file.display())),
             Self::Hub(hub) => hub.get(path),
         }
     }
-}
 
-impl Hub {
-    fn new(id: &str, offline: bool) -> Result<Self> {
-        let cache = cache_folder()?;
-        let remote = if offline {
-            None
-        } else {
-            let mut builder = ApiBuilder::from_cache(Cache::new(cache.clone())).with_progress(true);
-            if let Ok(token) = std::env::var("HF_TOKEN") {
-                builder = builder.with_token(Some(token));
-            }
-            if let Ok(endpoint) = std::env::var("HF_ENDPOINT") {
-                builder = builder.with_endpoint(endpoint);
-            }
-            Some(builder.build().context("cannot set up the download from the Hugging Face hub")?.model(id.to_string()))
+    /// Why `path` is not there, and what is there instead.
+    fn missing(&self, path: &str) -> anyhow::Error {
+        let full = PathBuf::from(self.describe(path));
+        let inside = |folder: &Path| {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+            files.sort();
+            files
         };
-        Ok(Self { id: id.to_string(), cache, remote })
-    }
-
-    fn get(&self, path: &str) -> Result<PathBuf> {
-        if let Some(found) = Cache::new(self.cache.clone()).model(self.id.clone()).get(path) {
-            return Ok(found);
+        let weights = path.ends_with(".safetensors");
+        let neighbours = full.parent().filter(|_| weights).map(inside).unwrap_or_default();
+        let other = neighbours.iter().find_map(|file| foreign(file).map(|what| (file, what)));
+        if let Some((file, what)) = other {
+            return anyhow::anyhow!("{} is missing, and {} is {what}", full.display(), file.display());
         }
-        match &self.remote {
-            None => Err(anyhow!(
-                "{path} of {} is not in {} and --offline forbids its download",
-                self.id,
-                self.cache.display()
-            )),
-            Some(remote) => remote.get(path).with_context(|| {
-                format!(
-                    "cannot download {path} of {} (no network? give a directory in the diffusers layout instead, or \
-                     the embedded base with --base mini)",
-                    self.id
-                )
-            }),
-        }
+        let Self::Disk(folder) = self else { return anyhow::anyhow!("{} is missing", full.display()) };
+        let whole = inside(folder).into_iter().find(|file| file.extension().is_some_and(|e| e == "safetensors"));
+        let hint = match whole {
+            Some(file) if !folder.join("model_index.json").is_file() => {
+                format!(" (is the base the file in it, --base {}?)", file.display())
+            }
+            _ => String::new(),
+        };
+        anyhow::anyhow!(
+            "{} is missing: {} is not a model in the diffusers layout{hint}",
+            full.display(),
+            folder.display()
+        )
     }
 }
 
-/// The hub's local cache, found by the rules of the Python tools.
-fn cache_folder() -> Result<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(cache) = variable("HF_HUB_CACHE") {
-        return Ok(cache);
+/// A file where repositories have it that also hold a single file.
+fn beside(file: &Path, path: &str) -> Option<PathBuf> {
+    Some(file.with_file_name(path)).filter(|path| path.is_file())
+}
+
+/// The schedule of a single file that predicts v: a tensor in it says so, or the configuration of the original
+/// programs, which has its name.
+fn schedule(file: &Path) -> Option<String> {
+    let weights = Weights::open(file, &Device::Cpu).ok()?;
+    let original = std::fs::read_to_string(file.with_extension("yaml")).unwrap_or_default();
+    let value =
+        |line: &str| Some(line.trim().strip_prefix("parameterization:")?.trim().trim_matches(['"', '\'']) == "v");
+    if !weights.has("v_pred") && !original.lines().filter_map(value).any(|is_v| is_v) {
+        return None;
     }
-    if let Some(home) = variable("HF_HOME") {
-        return Ok(home.join("hub"));
+    let json = serde_json::json!({"prediction_type": "v_prediction", "rescale_betas_zero_snr": weights.has("ztsnr")});
+    Some(json.to_string())
+}
+
+/// The files that may hold the model of that stem. f32 is preferred, but what is there in half precision, in shards or
+/// without the moving average serves as well.
+fn candidates(stem: &str) -> [String; 5] {
+    [
+        ".safetensors",
+        ".safetensors.index.json",
+        ".fp16.safetensors",
+        ".safetensors.index.fp16.json",
+        ".non_ema.safetensors",
+    ]
+    .map(|ending| format!("{stem}{ending}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Result;
+
+    use super::*;
+    use crate::model::Scheduler;
+
+    #[test]
+    fn single_files_may_predict_v() -> Result<()> {
+        let place = tempfile::tempdir()?;
+        let file = place.path().join("x.safetensors");
+        let predicts_v = |tensors: &[&str]| -> Result<bool> {
+            let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![0], &[])?;
+            std::fs::write(&file, safetensors::serialize(tensors.iter().map(|name| (name, view.clone())), None)?)?;
+            let text = Folder::Single(file.clone()).text(sd1::SCHEDULER_FILE)?;
+            Scheduler::from_json(&text)?;
+            Ok(text.contains("v_prediction"))
+        };
+        assert!(!predicts_v(&["x"])? && predicts_v(&["v_pred"])? && predicts_v(&["v_pred", "ztsnr"])?);
+        for (yaml, v) in
+            [("    parameterization: \"v\"\n", true), ("  parameterization: eps\n", false), ("x: v\n", false)]
+        {
+            std::fs::write(file.with_extension("yaml"), format!("model:\n{yaml}"))?;
+            assert_eq!(predicts_v(&["x"])?, v, "{yaml}");
+        }
+        Ok(())
     }
-    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    let cache = cache.or_else(|| variable("USERPROFILE").map(|home| home.join(".cache")));
-    Ok(cache.context("set HF_HOME: there is no home folder to keep downloads in")?.join("huggingface/hub"))
 }

@@ -27,7 +27,7 @@ pub struct VerifyArgs {
 /// Prints a line for each check.
 pub fn run(args: &VerifyArgs) -> Result<Outcome> {
     let (mut passed, mut failed, mut printed) = (0, 0, Ok(()));
-    verify::run(args.cases.as_deref(), &device(&args.device)?, args.dtype, &mut |check| {
+    verify::run(args.cases.as_deref(), &device(&args.device)?.0, args.dtype, &mut |check| {
         let verdict = if check.passed() { "ok" } else { "FAILED" };
         if printed.is_ok() {
             printed = print(format!("{verdict:<6} {:.1e} (bound {:.0e})  {}", check.error, check.bound, check.name));

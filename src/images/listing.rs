@@ -32,7 +32,7 @@ impl Listing {
 
     /// Takes a file in, or leaves it out. `head` reads its beginning.
     pub(crate) fn judge(&mut self, path: PathBuf, head: impl FnOnce(&Path) -> std::io::Result<Vec<u8>>) {
-        if is_hidden(&path) || path.file_name().is_some_and(|name| name == SHEET) {
+        if is_hidden(&path) || path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(SHEET)) {
             return;
         }
         let (content, unreadable) = match head(&path) {

@@ -43,7 +43,7 @@ pub fn printable(text: &str) -> String {
 
 /// Whether a character does something to a terminal instead of being shown; those that turn the direction of
 /// writing can hide what a name ends in.
-pub(crate) fn steers(c: char) -> bool {
+pub fn steers(c: char) -> bool {
     let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || turns
 }

@@ -1,8 +1,10 @@
 //! CLIP: the text encoder of Stable Diffusion, and both towers for the metrics.
 
+use anyhow::Context;
 use candle_core::{D, IndexOp, Result, Tensor};
 use serde::Deserialize;
 
+use super::config::{CHANNELS, Config, EPSILON, LAYERS, SIDE, divides, within};
 use super::layers::{layer_norm, linear, linear_no_bias};
 use crate::ops::attention::Options;
 use crate::ops::{Conv2d, LayerNorm, Linear, Norm, activation, attend};
@@ -20,8 +22,9 @@ pub struct TowerConfig {
     hidden_act: String,
     #[serde(default = "default_eps")]
     layer_norm_eps: f64,
+    /// Number of tokens.
     #[serde(default)]
-    vocab_size: usize,
+    pub vocab_size: usize,
     /// Text length L.
     #[serde(default = "default_length")]
     pub max_position_embeddings: usize,
@@ -46,6 +49,58 @@ fn default_image_size() -> usize {
 }
 fn default_patch_size() -> usize {
     32
+}
+
+impl TowerConfig {
+    fn check_layers(&self) -> anyhow::Result<()> {
+        within("hidden_size", self.hidden_size, CHANNELS)?;
+        within("intermediate_size", self.intermediate_size, 1..=1 << 16)?;
+        within("num_hidden_layers", self.num_hidden_layers, LAYERS)?;
+        divides("num_attention_heads", self.num_attention_heads, self.hidden_size)?;
+        activation(&self.hidden_act)?;
+        within("layer_norm_eps", self.layer_norm_eps, EPSILON)
+    }
+
+    fn check_text(&self) -> anyhow::Result<()> {
+        within("vocab_size", self.vocab_size, 3..=1 << 24)?;
+        // room for the start token, the end token and something between
+        within("max_position_embeddings", self.max_position_embeddings, 3..=1 << 12)
+    }
+
+    fn check_vision(&self) -> anyhow::Result<()> {
+        within("image_size", self.image_size, SIDE)?;
+        within("patch_size", self.patch_size, 1..=self.image_size)
+    }
+}
+
+/// As a text encoder of its own.
+impl Config for TowerConfig {
+    const ONLY: &'static [(&'static str, &'static str)] = &[];
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.check_layers()?;
+        self.check_text()
+    }
+}
+
+impl Config for ClipConfig {
+    const ONLY: &'static [(&'static str, &'static str)] = &[];
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.text_config.check().context("text_config")?;
+        self.vision_config.check_layers().context("vision_config")?;
+        self.vision_config.check_vision().context("vision_config")?;
+        within("projection_dim", self.projection_dim, CHANNELS)
+    }
+}
+
+/// The activation of that name.
+pub(super) fn activation(name: &str) -> anyhow::Result<fn(&Tensor) -> Result<Tensor>> {
+    match name {
+        "quick_gelu" => Ok(activation::quick_gelu),
+        "gelu" => Ok(activation::gelu),
+        other => anyhow::bail!("hidden_act = {other:?} is not known (quick_gelu, gelu)"),
+    }
 }
 
 /// `config.json` of a whole CLIP.
@@ -118,11 +173,7 @@ impl EncoderLayer {
             norm2: layer_norm(&w.pp(names.norm2), width, eps)?,
             fc1: linear(&w.pp(names.fc1), width, inner)?,
             fc2: linear(&w.pp(names.fc2), inner, width)?,
-            act: match act {
-                "quick_gelu" => activation::quick_gelu,
-                "gelu" => activation::gelu,
-                other => candle_core::bail!("activation {other} of {} is not known", w.file()),
-            },
+            act: activation(act).map_err(candle_core::Error::wrap)?,
             options: Options { heads, causal, column: None },
         })
     }

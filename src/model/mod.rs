@@ -4,6 +4,7 @@
 
 pub mod attention;
 pub mod clip;
+pub mod config;
 mod layers;
 pub mod resnet;
 pub mod scheduler;
@@ -15,6 +16,7 @@ pub mod vit;
 
 pub use attention::{Attention, AttentionProcessor, Plain};
 pub use clip::{ClipText, ClipVision};
+pub use config::Config;
 pub use layers::tiled;
 pub use scheduler::Scheduler;
 pub use tokenizer::Tokenizer;

@@ -4,20 +4,20 @@ use candle_core::{DType, Result, Tensor};
 use serde::Deserialize;
 
 use super::attention::{Attention, AttentionProcessor, Transformer2d};
+use super::config::{CHANNELS, Config, EPSILON, LAYERS, divides, within};
 use super::layers::{conv, group_norm, linear};
 use super::unet_blocks::{Conditions, DownBlock, MidBlock, Sizes, UpBlock};
 use crate::ops::{Around, Conv2d, GroupNorm, Linear};
 use crate::weights::Weights;
+
+/// Channels of the latents of Stable Diffusion 1.x.
+pub const LATENTS: usize = 4;
 
 /// What `unet/config.json` says; the rest of the file has no effect on Stable Diffusion 1.x.
 #[derive(Clone, Debug, Deserialize)]
 pub struct UnetConfig {
     /// Side of the latents that the model was trained on.
     pub sample_size: usize,
-    #[serde(default = "four")]
-    in_channels: usize,
-    #[serde(default = "four")]
-    out_channels: usize,
     down_block_types: Vec<String>,
     up_block_types: Vec<String>,
     block_out_channels: Vec<usize>,
@@ -36,10 +36,6 @@ pub struct UnetConfig {
     freq_shift: f64,
     #[serde(default = "yes")]
     flip_sin_to_cos: bool,
-    #[serde(default)]
-    addition_embed_type: Option<String>,
-    #[serde(default)]
-    class_embed_type: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -49,9 +45,6 @@ enum OneOrEach {
     Each(Vec<usize>),
 }
 
-fn four() -> usize {
-    4
-}
 fn thirty_two() -> usize {
     32
 }
@@ -63,11 +56,80 @@ fn yes() -> bool {
 }
 
 impl UnetConfig {
-    fn heads(&self, block: usize) -> Option<usize> {
+    /// Heads of a block's attention; a checked configuration has a number for every block.
+    fn heads(&self, block: usize) -> usize {
         match self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim) {
-            OneOrEach::One(heads) => Some(*heads),
-            OneOrEach::Each(heads) => heads.get(block).copied(),
+            OneOrEach::One(heads) => *heads,
+            OneOrEach::Each(heads) => heads.get(block).copied().unwrap_or(0),
         }
+    }
+
+    /// Halvings between the latents and the deepest level, as a factor along a side.
+    pub fn halvings(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+}
+
+impl Config for UnetConfig {
+    const ONLY: &'static [(&'static str, &'static str)] = &[
+        ("act_fn", "\"silu\""),
+        ("addition_embed_type", "null"),
+        ("attention_type", "\"default\""),
+        ("center_input_sample", "false"),
+        ("class_embed_type", "null"),
+        ("conv_in_kernel", "3"),
+        ("conv_out_kernel", "3"),
+        ("cross_attention_norm", "null"),
+        ("downsample_padding", "1"),
+        ("dual_cross_attention", "false"),
+        ("encoder_hid_dim", "null"),
+        ("encoder_hid_dim_type", "null"),
+        ("in_channels", "4"),
+        ("mid_block_only_cross_attention", "false"),
+        ("mid_block_scale_factor", "1"),
+        ("mid_block_type", "\"UNetMidBlock2DCrossAttn\""),
+        ("num_class_embeds", "null"),
+        ("only_cross_attention", "false"),
+        ("out_channels", "4"),
+        ("resnet_out_scale_factor", "1"),
+        ("resnet_skip_time_act", "false"),
+        ("resnet_time_scale_shift", "\"default\""),
+        ("reverse_transformer_layers_per_block", "null"),
+        ("time_cond_proj_dim", "null"),
+        ("time_embedding_act_fn", "null"),
+        ("time_embedding_dim", "null"),
+        ("time_embedding_type", "\"positional\""),
+        ("timestep_post_act", "null"),
+    ];
+
+    fn check(&self) -> anyhow::Result<()> {
+        let widths = &self.block_out_channels;
+        let count = widths.len();
+        within("the length of block_out_channels", count, 1..=8)?;
+        for (key, kinds) in [("down_block_types", &self.down_block_types), ("up_block_types", &self.up_block_types)] {
+            anyhow::ensure!(kinds.len() == count, "{} {key} for {count} block_out_channels", kinds.len());
+        }
+        for kind in self.down_block_types.iter().chain(&self.up_block_types) {
+            let known = ["CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"];
+            anyhow::ensure!(known.contains(&kind.as_str()), "block type {kind:?} is not known ({})", known.join(", "));
+        }
+        for (block, &width) in widths.iter().enumerate() {
+            within("block_out_channels", width, CHANNELS)?;
+            divides("norm_num_groups", self.norm_num_groups, width)?;
+            // the middle block is as wide as the last
+            let attends = [&self.down_block_types[block], &self.up_block_types[count - 1 - block]];
+            if block + 1 == count || attends.iter().any(|kind| kind.starts_with("CrossAttn")) {
+                divides("the number of heads (attention_head_dim, num_attention_heads)", self.heads(block), width)?;
+            }
+        }
+        anyhow::ensure!(widths[0].is_multiple_of(2), "block_out_channels begins with {}, which is odd", widths[0]);
+        within("layers_per_block", self.layers_per_block, LAYERS)?;
+        within("cross_attention_dim", self.cross_attention_dim, CHANNELS)?;
+        within("sample_size", self.sample_size, 1..=256)?;
+        divides("the number of halvings", self.halvings(), self.sample_size)?;
+        within("norm_eps", self.norm_eps, EPSILON)?;
+        // half the width minus this is divided by
+        within("freq_shift", self.freq_shift, 0. ..=(widths[0] / 2) as f64 - 0.5)
     }
 }
 
@@ -86,35 +148,20 @@ pub struct Unet {
 
 impl Unet {
     /// # Errors
-    /// If the configuration is not a Stable Diffusion 1.x, or a tensor is missing or misshapen.
+    /// If a tensor is missing or misshapen.
     pub fn load(w: &Weights, config: UnetConfig) -> Result<Self> {
         let widths = &config.block_out_channels;
-        let (count, groups) = (widths.len(), config.norm_num_groups);
-        let (Some(&first), Some(&deepest)) = (widths.first(), widths.last()) else {
-            candle_core::bail!("block_out_channels is empty in the configuration of {}", w.file());
-        };
-        if config.down_block_types.len() != count || config.up_block_types.len() != count {
-            candle_core::bail!("{count} widths but not as many block types in the configuration of {}", w.file());
-        }
-        if config.addition_embed_type.is_some() || config.class_embed_type.is_some() || config.in_channels != 4 {
-            candle_core::bail!("{} is not a text-to-image Stable Diffusion 1.x", w.file());
-        }
+        let (count, groups, first) = (widths.len(), config.norm_num_groups, widths[0]);
+        let deepest = widths[count - 1];
         let time = 4 * first;
         let sizes = Sizes { groups, eps: config.norm_eps, time, context: config.cross_attention_dim };
-        let heads_of = |kind: &str, block: usize| match kind {
-            "CrossAttnDownBlock2D" | "CrossAttnUpBlock2D" => match config.heads(block) {
-                Some(heads) => Ok(Some(heads)),
-                None => candle_core::bail!("no number of heads for block {block} in the configuration of {}", w.file()),
-            },
-            "DownBlock2D" | "UpBlock2D" => Ok(None),
-            other => candle_core::bail!("block type {other} of {} is not known", w.file()),
-        };
+        let heads_of = |kind: &str, block: usize| kind.starts_with("CrossAttn").then(|| config.heads(block));
         let mut down_blocks = Vec::with_capacity(count);
         for (i, kind) in config.down_block_types.iter().enumerate() {
             let (from, to) = (widths[i.saturating_sub(1)], widths[i]);
             let channels: Vec<_> = (0..config.layers_per_block).map(|j| (if j == 0 { from } else { to }, to)).collect();
             let w = w.pp(format!("down_blocks.{i}"));
-            down_blocks.push(DownBlock::load(&w, &channels, heads_of(kind, i)?, i + 1 == count, sizes)?);
+            down_blocks.push(DownBlock::load(&w, &channels, heads_of(kind, i), i + 1 == count, sizes)?);
         }
         let mut up_blocks = Vec::with_capacity(count);
         for (i, kind) in config.up_block_types.iter().enumerate() {
@@ -129,23 +176,19 @@ impl Unet {
                 })
                 .collect();
             let w = w.pp(format!("up_blocks.{i}"));
-            up_blocks.push(UpBlock::load(&w, &channels, heads_of(kind, count - 1 - i)?, i + 1 == count, sizes)?);
+            up_blocks.push(UpBlock::load(&w, &channels, heads_of(kind, count - 1 - i), i + 1 == count, sizes)?);
         }
-        let mid_heads = match config.heads(count - 1) {
-            Some(heads) => heads,
-            None => candle_core::bail!("no number of heads for the middle block in the configuration of {}", w.file()),
-        };
         Ok(Self {
-            conv_in: conv(&w.pp("conv_in"), config.in_channels, first, 3, 1, 1)?,
+            conv_in: conv(&w.pp("conv_in"), LATENTS, first, 3, 1, 1)?,
             time_embedding: (
                 linear(&w.pp("time_embedding.linear_1"), first, time)?,
                 linear(&w.pp("time_embedding.linear_2"), time, time)?,
             ),
             down_blocks,
-            mid_block: MidBlock::load(&w.pp("mid_block"), deepest, mid_heads, sizes)?,
+            mid_block: MidBlock::load(&w.pp("mid_block"), deepest, config.heads(count - 1), sizes)?,
             up_blocks,
             conv_norm_out: group_norm(&w.pp("conv_norm_out"), first, groups, config.norm_eps)?.with_silu(),
-            conv_out: conv(&w.pp("conv_out"), first, config.out_channels, 3, 1, 1)?,
+            conv_out: conv(&w.pp("conv_out"), first, LATENTS, 3, 1, 1)?,
             config,
         })
     }

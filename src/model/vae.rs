@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 use serde::Deserialize;
 
+use super::config::{CHANNELS, Config, LAYERS, divides, within};
 use super::layers::{conv, group_norm, linear};
 use super::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample};
 use crate::ops::attention::Options;
@@ -16,8 +17,9 @@ const EPS: f64 = 1e-6;
 pub struct VaeConfig {
     block_out_channels: Vec<usize>,
     layers_per_block: usize,
+    /// Channels of the latents.
     #[serde(default = "default_latent_channels")]
-    latent_channels: usize,
+    pub latent_channels: usize,
     #[serde(default = "default_groups")]
     norm_num_groups: usize,
     /// Latents are multiplied by this before the denoiser sees them.
@@ -33,6 +35,29 @@ fn default_groups() -> usize {
 }
 fn default_scaling_factor() -> f64 {
     0.18215
+}
+
+impl Config for VaeConfig {
+    const ONLY: &'static [(&'static str, &'static str)] = &[
+        ("act_fn", "\"silu\""),
+        ("in_channels", "3"),
+        ("out_channels", "3"),
+        ("mid_block_add_attention", "true"),
+        ("shift_factor", "0"),
+        ("latents_mean", "null"),
+        ("latents_std", "null"),
+    ];
+
+    fn check(&self) -> anyhow::Result<()> {
+        within("the length of block_out_channels", self.block_out_channels.len(), 1..=8)?;
+        for &width in &self.block_out_channels {
+            within("block_out_channels", width, CHANNELS)?;
+            divides("norm_num_groups", self.norm_num_groups, width)?;
+        }
+        within("layers_per_block", self.layers_per_block, LAYERS)?;
+        within("latent_channels", self.latent_channels, CHANNELS)?;
+        within("scaling_factor", self.scaling_factor, 1e-6..=1e6)
+    }
 }
 
 /// The normal distribution over latents that a picture is encoded to, before scaling.
@@ -56,9 +81,6 @@ impl Vae {
     /// # Errors
     /// If a tensor is missing or misshapen.
     pub fn load(w: &Weights, config: VaeConfig) -> Result<Self> {
-        if config.block_out_channels.is_empty() {
-            candle_core::bail!("block_out_channels is empty in the configuration of {}", w.file());
-        }
         Ok(Self { encoder: Encoder::load(w, &config)?, decoder: Decoder::load(w, &config)?, config })
     }
 

@@ -3,7 +3,8 @@
 use candle_core::{IndexOp, Result, Tensor};
 use serde::Deserialize;
 
-use super::clip::{EncoderLayer, LayerNames, LayerSizes};
+use super::clip::{EncoderLayer, LayerNames, LayerSizes, activation};
+use super::config::{CHANNELS, Config, EPSILON, LAYERS, SIDE, divides, within};
 use super::layers::layer_norm;
 use crate::ops::{Conv2d, LayerNorm, Norm};
 use crate::weights::Weights;
@@ -31,6 +32,21 @@ pub struct VitConfig {
     /// Side of the pictures that it takes.
     pub image_size: usize,
     patch_size: usize,
+}
+
+impl Config for VitConfig {
+    const ONLY: &'static [(&'static str, &'static str)] = &[("qkv_bias", "true"), ("num_channels", "3")];
+
+    fn check(&self) -> anyhow::Result<()> {
+        within("hidden_size", self.hidden_size, CHANNELS)?;
+        within("intermediate_size", self.intermediate_size, 1..=1 << 16)?;
+        within("num_hidden_layers", self.num_hidden_layers, LAYERS)?;
+        divides("num_attention_heads", self.num_attention_heads, self.hidden_size)?;
+        activation(&self.hidden_act)?;
+        within("layer_norm_eps", self.layer_norm_eps, EPSILON)?;
+        within("image_size", self.image_size, SIDE)?;
+        within("patch_size", self.patch_size, 1..=self.image_size)
+    }
 }
 
 /// A ViT whose class token is the feature.

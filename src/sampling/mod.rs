@@ -136,7 +136,7 @@ pub fn together(pixels: usize) -> usize {
 /// # Errors
 /// If the sides do not divide into the UNet's levels.
 pub fn latent_size(base: &Base, (width, height): (usize, usize)) -> Result<(usize, usize)> {
-    let unit = base.vae.factor() * 8;
+    let unit = base.unit();
     if width == 0 || height == 0 || !width.is_multiple_of(unit) || !height.is_multiple_of(unit) {
         bail!("{width}x{height} pixels: both sides must be multiples of {unit}");
     }

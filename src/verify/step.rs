@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::case::{ACTIVATION, Case, GRADIENT, LOSS, Report};
 use crate::base::Base;
 use crate::base::texts::Texts;
+use crate::images::Mask;
 use crate::method::eqdiff::losses::{Batch, LossSettings, ReferenceBatch, training_losses};
 use crate::method::eqdiff::mgdp::Guidance;
 use crate::method::eqdiff::{Band, Customisation};
@@ -113,12 +114,14 @@ fn batch(case: &Case, base: &Base, settings: &StepSettings, name: &str, report: 
         let ids: Vec<u32> = integers(name)?.iter().map(|&id| id as u32).collect();
         Ok(ids.chunks(length).map(<[u32]>::to_vec).collect())
     };
-    let masks = |name: &str| -> Result<Vec<Vec<f32>>> {
+    let masks = |name: &str| -> Result<Vec<Mask>> {
         let values: Vec<f32> = case.numbers(name)?.iter().map(|&x| x as f32).collect();
         let count = case.get(name)?.dim(0)?;
-        Ok(values.chunks(values.len() / count.max(1)).map(<[f32]>::to_vec).collect())
+        let side = (values.len() / count.max(1)).isqrt();
+        let mask = |values: &[f32]| Mask { values: values.to_vec(), height: side, width: side };
+        Ok(values.chunks(side * side).map(mask).collect())
     };
-    let plain = |ids: Vec<u32>| Tokens { ids, placeholder: Vec::new(), cut: None };
+    let plain = |ids: Vec<u32>| Tokens { ids, ..Tokens::default() };
     let places = integers("in.placeholder_index")?;
     let prompts: Vec<Tokens> = rows("in.input_ids")?
         .into_iter()

@@ -1,71 +1,66 @@
 //! Reading safetensors checkpoints by the names of their tensors.
 
+mod checkpoint;
+mod foreign;
+mod header;
+mod original;
 mod random;
+mod source;
+mod values;
 
 use std::fmt;
-use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device, Tensor};
+use anyhow::Result;
+use candle_core::{Device, Tensor};
 use half::f16;
-use memmap2::Mmap;
-use safetensors::SafeTensors;
-use safetensors::tensor::Metadata;
 
 use crate::ops::Precision;
+use checkpoint::Checkpoint;
+use source::Source;
+use values::Failure;
 
-/// The tensors of one safetensors file, or those under a prefix of their names.
+pub use foreign::{by_name as foreign, refuse as refuse_foreign};
+pub use original::Part;
+
+/// The tensors of one checkpoint, or those under a prefix of their names.
 ///
-/// Whatever precision is stored (f32, f16, bf16), tensors come out in f32.
+/// Whatever precision is stored (f32, f16, bf16), tensors come out in f32. Each is read from its file when it is asked
+/// for, and nothing of the file stays in memory.
 #[derive(Clone)]
 pub struct Weights {
     file: Arc<Checkpoint>,
     prefix: String,
     device: Device,
     precision: Precision,
-}
-
-struct Checkpoint {
-    name: String,
-    bytes: Bytes,
-    metadata: Metadata,
-    data_start: usize,
-}
-
-enum Bytes {
-    Embedded(&'static [u8]),
-    Mapped(Mmap),
-    /// None: every tensor that is asked for is made up.
-    Random,
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Bytes::Embedded(bytes) => bytes,
-            Bytes::Mapped(map) => map,
-            Bytes::Random => &[],
-        }
-    }
+    /// Every tensor that is asked for is made up.
+    random: bool,
 }
 
 impl Weights {
-    /// Opens a file on disk; its pages are read when tensors are asked for.
+    /// Opens a file on disk and checks what it says of its tensors.
     ///
     /// # Errors
     /// If the file cannot be read, is cut short, or is not safetensors; the message names it.
     pub fn open(path: &Path, device: &Device) -> Result<Self> {
-        let name = path.display().to_string();
-        if path.extension().is_some_and(|e| e == "bin" || e == "ckpt" || e == "pt" || e == "pth") {
-            bail!("{name} is a Python pickle, which may run code when it is opened: convert it to safetensors first");
-        }
-        let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-        // SAFETY: a map is undefined behaviour only if another process cuts the file while we read it;
-        // checkpoints are written under a temporary name and renamed.
-        let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot read {name}"))?;
-        Self::new(name, Bytes::Mapped(map), device)
+        Ok(Self::of(Checkpoint::open(path)?, device))
+    }
+
+    /// Opens a checkpoint in several files. `index` says which tensor is in which, and `find` where a file lies.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), also if a file or a tensor in it is missing.
+    pub fn sharded(index: &Path, find: impl Fn(&str) -> Result<PathBuf>, device: &Device) -> Result<Self> {
+        Ok(Self::of(Checkpoint::sharded(index, find)?, device))
+    }
+
+    /// Opens one model of a single file for all of Stable Diffusion 1.x, its tensors under today's names.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), also if the file is something else; the message says what.
+    pub fn original(path: &Path, part: Part, device: &Device) -> Result<Self> {
+        Ok(Self::of(Checkpoint::open(path)?.part(part)?, device))
     }
 
     /// Weights that are part of the program.
@@ -73,33 +68,17 @@ impl Weights {
     /// # Errors
     /// If `bytes` are not safetensors.
     pub fn embedded(name: &str, bytes: &'static [u8], device: &Device) -> Result<Self> {
-        Self::new(name.to_string(), Bytes::Embedded(bytes), device)
+        Ok(Self::of(Checkpoint::of(name.to_string(), Source::Embedded(bytes))?, device))
     }
 
     /// Random weights for every tensor that a model of today's layout asks for.
-    ///
-    /// # Errors
-    /// Never; the library that reads metadata could.
-    pub fn random(name: &str, device: &Device) -> Result<Self> {
-        let metadata = Metadata::new(None, Vec::new())?;
-        Ok(Self::of(Checkpoint { name: name.into(), bytes: Bytes::Random, metadata, data_start: 0 }, device))
+    pub fn random(name: &str, device: &Device) -> Self {
+        Self { random: true, ..Self::of(Checkpoint::empty(name), device) }
     }
 
     fn of(file: Checkpoint, device: &Device) -> Self {
-        Self { file: Arc::new(file), prefix: String::new(), device: device.clone(), precision: Precision::F32 }
-    }
-
-    fn is_random(&self) -> bool {
-        matches!(self.file.bytes, Bytes::Random)
-    }
-
-    fn new(name: String, bytes: Bytes, device: &Device) -> Result<Self> {
-        let slice = bytes.as_slice();
-        let damaged = || format!("{name} is not a whole safetensors file (cut short by a broken download?)");
-        SafeTensors::deserialize(slice).with_context(damaged)?;
-        let (header, metadata) = SafeTensors::read_metadata(slice).with_context(damaged)?;
-        let file = Checkpoint { name, bytes, metadata, data_start: header + 8 };
-        Ok(Self::of(file, device))
+        let (file, device) = (Arc::new(file), device.clone());
+        Self { file, prefix: String::new(), device, precision: Precision::F32, random: false }
     }
 
     /// The tensors below `name`.
@@ -127,22 +106,18 @@ impl Weights {
         &self.prefix
     }
 
-    /// Names of all tensors of the file.
+    /// Names of all tensors of the checkpoint, in order.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.file.metadata.tensors().into_keys().collect();
-        names.sort();
-        names
+        self.file.names().map(str::to_string).collect()
     }
 
     /// Whether there is a tensor of that name, or one below it.
     pub fn has(&self, name: &str) -> bool {
-        if self.is_random() {
+        if self.random {
             return random::has(name);
         }
         let full = self.full(name);
-        let below = format!("{full}.");
-        self.file.metadata.info(&full).is_some()
-            || self.file.metadata.tensors().keys().any(|key| key.starts_with(&below))
+        self.file.get(&full).is_some() || self.file.has_below(&format!("{full}."))
     }
 
     /// The tensor `name` of exactly that shape, in f32.
@@ -150,15 +125,16 @@ impl Weights {
     /// # Errors
     /// If it is missing or has another shape; the message has both shapes and the file.
     pub fn get(&self, shape: &[usize], name: &str) -> candle_core::Result<Tensor> {
-        if self.is_random() {
+        if self.random {
             return random::tensor(&self.full(name), shape)?.to_device(&self.device);
         }
-        let tensor = self.any(name)?;
-        if tensor.dims() != shape {
-            let full = self.full(name);
-            candle_core::bail!("{full} in {} has shape {:?}, expected {shape:?}", self.file.name, tensor.dims());
+        // before anything is read
+        if let Some(((file, _), stored)) = self.file.get(&self.full(name))
+            && stored.shape != shape
+        {
+            candle_core::bail!("{} in {file} has shape {:?}, expected {shape:?}", self.full(name), stored.shape);
         }
-        Ok(tensor)
+        self.any(name)
     }
 
     /// A matrix that some writers store as a 1x1 convolution: [out, in] or [out, in, 1, 1].
@@ -175,27 +151,24 @@ impl Weights {
     /// The tensor `name` whatever its shape, floats in f32 and integers as they are.
     ///
     /// # Errors
-    /// If it is missing or of a type that has no use here.
+    /// If it is missing, of a type that has no use here, not finite, or cannot be read any more.
     pub fn any(&self, name: &str) -> candle_core::Result<Tensor> {
         let full = self.full(name);
-        let Some(info) = self.file.metadata.info(&full) else {
+        let Some(((file, source), stored)) = self.file.get(&full) else {
             candle_core::bail!("{full} is missing in {}", self.file.name);
         };
-        let (start, end) = info.data_offsets;
-        let bytes = &self.file.bytes.as_slice()[self.file.data_start + start..self.file.data_start + end];
-        let dtype = match info.dtype {
-            safetensors::Dtype::BOOL => DType::U8,
-            dtype => DType::try_from(dtype)
-                .map_err(|_| candle_core::Error::Msg(format!("{full} in {} is {dtype:?}", self.file.name)))?,
-        };
-        let tensor = Tensor::from_raw_buffer(bytes, dtype, &info.shape, &Device::Cpu)?;
-        let tensor = if dtype.is_float() { tensor.to_dtype(DType::F32)? } else { tensor };
-        tensor.to_device(&self.device)
+        values::tensor(source, stored, &self.device).map_err(|failure| {
+            candle_core::Error::msg(match failure {
+                Failure::Read(error) => format!("cannot read {full} in {file}: {error} (was the file changed?)"),
+                Failure::NotFinite => format!("{full} in {file} has values that are NaN or infinite: it is damaged"),
+                Failure::Other(error) => format!("{full} in {file} ({:?}): {error}", stored.dtype),
+            })
+        })
     }
 
     /// The shape of `name`, if there is such a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.file.metadata.info(&self.full(name)).map(|info| info.shape.as_slice())
+        self.file.get(&self.full(name)).map(|(_, stored)| stored.shape.as_slice())
     }
 
     /// The first `count` values of a tensor in half precision, without reading the rest.
@@ -204,27 +177,11 @@ impl Weights {
     /// As [`any`](Self::any).
     pub fn first_values(&self, name: &str, count: usize) -> candle_core::Result<Vec<f16>> {
         let full = self.full(name);
-        let Some(info) = self.file.metadata.info(&full) else {
+        let Some(((file, source), stored)) = self.file.get(&full) else {
             candle_core::bail!("{full} is missing in {}", self.file.name);
         };
-        let bytes = &self.file.bytes.as_slice()[self.file.data_start + info.data_offsets.0..];
-        let elements = info.shape.iter().product::<usize>().min(count);
-        Ok(match info.dtype {
-            safetensors::Dtype::F32 => {
-                bytes.as_chunks().0.iter().take(elements).map(|b| f16::from_f32(f32::from_le_bytes(*b))).collect()
-            }
-            safetensors::Dtype::F16 => {
-                bytes.as_chunks().0.iter().take(elements).map(|b| f16::from_le_bytes(*b)).collect()
-            }
-            safetensors::Dtype::BF16 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .take(elements)
-                .map(|b| f16::from_f32(half::bf16::from_le_bytes(*b).to_f32()))
-                .collect(),
-            _ => Vec::new(),
-        })
+        let read = values::first(source, stored, count);
+        read.map_err(|error| candle_core::Error::msg(format!("cannot read {full} in {file}: {error}")))
     }
 
     /// The device that tensors are put on.
@@ -239,25 +196,95 @@ impl Weights {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use anyhow::ensure;
+    use candle_core::DType;
+
     use super::*;
+
+    fn save(path: &Path, tensors: &[(&str, Tensor)]) -> Result<()> {
+        let tensors: HashMap<_, _> = tensors.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
+        Ok(candle_core::safetensors::save(&tensors, path)?)
+    }
+
+    fn said<T>(result: Result<T, impl std::fmt::Display>) -> String {
+        result.err().map(|error| format!("{error:#}")).unwrap_or_default()
+    }
 
     #[test]
     fn errors_name_tensor_shapes_and_file() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("unet.safetensors");
-        let tensor = Tensor::zeros((2, 3), DType::F16, &Device::Cpu)?;
-        candle_core::safetensors::save(&[("conv_in.weight", tensor)].into(), &path)?;
+        save(&path, &[("conv_in.weight", Tensor::zeros((2, 3), DType::F16, &Device::Cpu)?)])?;
         let weights = Weights::open(&path, &Device::Cpu)?.pp("conv_in");
         assert_eq!(weights.get(&[2, 3], "weight")?.dtype(), DType::F32);
-        let error = weights.get(&[3, 2], "weight").unwrap_err().to_string();
+        let error = said(weights.get(&[3, 2], "weight"));
         for part in ["conv_in.weight", "[2, 3]", "[3, 2]", "unet.safetensors"] {
             assert!(error.contains(part), "{error}");
         }
-        assert!(weights.get(&[3], "bias").unwrap_err().to_string().contains("conv_in.bias is missing"));
+        assert!(said(weights.get(&[3], "bias")).contains("conv_in.bias is missing"));
         let bytes = std::fs::read(&path)?;
         std::fs::write(&path, &bytes[..bytes.len() - 4])?;
-        let error = Weights::open(&path, &Device::Cpu).err().map(|e| format!("{e:#}")).unwrap_or_default();
-        assert!(error.contains("unet.safetensors"), "{error}");
+        // cut after it was opened, and before
+        let error = said(weights.get(&[2, 3], "weight"));
+        assert!(error.contains("conv_in.weight") && error.contains("unet.safetensors"), "{error}");
+        let error = said(Weights::open(&path, &Device::Cpu));
+        assert!(error.contains("unet.safetensors") && error.contains("cut short"), "{error}");
+        assert!(said(Weights::open(folder.path(), &Device::Cpu)).contains("not a file"));
+        assert!(said(Weights::open(&path.with_extension("ckpt"), &Device::Cpu)).contains("pickle"));
+        Ok(())
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_refused() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("vae.safetensors");
+        let tensors =
+            [("good", Tensor::new(&[1f32, 2.], &Device::Cpu)?), ("bad", Tensor::new(&[1f32, f32::NAN], &Device::Cpu)?)];
+        save(&path, &tensors)?;
+        let weights = Weights::open(&path, &Device::Cpu)?;
+        assert_eq!(weights.get(&[2], "good")?.to_vec1::<f32>()?, [1., 2.]);
+        let error = said(weights.get(&[2], "bad"));
+        assert!(error.contains("bad in ") && error.contains("vae.safetensors") && error.contains("NaN"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn shards_are_one_checkpoint() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let at = |name: &str| folder.path().join(name);
+        let tensor = |value: f32| Tensor::new(&[value], &Device::Cpu);
+        save(&at("1.safetensors"), &[("a.weight", tensor(1.)?), ("unlisted", tensor(9.)?)])?;
+        save(&at("2.safetensors"), &[("a.bias", tensor(2.)?), ("b", tensor(3.)?)])?;
+        let open = |map: &str| -> Result<Weights> {
+            let index = at("model.safetensors.index.json");
+            std::fs::write(&index, format!(r#"{{"metadata": {{"total_size": 1}}, "weight_map": {map}}}"#))?;
+            let find = |shard: &str| {
+                ensure!(at(shard).is_file(), "{shard} is missing");
+                Ok(at(shard))
+            };
+            Weights::sharded(&index, find, &Device::Cpu)
+        };
+        let weights = open(r#"{"a.weight": "1.safetensors", "b": "2.safetensors", "a.bias": "2.safetensors"}"#)?;
+        assert_eq!(weights.names(), ["a.bias", "a.weight", "b"]);
+        assert!(weights.has("a") && !weights.has("unlisted"));
+        assert_eq!(weights.pp("a").get(&[1], "bias")?.to_vec1::<f32>()?, [2.]);
+        assert_eq!(weights.get(&[1], "a.weight")?.to_vec1::<f32>()?, [1.]);
+        for (map, part) in [
+            (r#"{"b": "3.safetensors"}"#, "3.safetensors is missing"),
+            (r#"{"c": "2.safetensors"}"#, "c should be in"),
+            (r#"{"b": "../2.safetensors"}"#, "\"../2.safetensors\""),
+            (r#"{"b": "/etc/2.safetensors"}"#, "no name of a file beside it"),
+            (r#"{"b": "x\\2.safetensors"}"#, "no name of a file beside it"),
+            (r#"{"b": ".."}"#, "no name of a file beside it"),
+            (r#"{"b": ""}"#, "no name of a file beside it"),
+            (r#"{"b": "pytorch_model.bin"}"#, "pytorch_model.bin"),
+            (r#"{"b": 7}"#, "cannot be used"),
+        ] {
+            let said = said(open(map));
+            assert!(said.contains(part) && said.contains("model.safetensors.index.json"), "{map}: {said}");
+        }
         Ok(())
     }
 }

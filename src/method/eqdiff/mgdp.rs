@@ -4,8 +4,6 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::images::Mask;
-
 /// What the subject's mask is used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -36,25 +34,30 @@ impl Mgdp {
     }
 }
 
-/// `mask` (rows of `width`) dilated `times`, see [`Mask::dilated`].
-pub fn dilate(mask: &[f32], width: usize, times: usize) -> Vec<f32> {
-    Mask { values: mask.to_vec(), height: mask.len() / width, width }.dilated(times).values
-}
-
 /// z'_t = M z_t + (1 - M) z_0, all [B, 4, h, w] but M [B, 1, h, w].
 pub fn masked_noise(mask: &Tensor, noisy: &Tensor, clean: &Tensor) -> Result<Tensor> {
     clean + (noisy - clean)?.broadcast_mul(mask)?
 }
 
 /// The squared error [B, 4, h, w] of each sample inside its mask [B, 1, h, w], divided by the mask's
-/// area: [B]. The mask has one channel and the error four, so this is four times a mean.
+/// area: [B]. The mask has one channel and the error four, so this is four times a mean. An empty mask has no loss.
 pub fn masked_loss(error: &Tensor, mask: &Tensor) -> Result<Tensor> {
-    error.broadcast_mul(mask)?.sum((1, 2, 3))? / mask.sum((1, 2, 3))?
+    let area = mask.sum((1, 2, 3))?.maximum(1f32)?; // masks are 0 or 1
+    error.broadcast_mul(mask)?.sum((1, 2, 3))? / area
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_mask_divides_by_nothing() -> Result<()> {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &candle_core::Device::Cpu);
+        let (error, mask) = ((zeros(&[2, 4, 2, 2])? + 3.)?, zeros(&[2, 1, 2, 2])?);
+        assert_eq!(masked_loss(&error, &mask)?.to_vec1::<f32>()?, [0., 0.]);
+        assert_eq!(masked_loss(&error, &(mask + 1.)?)?.to_vec1::<f32>()?, [12., 12.]);
+        Ok(())
+    }
 
     #[test]
     fn dilations_scale_with_the_latents() {

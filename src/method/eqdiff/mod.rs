@@ -89,9 +89,11 @@ impl<'a> EqDiff<'a> {
 /// # Errors
 /// If the word has none.
 pub fn init_token(base: &Base, fdte: &Fdte, class: &str) -> anyhow::Result<u32> {
-    let word = if fdte.init_word.is_empty() { class } else { &fdte.init_word };
-    let token = base.tokenizer.plain(word)?.first().copied();
-    token.with_context(|| format!("{word:?} has no token to start the concept embedding from"))
+    if !fdte.init_word.is_empty() {
+        return base.tokenizer.entry(&fdte.init_word);
+    }
+    let token = base.tokenizer.plain(class)?.first().copied();
+    token.with_context(|| format!("{class:?} has no token to start the concept embedding from"))
 }
 
 impl Method for EqDiff<'_> {

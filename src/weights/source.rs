@@ -1,0 +1,65 @@
+//! Where the bytes of a checkpoint lie.
+
+use std::fs::File;
+use std::io::{Error, ErrorKind, Result};
+use std::path::Path;
+
+/// A file, or bytes of the program. A file is read piece by piece, never mapped: pages of a map stay counted as the
+/// program's memory beside what was made of them, and a file that is cut while it is mapped ends the process.
+pub enum Source {
+    /// Part of the program.
+    Embedded(&'static [u8]),
+    /// On disk, with its length when it was opened.
+    File(File, u64),
+}
+
+impl Source {
+    /// Opens a file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path)?;
+        let about = file.metadata()?;
+        if !about.is_file() {
+            return Err(Error::new(ErrorKind::InvalidInput, "it is not a file"));
+        }
+        Ok(Self::File(file, about.len()))
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Embedded(bytes) => bytes.len() as u64,
+            Self::File(_, length) => *length,
+        }
+    }
+
+    /// Fills `buffer` from byte `at` on; an error if there are not as many bytes any more.
+    pub fn read(&self, buffer: &mut [u8], at: u64) -> Result<()> {
+        match self {
+            Self::Embedded(bytes) => {
+                let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).and_then(|b| b.get(..buffer.len()));
+                buffer.copy_from_slice(rest.ok_or(ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+            Self::File(file, _) => read_at(file, buffer, at),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, at)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut buffer: &mut [u8], mut at: u64) -> Result<()> {
+    while !buffer.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, buffer, at)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            count => {
+                buffer = &mut buffer[count..];
+                at += count as u64;
+            }
+        }
+    }
+    Ok(())
+}
