@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use image::RgbImage;
-use image::imageops::{self, FilterType};
 
 use super::Outcome;
 use super::output::print;
@@ -84,5 +83,5 @@ fn smaller(image: RgbImage, observer: &mut dyn Observer) -> RgbImage {
     let side = |n: u32| ((n as f64 * scale) as u32).max(1);
     let (width, height) = (side(width), side(height));
     observer.warn(&format!("the picture is reduced to {width}x{height}, so that its spectrum fits into memory"));
-    imageops::resize(&image, width, height, FilterType::CatmullRom)
+    images::resized(&image, width, height)
 }

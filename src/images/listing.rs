@@ -66,7 +66,7 @@ impl Listing {
                 let photo = stem.strip_suffix(*ending);
                 photo.is_some_and(|photo| *ending == MASK_ENDINGS[0] || stems.iter().any(|other| other == photo))
             };
-            !MASK_ENDINGS.iter().any(|ending| of_photo(ending))
+            !MASK_ENDINGS.iter().any(of_photo)
         });
         self
     }

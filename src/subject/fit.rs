@@ -7,7 +7,7 @@ use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage};
 
-use crate::images::{Levels, shown};
+use crate::images::{self, Levels, shown};
 
 /// Sides may differ by so much of themselves: masks are made at other sizes than photos.
 const TOLERANCE: f64 = 0.02;
@@ -81,7 +81,7 @@ pub fn fitted(levels: Levels, path: &Path, shape: &Shape, warnings: &mut Vec<Str
     if mask.dimensions() == shape.size {
         return Ok(mask);
     }
-    Ok(imageops::resize(&mask, width, height, FilterType::Nearest))
+    Ok(images::resized_mask(&mask, width, height))
 }
 
 fn alike(a: (u32, u32), b: (u32, u32)) -> bool {
