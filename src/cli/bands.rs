@@ -22,7 +22,7 @@ const MOST_PIXELS: f64 = 24. * (1 << 20) as f64;
 /// Arguments of `bands`.
 #[derive(Args)]
 #[command(after_help = "Example:\n  eqdiff bands photo.jpg --preset paper --out bands/")]
-pub struct BandsArgs {
+pub(super) struct BandsArgs {
     /// A picture: PNG, JPEG, WebP, TIFF, BMP or GIF
     image: PathBuf,
     /// Whose filter: eqdiff (the released code's) or paper
@@ -37,7 +37,7 @@ pub struct BandsArgs {
 }
 
 /// Writes what FDTE sees of a picture.
-pub fn run(args: &BandsArgs, observer: &mut dyn Observer) -> Result<Outcome> {
+pub(super) fn run(args: &BandsArgs, observer: &mut dyn Observer) -> Result<Outcome> {
     let mut layers = Layers::new()?.preset(&args.preset)?;
     if let Some(path) = &args.config {
         layers = layers.file(path)?;

@@ -23,7 +23,7 @@ Examples:
 /// Arguments of `eval`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct EvalArgs {
+pub(super) struct EvalArgs {
     /// Which metrics, separated by commas
     #[arg(long, value_delimiter = ',', value_enum, default_value = "clip-t,clip-i,dino")]
     metrics: Vec<Wanted>,
@@ -62,7 +62,7 @@ pub struct EvalArgs {
     machine: MachineArgs,
 }
 
-pub fn run(args: EvalArgs, observer: &mut dyn Observer) -> Result<Outcome> {
+pub(super) fn run(args: EvalArgs, observer: &mut dyn Observer) -> Result<Outcome> {
     let request = Request {
         metrics: args.metrics,
         adapter: args.adapter.map_or(Source::LastAdapter, Source::Adapter),

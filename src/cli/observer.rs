@@ -12,7 +12,7 @@ use crate::app::{Note, Observer};
 use crate::images::steers;
 
 /// How progress is shown.
-pub enum Shown {
+pub(super) enum Shown {
     /// Bars for people.
     Bar(ProgressBar),
     /// Lines, the last at that time.
@@ -22,7 +22,7 @@ pub enum Shown {
 }
 
 /// Shows what a use case tells, and asks the keyboard whether to stop.
-pub struct Console {
+pub(super) struct Console {
     shown: Shown,
     work: Work,
 }
@@ -47,7 +47,7 @@ const JSON_EVERY: Duration = Duration::from_millis(200);
 
 impl Console {
     /// Listens to Ctrl-C from now on.
-    pub fn new(json: bool) -> Self {
+    pub(super) fn new(json: bool) -> Self {
         signals::listen();
         let now = Instant::now();
         let shown = match (json, stderr().is_terminal()) {
@@ -168,7 +168,7 @@ fn clock(seconds: f64) -> String {
 }
 
 /// Text of several lines without what names and prompts from elsewhere could steer a terminal with.
-pub fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let sign = |c: char| if steers(c) && c != '\n' && c != '\t' { c.escape_default().to_string() } else { c.into() };
     text.chars().map(sign).collect()
 }

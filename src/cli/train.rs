@@ -26,7 +26,7 @@ Examples:
 /// Arguments of `train`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct TrainArgs {
+pub(super) struct TrainArgs {
     /// The subject: a folder of photos, or a name looked up here, in subjects/ and among the bundled ones
     #[arg(long, value_name = "NAME_OR_DIR", required_unless_present = "resume")]
     subject: Option<String>,
@@ -94,7 +94,7 @@ enum CropArg {
     Subject,
 }
 
-pub fn run(args: TrainArgs, observer: &mut dyn Observer) -> Result<Outcome> {
+pub(super) fn run(args: TrainArgs, observer: &mut dyn Observer) -> Result<Outcome> {
     let request = Request {
         subject: args.subject,
         images: args.images,

@@ -13,7 +13,7 @@ use super::{Crop, LARGEST_SIDE, Photo, Request, SMALLEST_SIDE, WIDEST};
 use crate::images::{self, none_in, shown};
 
 /// All photos of a subject with their masks, and what the user should know.
-pub fn read_all(store: &Store, request: &Request) -> Result<(Vec<Photo>, Vec<String>)> {
+pub(super) fn read_all(store: &Store, request: &Request) -> Result<(Vec<Photo>, Vec<String>)> {
     let listing = store.pictures()?;
     if listing.pictures.is_empty() {
         bail!("{}", none_in(&store.path(Path::new("")), "photos", &listing));

@@ -21,7 +21,7 @@ struct MetricSettings {
     prompts: Vec<String>,
 }
 
-pub fn metrics(folder: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
+pub(super) fn metrics(folder: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let case = Case::open(folder, "metrics", device)?;
     let settings: MetricSettings = case.settings()?;
     let clip = Clip::load(&folder.join("clip").display().to_string(), true, device)?;

@@ -22,7 +22,7 @@ struct BandSettings {
     magnitude: bool,
 }
 
-pub fn bands(folder: &Path, checks: &mut Checks) -> Result<()> {
+pub(super) fn bands(folder: &Path, checks: &mut Checks) -> Result<()> {
     let case = Case::open(folder, "bands", &Device::Cpu)?;
     for (name, settings) in case.settings::<BTreeMap<String, BandSettings>>()? {
         let image = case.get(&format!("in.{name}"))?;
@@ -52,7 +52,7 @@ struct TokenCase {
 }
 
 /// All prompts in one check: the share whose ids differ. Folders made without tokens.json have none.
-pub fn tokens(folder: &Path, checks: &mut Checks) -> Result<()> {
+pub(super) fn tokens(folder: &Path, checks: &mut Checks) -> Result<()> {
     let path = folder.join("tokens.json");
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
     let cases: Vec<TokenCase> =
@@ -78,7 +78,7 @@ pub fn tokens(folder: &Path, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
-pub fn vae(folder: &Path, base: &Base, checks: &mut Checks) -> Result<()> {
+pub(super) fn vae(folder: &Path, base: &Base, checks: &mut Checks) -> Result<()> {
     let case = Case::open(folder, "vae", &base.device)?;
     let posterior = base.vae.encode(&case.get("in.image")?)?;
     checks.tensors("vae: mean".into(), &posterior.mean, &case.get("out.mean")?, ACTIVATION)?;

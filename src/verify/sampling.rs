@@ -29,7 +29,7 @@ struct Prompts {
     reference: String,
 }
 
-pub fn sample(folder: &Path, base: &Base, checks: &mut Checks) -> Result<()> {
+pub(super) fn sample(folder: &Path, base: &Base, checks: &mut Checks) -> Result<()> {
     let case = Case::open(folder, "sample", &base.device)?;
     let SampleSettings { prompts, placeholder, steps, guidance } = case.settings()?;
     let mut tensors = BTreeMap::new();

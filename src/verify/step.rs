@@ -40,7 +40,7 @@ struct RecordedAdamW {
     max_grad_norm: f64,
 }
 
-pub fn step(folder: &Path, name: &str, base: &Base, keep: Keep, checks: &mut Checks) -> Result<()> {
+pub(super) fn step(folder: &Path, name: &str, base: &Base, keep: Keep, checks: &mut Checks) -> Result<()> {
     let case = Case::open(folder, name, &base.device)?;
     let settings: StepSettings = case.settings()?;
     let batch = batch(&case, base, &settings, name, checks)?;
