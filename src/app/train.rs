@@ -11,6 +11,7 @@ use super::{Interrupted, Machine, Observer, Usage};
 use crate::adapter::{MANIFEST, Manifest, OwnImages};
 use crate::base::{Base, MINI};
 use crate::files::{self, Lock, make_folder, write_whole};
+use crate::images;
 use crate::images::png::save_png;
 use crate::method::eqdiff::data::{self, Data};
 use crate::method::eqdiff::{EqDiff, init_token};
@@ -90,6 +91,9 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
     report(&subject, observer);
     if let Some(out) = &request.out {
         check_free(out)?;
+    }
+    if let Some(folder) = &request.class_images {
+        images::list(folder)?.warnings().iter().for_each(|warning| observer.warn(warning));
     }
     let base = request.machine.base(name, observer)?;
     let side = if settings.training.side == 0 { base.side() } else { settings.training.side };
