@@ -38,7 +38,8 @@ pub struct TrainArgs {
     /// The ordinary noun for the subject, e.g. dog [default: from the folder's name]
     #[arg(long, value_name = "WORD")]
     class: Option<String>,
-    /// mini (embedded), sd14, OWNER/NAME of the Hugging Face hub, or a directory in the diffusers layout
+    /// mini (embedded), sd14, OWNER/NAME of the Hugging Face hub, a directory in the diffusers layout, or a safetensors
+    /// file in the original one
     #[arg(long, value_name = "NAME_OR_DIR", default_value_if("resume", "true", None), default_value = MINI)]
     base: Option<String>,
     /// eqdiff, paper, or the paper's ablations a to f
