@@ -104,38 +104,48 @@ impl Default for Recycling {
 // user or the list
 unsafe impl GlobalAlloc for Recycling {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's, here and below
-        let Some(size) = Self::block(layout) else { return unsafe { System.alloc(layout) } };
+        let Some(size) = Self::block(layout) else {
+            // SAFETY: the caller's
+            return unsafe { System.alloc(layout) };
+        };
         let recycled = self.recycled(size);
         if recycled.is_null() { pages::map(size) } else { recycled }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let Some(size) = Self::block(layout) else { return unsafe { System.alloc_zeroed(layout) } };
+        let Some(size) = Self::block(layout) else {
+            // SAFETY: the caller's
+            return unsafe { System.alloc_zeroed(layout) };
+        };
         let recycled = self.recycled(size);
         if recycled.is_null() {
             return pages::map(size); // zeros already
         }
+        // SAFETY: a block of that size that nobody else has
         unsafe { recycled.write_bytes(0, size) };
         recycled
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        let Some(size) = Self::block(layout) else { return unsafe { System.dealloc(memory, layout) } };
+        let Some(size) = Self::block(layout) else {
+            // SAFETY: the caller's; the block was the system's
+            return unsafe { System.dealloc(memory, layout) };
+        };
         match self.0.lock() {
             Ok(mut large) => large.give_back(memory, size),
+            // SAFETY: the caller's; the block is a whole mapping
             Err(_) => unsafe { pages::unmap(memory, size) },
         }
     }
 }
 
 /// Pages straight from the system: its allocator's own lists would be torn by blocks so large.
-#[cfg(unix)]
+#[cfg(all(unix, not(eqdiff_portable)))]
 mod pages {
     use super::PAGE;
 
     /// `size` bytes of zeros at a multiple of [`PAGE`], or null.
-    pub fn map(size: usize) -> *mut u8 {
+    pub(super) fn map(size: usize) -> *mut u8 {
         // SAFETY: a fresh private mapping, of which the parts before and after the block go back
         unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -161,27 +171,27 @@ mod pages {
 
     /// # Safety
     /// The block must be one that [`map`] gave, whole, and nobody may use it.
-    pub unsafe fn unmap(block: *mut u8, size: usize) {
+    pub(super) unsafe fn unmap(block: *mut u8, size: usize) {
         // SAFETY: the caller's
         unsafe { libc::munmap(block.cast(), size) };
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(any(not(unix), eqdiff_portable))]
 mod pages {
     use std::alloc::{GlobalAlloc, Layout, System};
 
     use super::PAGE;
 
     /// `size` bytes of zeros at a multiple of [`PAGE`], or null.
-    pub fn map(size: usize) -> *mut u8 {
+    pub(super) fn map(size: usize) -> *mut u8 {
         // SAFETY: the size is not zero, the alignment a power of two
         unsafe { System.alloc_zeroed(Layout::from_size_align_unchecked(size, PAGE)) }
     }
 
     /// # Safety
     /// The block must be one that [`map`] gave, whole, and nobody may use it.
-    pub unsafe fn unmap(block: *mut u8, size: usize) {
+    pub(super) unsafe fn unmap(block: *mut u8, size: usize) {
         // SAFETY: the caller's
         unsafe { System.dealloc(block, Layout::from_size_align_unchecked(size, PAGE)) };
     }

@@ -1,18 +1,21 @@
 //! Everything once, on a bundled subject.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
 use super::draw::{Seed, Source};
 use super::evaluate::{self, evaluate};
-use super::train::{self, Overrides, train};
+use super::places::OUTPUTS;
+use super::resume::resume;
+use super::train::{self, Overrides, Trained, is_asked_for, train};
 use super::{Interrupted, Machine, Observer, Usage};
-use crate::evaluation::report::Evaluation;
+use crate::adapter::Adapter;
 use crate::evaluation::scorer::Wanted;
-use crate::files::check_target;
+use crate::evaluation::scores::Evaluation;
+use crate::files::{check_target, numbered};
 use crate::report::html;
-use crate::subject;
+use crate::subject::{self, Crop};
 use crate::training::budget::Budget;
 
 /// What to show.
@@ -26,7 +29,40 @@ pub struct Request {
     pub machine: Machine,
 }
 
-/// Trains, draws with and without the adapter, scores, and writes the page.
+/// The demo's training. One that an earlier call began goes on.
+fn adapter(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
+    let training = train::Request {
+        subject: Some(request.subject.clone()),
+        images: None,
+        masks: None,
+        class: None,
+        invert_masks: false,
+        crop: Crop::None,
+        base: None,
+        preset: None,
+        config: None,
+        overrides: Overrides { steps: request.steps, ..Overrides::default() },
+        class_images: None,
+        out: None,
+        memory: Budget::Auto,
+        machine: request.machine.clone(),
+    };
+    let stem = Path::new(OUTPUTS).join(format!("demo-{}", request.subject));
+    for n in 1.. {
+        let out = Some(numbered(&stem, n));
+        match out.as_deref().filter(|out| out.exists()).map(Adapter::open) {
+            None => return train(&train::Request { out, ..training }, observer),
+            Some(Ok(begun)) if is_asked_for(&begun.manifest, &training)? => {
+                let overrides = Overrides::default();
+                return resume(&train::Request { out, subject: None, overrides, ..training }, observer);
+            }
+            Some(_) => {} // somebody else's
+        }
+    }
+    bail!("there is no free name like {}", stem.display())
+}
+
+/// Trains, draws with and without the adapter, scores, and writes the page. What an earlier call left unfinished goes on.
 ///
 /// # Errors
 /// As [`train`] and [`evaluate`]; [`Interrupted`] if the user stops it.
@@ -41,23 +77,7 @@ pub fn demo(request: &Request, observer: &mut dyn Observer) -> Result<Evaluation
     }
     check_target(&request.page)?;
     html::check_ours(&request.page)?;
-    let trained = train(
-        &train::Request {
-            subject: Some(request.subject.clone()),
-            images: None,
-            masks: None,
-            class: None,
-            base: None,
-            preset: None,
-            config: None,
-            overrides: Overrides { steps: request.steps, ..Overrides::default() },
-            class_images: None,
-            out: None,
-            memory: Budget::Auto,
-            machine: request.machine.clone(),
-        },
-        observer,
-    )?;
+    let trained = adapter(request, observer)?;
     if !trained.finished {
         bail!(Interrupted);
     }

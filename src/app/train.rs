@@ -16,8 +16,8 @@ use crate::method::eqdiff::data::{self, Data};
 use crate::method::eqdiff::{EqDiff, init_token};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::{Layers, Settings};
-use crate::subject::{self, Subject};
-use crate::training::budget::{Budget, Plan};
+use crate::subject::{self, Crop, Subject};
+use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::class_images::{self, Asked};
 use crate::training::{Event, Next, Trainer};
 
@@ -29,6 +29,8 @@ pub struct Request {
     pub images: Option<PathBuf>,
     pub masks: Option<PathBuf>,
     pub class: Option<String>,
+    pub invert_masks: bool,
+    pub crop: Crop,
     pub base: Option<String>,
     pub preset: Option<String>,
     pub config: Option<PathBuf>,
@@ -115,6 +117,17 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
     )
 }
 
+/// Whether a training is the one that a request asks for.
+///
+/// # Errors
+/// If the request makes no sense.
+pub fn is_asked_for(manifest: &Manifest, request: &Request) -> Result<bool> {
+    let name = request.base.as_deref().unwrap_or(MINI);
+    let subject = find_subject(request)?;
+    let asked = (lasting_name(name), subject.digest(), settings(request, name)?);
+    Ok((&manifest.base, &manifest.photos, &manifest.settings) == (&asked.0, &asked.1, &asked.2))
+}
+
 /// The subject that a request asks for.
 ///
 /// # Errors
@@ -126,6 +139,8 @@ pub fn find_subject(request: &Request) -> Result<Subject> {
         images: request.images.as_deref(),
         masks: request.masks.as_deref(),
         class: request.class.as_deref(),
+        invert_masks: request.invert_masks,
+        crop: request.crop,
     })
 }
 
@@ -160,6 +175,8 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
         base.scheduler.ddim(steps).map_err(|e| Usage(format!("{name}: {e}")))?;
     }
     init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
+    // the losses look at maps of a quarter of the latents' side
+    subject.check_at(side / base.vae.factor())?;
     Ok(())
 }
 
@@ -267,7 +284,7 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
 
     let reference = subject.photos.first().context("the subject has no photo")?.square(side as u32);
     let samples = settings.training.batch_size * if class_images.is_empty() { 1 } else { 2 };
-    let plan = Plan::new(&base.unet, side / base.vae.factor(), samples, *memory);
+    let plan = MemoryPlan::new(&base.unet, side / base.vae.factor(), samples, *memory);
     observer.info(&plan.to_string());
     let method = EqDiff::new(base, &data, &recipe, &manifest.class, plan.keep)?;
     let mut trainer = Trainer::new(base, method, folder, manifest, reference)?;

@@ -114,7 +114,7 @@ fn cache_folder() -> Result<PathBuf> {
 }
 
 /// Whether a name is one that the hub gives: `OWNER/NAME` of letters, digits, `-`, `_` and `.`.
-pub fn is_id(name: &str) -> bool {
+pub(super) fn is_id(name: &str) -> bool {
     let part = |part: &str| {
         let ends = |c: char| c.is_ascii_alphanumeric() || c == '_';
         part.starts_with(ends)

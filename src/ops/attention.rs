@@ -5,9 +5,9 @@
 
 use candle_core::{D, Result, Tensor, bail};
 
-use super::attention_kernels::Shape;
-use super::backward::{recompute3, with_backward3};
-use super::slices::{on_cpu, with_slices};
+use super::cpu;
+use super::gradient::{recompute3, with_backward3};
+use super::place::{Place, place};
 
 /// What an attention has beside queries, keys and values.
 #[derive(Clone, Default)]
@@ -20,52 +20,77 @@ pub struct Options {
     pub column: Option<Tensor>,
 }
 
+/// Sizes of an attention: q [batch, queries, width], k and v [batch / sharing, keys, width].
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) batch: usize,
+    /// Successive samples that share their keys and values; the backward pass wants 1.
+    pub(crate) sharing: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) width: usize,
+    pub(crate) heads: usize,
+    pub(crate) causal: bool,
+}
+
+impl Sizes {
+    /// Those of these tensors.
+    ///
+    /// # Errors
+    /// If they do not fit.
+    pub(super) fn of(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<Self> {
+        let (batch, queries, width) = q.dims3()?;
+        let (entries, keys, _) = k.dims3()?;
+        let sharing = batch / entries.max(1);
+        let fits = k.dims() == [entries, keys, width] && v.dims() == k.dims() && entries * sharing == batch;
+        if !fits || width % options.heads != 0 {
+            bail!("attention of {:?} to keys {:?} and values {:?} with {} heads", q, k, v, options.heads)
+        }
+        if let Some(column) = &options.column
+            && column.dims() != [entries, keys]
+        {
+            bail!("attention column {:?} for {entries} x {keys} keys", column.dims())
+        }
+        Ok(Self { batch, sharing, queries, keys, width, heads: options.heads, causal: options.causal })
+    }
+
+    /// Width of a head.
+    pub(crate) fn head(&self) -> usize {
+        self.width / self.heads
+    }
+
+    /// What scores are multiplied with.
+    pub(crate) fn scale(&self) -> f32 {
+        (self.head() as f32).powf(-0.5)
+    }
+}
+
 /// Attention of `q` [B, N, d] to `k`, `v` [R, M, d]: [B, N, d], or [B, N, d + 1] with a column. R divides B: each entry
 /// of `k` and `v` serves B / R successive samples.
 ///
 /// # Errors
 /// If the shapes do not fit.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<Tensor> {
-    let (batch, queries, width) = q.dims3()?;
-    let (entries, keys, _) = k.dims3()?;
-    let sharing = batch / entries.max(1);
-    let fits = k.dims() == [entries, keys, width] && v.dims() == k.dims() && entries * sharing == batch;
-    if !fits || width % options.heads != 0 {
-        bail!("attention of {:?} to keys {:?} and values {:?} with {} heads", q, k, v, options.heads)
-    }
-    if let Some(column) = &options.column
-        && column.dims() != [entries, keys]
-    {
-        bail!("attention column {:?} for {entries} x {keys} keys", column.dims())
-    }
+    let sizes = Sizes::of(q, k, v, options)?;
     let tracked = [q, k, v].iter().any(|t| t.track_op());
-    if sharing > 1 && (tracked || !on_cpu(q)) {
-        let column = options.column.as_ref().map(|column| repeated(column, sharing)).transpose()?;
-        return attend(q, &repeated(k, sharing)?, &repeated(v, sharing)?, &Options { column, ..options.clone() });
+    let place = place(q);
+    if sizes.sharing > 1 && (tracked || place == Place::Composed) {
+        let times = sizes.sharing;
+        let column = options.column.as_ref().map(|column| repeated(column, times)).transpose()?;
+        return attend(q, &repeated(k, times)?, &repeated(v, times)?, &Options { column, ..options.clone() });
     }
-    if !on_cpu(q) {
-        return composed(q, k, v, options);
-    }
-    let shape = Shape { batch, sharing, queries, keys, width, heads: options.heads, causal: options.causal };
-    let column = match &options.column {
-        Some(column) => column.detach(),
-        None => Tensor::zeros(0, q.dtype(), q.device())?,
-    };
-    let inputs = [q.detach().contiguous()?, k.detach().contiguous()?, v.detach().contiguous()?];
-    let [dq, dk, dv] = &inputs;
-    let (y, kept) = with_slices([dq, dk, dv, &column], |[q, k, v, c]| shape.forward(q, k, v, c))?;
-    let y = Tensor::from_vec(y, (batch, queries, width + options.column.is_some() as usize), q.device())?;
-
-    with_backward3([q, k, v], y, move |y, dy| {
-        let [q, k, v] = &inputs;
-        let grads =
-            with_slices([q, k, v, &column, y, dy], |[q, k, v, c, y, dy]| shape.backward([q, k, v], c, &kept, y, dy))?;
-        let mut out = [None, None, None];
-        for ((out, grad), like) in out.iter_mut().zip(grads).zip([q, k, v]) {
-            *out = Some(Tensor::from_vec(grad, like.shape(), like.device())?);
+    match place {
+        Place::Cpu => {
+            let column = options.column.as_ref().map(Tensor::detach);
+            let inputs = [q.detach().contiguous()?, k.detach().contiguous()?, v.detach().contiguous()?];
+            let (y, kept) = cpu::attention::forward(sizes, inputs.each_ref(), column.as_ref())?;
+            with_backward3([q, k, v], y, move |y, dy| {
+                let inputs = inputs.each_ref();
+                Ok(cpu::attention::backward(sizes, inputs, column.as_ref(), &kept, [y, dy])?.map(Some))
+            })
         }
-        Ok(out)
-    })
+        Place::Composed => composed(q, k, v, options),
+    }
 }
 
 /// Each entry of `x` `times` times.
@@ -76,7 +101,7 @@ fn repeated(x: &Tensor, times: usize) -> Result<Tensor> {
     wide.flatten(0, 1)
 }
 
-/// The same of candle operations, head by head so that only one map is alive at a time.
+/// The reference, head by head so that only one map is alive at a time.
 fn composed(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<Tensor> {
     let (_, queries, width) = q.dims3()?;
     let (keys, heads, head) = (k.dim(1)?, options.heads, width / options.heads);
@@ -117,45 +142,45 @@ fn causal_mask(queries: usize, keys: usize, device: &candle_core::Device) -> Res
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
-
+    use super::super::testing::{Draw, assert_alike, at_every_level};
     use super::*;
 
     #[test]
-    fn shared_keys_equal_repeated_ones() -> Result<()> {
-        let random = |batch, n| Tensor::randn(0f32, 1.5, (batch, n, 12), &Device::Cpu);
-        let (q, k, v) = (random(6, 50)?, random(2, 110)?, random(2, 110)?);
-        let column = Some(Tensor::rand(0f32, 1., (2, 110), &Device::Cpu)?);
-        let options = Options { heads: 3, causal: false, column };
-        let fast = attend(&q, &k, &v, &options)?;
-        // with a gradient, keys and values are repeated
-        let slow = attend(Var::from_tensor(&q)?.as_tensor(), &k, &v, &options)?;
-        assert!((fast - slow)?.abs()?.max_all()?.to_scalar::<f32>()? == 0.);
-        Ok(())
+    fn shared_keys_equal_repeated_ones() {
+        at_every_level(|| {
+            let draw = Draw::new("shared keys");
+            let [q, k, v] = [(6, 50), (2, 110), (2, 110)].map(|(batch, n)| draw.variable(&[batch, n, 12], 1.5));
+            let (q, k, v) = (q?, k?, v?);
+            let column = Some(draw.normal(&[2, 110], 1.)?.abs()?);
+            let options = Options { heads: 3, causal: false, column };
+            let fast = attend(&q.detach(), &k.detach(), &v.detach(), &options)?;
+            // with a gradient, keys and values are repeated
+            let slow = attend(&q, &k.detach(), &v.detach(), &options)?;
+            assert_eq!((fast - slow)?.abs()?.max_all()?.to_scalar::<f32>()?, 0.);
+            Ok(())
+        });
     }
 
     #[test]
-    fn tiles_equal_composed_operations() -> Result<()> {
-        for (queries, keys, causal, with_column) in
-            [(70, 70, false, true), (9, 9, true, false), (130, 7, false, true), (64, 33, false, false)]
-        {
-            let random = |n| Tensor::randn(0f32, 1.5, (2, n, 12), &Device::Cpu).and_then(|t| Var::from_tensor(&t));
-            let (q, k, v) = (random(queries)?, random(keys)?, random(keys)?);
-            let column = with_column.then(|| Tensor::rand(0f32, 1., (2, keys), &Device::Cpu)).transpose()?;
-            let options = Options { heads: 3, causal, column };
-            let dy = Tensor::randn(0f32, 1., (2, queries, 12 + with_column as usize), &Device::Cpu)?;
-            let run = |f: &dyn Fn() -> Result<Tensor>| -> Result<Vec<Tensor>> {
-                let y = f()?;
-                let grads = (&y * &dy)?.sum_all()?.backward()?;
-                Ok([&q, &k, &v].iter().map(|x| grads.get(x).unwrap().clone()).chain([y]).collect())
-            };
-            let fast = run(&|| attend(q.as_tensor(), k.as_tensor(), v.as_tensor(), &options))?;
-            let slow = run(&|| composed(q.as_tensor(), k.as_tensor(), v.as_tensor(), &options))?;
-            for (a, b) in fast.iter().zip(&slow) {
-                let gap = (a - b)?.abs()?.max_all()?.to_scalar::<f32>()?;
-                assert!(gap < 2e-5, "{queries} x {keys}: {gap}");
+    fn blocks_equal_composed_operations() {
+        at_every_level(|| {
+            let draw = Draw::new("attention");
+            for (queries, keys, causal, with_column) in [
+                (70, 70, false, true),
+                (9, 9, true, false),
+                (250, 250, true, true),
+                (130, 7, false, true),
+                (64, 33, false, false),
+                (5, 197, false, false),
+            ] {
+                let [q, k, v] = [queries, keys, keys].map(|n| draw.variable(&[2, n, 12], 1.5));
+                let (q, k, v) = (q?, k?, v?);
+                let column = if with_column { Some(draw.normal(&[2, keys], 1.)?.abs()?) } else { None };
+                let options = Options { heads: 3, causal, column };
+                let (fast, slow) = (attend(&q, &k, &v, &options)?, composed(&q, &k, &v, &options)?);
+                assert_alike([&fast, &slow], &[&q, &k, &v], &draw, 2e-5, &format!("{queries} x {keys}"))?;
             }
-        }
-        Ok(())
+            Ok(())
+        });
     }
 }

@@ -4,50 +4,37 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{D, Result, Tensor};
 
-use super::backward::{with_backward2, with_backward3};
-use super::gemm::{Finish, Matrix, Rows, product};
+use super::cpu;
+use super::cpu::product::panels::Panels;
+use super::gradient::{nothing, with_backward2, with_backward3};
 use super::norm::Norm;
-use super::panels::{Panels, Precision, Strides, buffer};
-use super::slices::{from_slices, on_cpu, with_slices};
+use super::place::{Place, place};
+use super::weight::{Precision, Weight};
 
-/// y = x W^T + b with frozen W [out, in] and b [out].
+/// y = x W^T + b with frozen W [out, in] and b `[out]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Weight,
-    bias: Option<Tensor>,
-}
-
-#[derive(Clone, Debug)]
-enum Weight {
-    /// W^T.
-    Packed(Arc<Panels>),
-    /// W, for devices that candle computes on.
-    Plain(Tensor),
+    pub(super) weight: Weight,
+    pub(super) bias: Option<Tensor>,
+    /// Values of a row of x, and of y.
+    from: usize,
+    to: usize,
 }
 
 impl Linear {
-    /// `weight` [out, in], `bias` [out].
+    /// `weight` [out, in], `bias` `[out]`.
     ///
     /// # Errors
     /// If `weight` is no matrix.
     pub fn new(weight: Tensor, bias: Option<Tensor>, precision: Precision) -> Result<Self> {
         let (to, from) = weight.dims2()?;
-        let weight = if on_cpu(&weight) {
-            let strides = Strides { row: 1, column: from };
-            let packed = with_slices([&weight], |[weight]| Panels::pack(weight, from, to, strides))?;
-            Weight::Packed(Arc::new(packed.kept_in(precision, true)))
-        } else {
-            Weight::Plain(weight)
-        };
-        Ok(Self { weight, bias })
+        Ok(Self { weight: Weight::of_linear(weight, precision)?, bias, from, to })
     }
 
     /// The weight [out, in] in f32, a copy.
     pub fn weight(&self) -> Result<Tensor> {
         match &self.weight {
-            Weight::Packed(panels) => {
-                Tensor::from_vec(panels.unpacked(), (panels.n(), panels.k()), &candle_core::Device::Cpu)
-            }
+            Weight::Cpu(panels) => Tensor::from_vec(panels.unpacked(), (self.to, self.from), &candle_core::Device::Cpu),
             Weight::Plain(weight) => weight.copy(),
         }
     }
@@ -67,41 +54,39 @@ impl Linear {
         self.run(x, Some(Arc::new(norm.clone())), None)
     }
 
-    fn run(&self, x: &Tensor, norm: Option<Arc<dyn Norm>>, residual: Option<&Tensor>) -> Result<Tensor> {
-        let panels = match &self.weight {
-            Weight::Packed(panels) => Arc::clone(panels),
+    /// The gradient of `x` from that of the result, and `residual`, of the same shape, added to it.
+    pub(super) fn backward(&self, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Cpu(panels) => cpu::linear::backward(dy, panels, residual, &ending_in(dy, self.from)),
             Weight::Plain(weight) => {
-                let x = norm.map_or(Ok(x.clone()), |norm| norm.forward(x))?;
-                let y = plain_product(&x, &weight.t()?)?;
-                let y = self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
-                return residual.map_or(Ok(y.clone()), |residual| y + residual);
+                let dx = plain_product(dy, weight)?;
+                residual.map_or(Ok(dx.clone()), |residual| dx + residual)
             }
-        };
-        let mut shape = x.dims().to_vec();
-        if shape.last() != Some(&panels.k()) {
-            candle_core::bail!("a linear map from {} to {} was given {shape:?}", panels.k(), panels.n());
         }
-        if let Some(last) = shape.last_mut() {
-            *last = panels.n();
+    }
+
+    fn run(&self, x: &Tensor, norm: Option<Arc<dyn Norm>>, residual: Option<&Tensor>) -> Result<Tensor> {
+        let shape = ending_in(x, self.to);
+        if x.dims().last() != Some(&self.from) {
+            candle_core::bail!("a linear map from {} to {} was given {:?}", self.from, self.to, x.dims());
         }
         if residual.is_some_and(|residual| residual.dims() != shape) {
             candle_core::bail!("the residual of a linear map to {shape:?} is {residual:?}");
         }
-        let empty = Tensor::zeros(0, x.dtype(), x.device())?;
-        let residual = residual.unwrap_or(&empty);
-        let normed = norm.as_ref().map_or(Ok(x.detach()), |norm| norm.forward(&x.detach()))?;
-        let inputs = [&normed, &residual.detach(), self.bias.as_ref().unwrap_or(&empty)];
-        let y = from_slices(inputs, &shape[..], |[x, residual, bias]| {
-            rows_times(x, &panels, Finish { bias, residual, ..Finish::default() })
-        })?;
+        let panels = match &self.weight {
+            Weight::Cpu(panels) => panels,
+            Weight::Plain(weight) => return self.composed(weight, x, norm, residual),
+        };
+        let kept = x.detach();
+        let normed = norm.as_ref().map_or(Ok(kept.clone()), |norm| norm.forward(&kept))?;
+        let y = cpu::linear::forward(&normed, panels, self.bias.as_ref(), residual, &shape)?;
         drop(normed);
-        let (tracked, width) = (x.track_op(), x.shape().clone());
+        let (tracked, map) = (x.track_op(), self.clone());
         // without a norm, the gradient does not ask for the input
-        let kept = norm.map(|norm| (norm, x.detach()));
-        with_backward2([x, residual], y, move |dy| {
+        let kept = norm.map(|norm| (norm, kept));
+        with_backward2([x, residual.unwrap_or(&nothing(x)?)], y, move |dy| {
             let dx = if tracked {
-                let turned = turned(&panels);
-                let dx = from_slices([dy], &width, |[dy]| rows_times(dy, &turned, Finish::default()))?;
+                let dx = map.backward(dy, None)?;
                 Some(match &kept {
                     Some((norm, x)) => norm.backward(x, &dx)?,
                     None => dx,
@@ -113,57 +98,35 @@ impl Linear {
         })
     }
 
-    /// What `f` makes of the values of `x` and the bias, which may be empty.
-    pub(super) fn with_bias<T>(&self, x: &Tensor, f: impl FnOnce(&[f32], &[f32]) -> T) -> Result<T> {
-        match &self.bias {
-            Some(bias) => with_slices([x, bias], |[x, bias]| f(x, bias)),
-            None => with_slices([x], |[x]| f(x, &[])),
-        }
-    }
-
-    /// W^T as the CPU's kernels read it.
-    pub(super) fn packed(&self) -> Result<&Panels> {
-        match &self.weight {
-            Weight::Packed(panels) => Ok(panels),
-            Weight::Plain(_) => candle_core::bail!("a map that is not on the CPU"),
-        }
-    }
-
-    /// W as the CPU's kernels read it, for gradients.
-    pub(super) fn turned(&self) -> Result<Panels> {
-        self.packed().map(turned)
+    fn composed(
+        &self,
+        weight: &Tensor,
+        x: &Tensor,
+        norm: Option<Arc<dyn Norm>>,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let x = norm.map_or(Ok(x.clone()), |norm| norm.forward(x))?;
+        let y = plain_product(&x, &weight.t()?)?;
+        let y = self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
+        residual.map_or(Ok(y.clone()), |residual| y + residual)
     }
 }
 
-/// The right-hand side of the input gradient, in the precision of the map.
-fn turned(panels: &Panels) -> Panels {
-    let turned = panels.transposed();
-    if panels.has_pairs() { turned.kept_in(Precision::Bf16, true) } else { turned }
-}
-
-/// Rows `x` times a packed matrix.
-pub(super) fn rows_times(x: &[f32], right: &Panels, finish: Finish) -> Vec<f32> {
-    let rows = x.len() / right.k();
-    let mut y = buffer(rows * right.n());
-    rows_times_into(&mut y, x, right, finish);
-    y
-}
-
-/// The same into `y`.
-pub(super) fn rows_times_into(y: &mut [f32], x: &[f32], right: &Panels, finish: Finish) {
-    product(y, &Matrix::new(x, x.len() / right.k(), right.k(), right.k()), right, finish);
+/// The shape of `x` with another last side.
+fn ending_in(x: &Tensor, last: usize) -> Vec<usize> {
+    let mut shape = x.dims().to_vec();
+    if let Some(side) = shape.last_mut() {
+        *side = last;
+    }
+    shape
 }
 
 /// x w over the last axis of `x`.
 fn plain_product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
-    let mut shape = x.dims().to_vec();
-    if let Some(last) = shape.last_mut() {
-        *last = w.dim(1)?;
-    }
-    x.reshape(((), w.dim(0)?))?.matmul(w)?.reshape(shape)
+    x.reshape(((), w.dim(0)?))?.matmul(w)?.reshape(ending_in(x, w.dim(1)?))
 }
 
-/// y = x W^T + b with W [out, in] and b [out] that training changes.
+/// y = x W^T + b with W [out, in] and b `[out]` that training changes.
 #[derive(Clone, Debug)]
 pub struct TrainedLinear {
     weight: Tensor,
@@ -173,7 +136,7 @@ pub struct TrainedLinear {
 }
 
 impl TrainedLinear {
-    /// A map with `weight` [out, in] and `bias` [out], variables or what variables had become.
+    /// A map with `weight` [out, in] and `bias` `[out]`, variables or what variables had become.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight, bias, packed: OnceLock::new() }
     }
@@ -189,29 +152,27 @@ impl TrainedLinear {
     }
 
     fn beside<const N: usize>(&self, parts: [&Tensor; N]) -> Result<Tensor> {
-        let weight = &self.weight;
-        let (to, from) = (weight.dim(0)?, weight.dim(1)? / N);
-        let mut shape = parts[0].dims().to_vec();
+        let (to, from) = (self.weight.dim(0)?, self.weight.dim(1)? / N);
+        let shape = parts[0].dims();
         if parts.iter().any(|part| part.dims() != shape) || shape.last() != Some(&from) {
             candle_core::bail!("a linear map from {N} x {from} to {to} was given {N} x {shape:?}");
         }
-        if !on_cpu(parts[0]) {
-            let y = plain_product(&Tensor::cat(&parts, D::Minus1)?, &weight.t()?)?;
-            return self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias));
+        match place(parts[0]) {
+            Place::Cpu => self.on_cpu(parts),
+            Place::Composed => self.composed(parts),
         }
-        if let Some(last) = shape.last_mut() {
-            *last = to;
-        }
+    }
+
+    fn composed<const N: usize>(&self, parts: [&Tensor; N]) -> Result<Tensor> {
+        let y = plain_product(&Tensor::cat(&parts, D::Minus1)?, &self.weight.t()?)?;
+        self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
+    }
+
+    fn on_cpu<const N: usize>(&self, parts: [&Tensor; N]) -> Result<Tensor> {
+        let weight = &self.weight;
+        let to = weight.dim(0)?;
         let kept = parts.map(|part| part.detach());
-        let packed = self.packed()?;
-        let nothing = Tensor::zeros(0, parts[0].dtype(), parts[0].device())?;
-        let y = with_slices([self.bias.as_ref().unwrap_or(&nothing)], |[bias]| {
-            from_slices(kept.each_ref(), shape, |parts| {
-                let mut y = buffer(parts[0].len() / from * to);
-                product(&mut y, &Beside { parts, width: from }, &*packed, Finish { bias, ..Finish::default() });
-                y
-            })
-        })??;
+        let y = cpu::linear::beside(kept.each_ref(), &*self.packed()?, self.bias.as_ref(), &ending_in(parts[0], to))?;
         // an operation has three inputs: weight and bias are one of them
         let trained = match &self.bias {
             Some(bias) if weight.track_op() || bias.track_op() => Tensor::cat(&[&weight.flatten_all()?, bias], 0)?,
@@ -219,19 +180,16 @@ impl TrainedLinear {
         };
         let (tracked, kept_weight, biased) = (parts.map(Tensor::track_op), weight.detach(), self.bias.is_some());
         let learns = trained.track_op();
+        let nothing = nothing(parts[0])?;
         with_backward3([parts[0], parts.get(1).unwrap_or(&&nothing), &trained], y, move |_, dy| {
             let mut grads = [None, None, None];
             let mut of_weight = Vec::with_capacity(N);
             for (i, part) in kept.iter().enumerate() {
                 if tracked[i] {
-                    let strides = Strides { row: N * from, column: 1 };
-                    let right = |[dy, weight]: [&[f32]; 2]| {
-                        rows_times(dy, &Panels::pack(&weight[i * from..], to, from, strides), Finish::default())
-                    };
-                    grads[i] = Some(from_slices([dy, &kept_weight], part.shape(), right)?);
+                    grads[i] = Some(cpu::linear::beside_backward(dy, &kept_weight, i, part)?);
                 }
                 if learns {
-                    of_weight.push(weight_gradient(part, dy)?);
+                    of_weight.push(cpu::linear::weight_gradient(part, dy)?);
                 }
             }
             if !learns {
@@ -250,9 +208,7 @@ impl TrainedLinear {
         if let Some(packed) = self.packed.get() {
             return Ok(Arc::clone(packed));
         }
-        let (to, from) = self.weight.dims2()?;
-        let strides = Strides { row: 1, column: from };
-        let packed = with_slices([&self.weight], |[weight]| Panels::pack(weight, from, to, strides)).map(Arc::new)?;
+        let packed = Arc::new(cpu::linear::pack(&self.weight)?);
         if self.weight.track_op() {
             return Ok(packed);
         }
@@ -260,86 +216,51 @@ impl TrainedLinear {
     }
 }
 
-/// Rows that are pieces of `width` values of several matrices.
-struct Beside<'a, const N: usize> {
-    parts: [&'a [f32]; N],
-    width: usize,
-}
-
-impl<const N: usize> Rows for Beside<'_, N> {
-    #[inline(always)]
-    fn shape(&self) -> (usize, usize) {
-        (N, self.width)
-    }
-    #[inline(always)]
-    fn piece(&self, row: usize, segment: usize) -> *const f32 {
-        self.parts[segment][row * self.width..].as_ptr()
-    }
-}
-
-/// dy^T x [out, in] of `x` [..., in] and `dy` [..., out].
-fn weight_gradient(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let (from, to) = (x.dim(D::Minus1)?, dy.dim(D::Minus1)?);
-    let rows = x.elem_count() / from;
-    let turned = dy.reshape((rows, to))?.t()?.contiguous()?;
-    from_slices([x, &turned], (to, from), |[x, turned]| {
-        rows_times(turned, &Panels::pack(x, rows, from, Strides { row: from, column: 1 }), Finish::default())
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
-
+    use super::super::testing::{Draw, assert_alike, assert_close, at_every_level};
     use super::*;
 
+    /// Sizes that fill neither rows nor panels, nor the depth that is taken at a time.
+    const SIZES: [(usize, usize, usize); 4] = [(7, 33, 50), (150, 1200, 70), (3, 16, 48), (41, 64, 97)];
+
     #[test]
-    fn kernels_equal_candles_product() -> Result<()> {
-        let random = |shape: &[usize]| Tensor::randn(0f32, 1., shape, &Device::Cpu);
-        for (rows, from, to) in [(7, 33, 50), (150, 1200, 70), (3, 16, 48)] {
-            let (x, w) = (Var::from_tensor(&random(&[2, rows, from])?)?, Var::from_tensor(&random(&[to, from])?)?);
-            let (bias, dy) = (random(&[to])?, random(&[2, rows, to])?);
-            let residual = Var::from_tensor(&random(&[2, rows, to])?)?;
-            let slow = plain_product(x.as_tensor(), &w.t()?)?;
-            let with_rest = (slow.broadcast_add(&bias)? + residual.as_tensor())?;
-            for (precision, bound) in [(Precision::F32, 1e-5), (Precision::F16, 2e-3), (Precision::Bf16, 2e-2)] {
-                let frozen = Linear::new(w.detach(), Some(bias.clone()), precision)?;
-                assert!(gap(&frozen.weight()?, w.as_tensor())? < bound);
-                let fast = frozen.forward_plus(x.as_tensor(), Some(residual.as_tensor()))?;
-                assert!(gap(&fast, &with_rest)? < bound, "{precision:?}: {}", gap(&fast, &with_rest)?);
-                for variable in [&x, &residual] {
-                    let grad = |y: &Tensor| -> Result<Tensor> {
-                        Ok((y * &dy)?.sum_all()?.backward()?.get(variable).unwrap().clone())
-                    };
-                    assert!(gap(&grad(&fast)?, &grad(&with_rest)?)? < bound, "{precision:?}");
+    fn frozen_maps_equal_candles_product() {
+        at_every_level(|| {
+            let draw = Draw::new("frozen linear");
+            for (rows, from, to) in SIZES {
+                let (x, w) = (draw.variable(&[2, rows, from], 1.)?, draw.normal(&[to, from], 1.)?);
+                let (bias, residual) = (draw.normal(&[to], 1.)?, draw.variable(&[2, rows, to], 1.)?);
+                let slow = (plain_product(&x, &w.t()?)?.broadcast_add(&bias)? + residual.as_tensor())?;
+                for (precision, bound) in [(Precision::F32, 1e-5), (Precision::F16, 2e-3), (Precision::Bf16, 2e-2)] {
+                    let what = format!("{rows} x {from} x {to}, {precision}");
+                    let frozen = Linear::new(w.clone(), Some(bias.clone()), precision)?;
+                    assert_close(&frozen.weight()?, &w, bound, &what)?;
+                    let fast = frozen.forward_plus(&x, Some(&residual))?;
+                    assert_alike([&fast, &slow], &[&x, &residual], &draw, bound, &what)?;
                 }
             }
-            let fast = TrainedLinear::new(w.as_tensor().clone(), None).forward(x.as_tensor())?;
-            let twice = Tensor::cat(&[x.as_tensor(), &x.sqr()?], 2)?;
-            let wide = Var::from_tensor(&random(&[to, 2 * from])?)?;
-            let halves = [twice.narrow(2, 0, from)?, twice.narrow(2, from, from)?];
-            let trained_bias = Var::from_tensor(&bias)?;
-            let map = TrainedLinear::new(wide.as_tensor().clone(), Some(trained_bias.as_tensor().clone()));
-            let beside = map.of_halves(&halves[0], &halves[1])?;
-            let together = plain_product(&twice, &wide.t()?)?.broadcast_add(&trained_bias)?;
-            for (fast, slow, variables) in
-                [(fast, slow, &[&x, &w][..]), (beside, together, &[&x, &wide, &trained_bias])]
-            {
-                assert!(gap(&fast, &slow)? < 1e-5);
-                for variable in variables {
-                    let grad = |y: &Tensor| -> Result<Tensor> {
-                        Ok((y * &dy)?.sum_all()?.backward()?.get(variable).unwrap().clone())
-                    };
-                    assert!(gap(&grad(&fast)?, &grad(&slow)?)? < 1e-5);
-                }
-            }
-        }
-        Ok(())
+            Ok(())
+        });
     }
 
-    /// The greatest difference, as a share of the greatest value.
-    fn gap(a: &Tensor, b: &Tensor) -> Result<f32> {
-        let greatest = |t: &Tensor| t.abs()?.max_all()?.to_scalar::<f32>();
-        Ok(greatest(&(a - b)?)? / greatest(b)?)
+    #[test]
+    fn trained_maps_equal_candles_product() {
+        at_every_level(|| {
+            let draw = Draw::new("trained linear");
+            for (rows, from, to) in SIZES {
+                let what = format!("{rows} x {from} x {to}");
+                let (x, w) = (draw.variable(&[2, rows, from], 1.)?, draw.variable(&[to, from], 1.)?);
+                let map = TrainedLinear::new(w.as_tensor().clone(), None);
+                assert_alike([&map.forward(&x)?, &map.composed([&x])?], &[&x, &w], &draw, 1e-5, &what)?;
+
+                let (other, wide) = (draw.variable(&[2, rows, from], 1.)?, draw.variable(&[to, 2 * from], 1.)?);
+                let bias = draw.variable(&[to], 1.)?;
+                let map = TrainedLinear::new(wide.as_tensor().clone(), Some(bias.as_tensor().clone()));
+                let (fast, slow) = (map.of_halves(&x, &other)?, map.composed([&x, &other])?);
+                assert_alike([&fast, &slow], &[&x, &other, &wide, &bias], &draw, 1e-5, &format!("{what}, halves"))?;
+            }
+            Ok(())
+        });
     }
 }

@@ -3,42 +3,36 @@
 //! Almost every weight here is frozen, so each operation knows the gradient with respect to its input
 //! and nothing else: candle's own operations would compute and keep a gradient for every frozen weight
 //! on the way, and its fused ones (`softmax_last_dim`, `layer_norm`) silently cut the graph.
-//! Forward passes and input gradients have CPU kernels here; on other devices the same functions are
-//! composed of candle operations.
+//!
+//! The files of this folder are fronts: what models call, with its shapes, its gradient, and the same composed of
+//! candle operations, the reference that runs on any device and that every kernel is tested against. `place` says
+//! where an operation runs; kernels are in `cpu`.
 
 pub mod activation;
 pub mod adamw;
 pub mod attention;
-mod attention_backward;
-mod attention_kernels;
-mod backward;
 mod blend;
-pub mod conv;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod conv_tiles;
+mod conv;
+mod cpu;
 mod feed_forward;
-mod gemm;
+mod gradient;
 mod linear;
-pub mod norm;
-mod panels;
+mod norm;
+mod place;
 mod self_attention;
-mod simd;
-mod slices;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod tiles;
-mod winograd;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod winograd_tiles;
+#[cfg(test)]
+pub(crate) mod testing;
+mod weight;
 
 pub use attention::attend;
 pub use blend::blend;
 pub use conv::{Around, Conv2d};
+pub use cpu::simd::{Level, check_level, level};
 pub use feed_forward::FeedForward;
 pub use linear::{Linear, TrainedLinear};
 pub use norm::{GroupNorm, LayerNorm, Norm};
-pub use panels::Precision;
 pub use self_attention::SelfAttention;
-pub use simd::{Level, level};
+pub use weight::Precision;
 
 /// What a training step keeps of its forward pass.
 ///

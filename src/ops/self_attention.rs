@@ -2,13 +2,12 @@
 
 use candle_core::{Result, Tensor};
 
-use super::attention::{Options, attend};
-use super::attention_kernels::{Kept, Shape};
-use super::backward::with_backward;
-use super::gemm::Finish;
-use super::linear::rows_times;
+use super::attention::{Options, Sizes, attend};
+use super::cpu;
+use super::cpu::attention::Kept;
+use super::gradient::with_backward;
 use super::norm::Norm;
-use super::slices::{from_slices, on_cpu, with_slices};
+use super::place::{Place, place};
 use super::{Keep, LayerNorm, Linear};
 
 /// The parts of a self-attention.
@@ -32,102 +31,90 @@ impl SelfAttention {
     /// x + out(attention(norm(x))) of `x` [B, N, d]. Queries, keys and values are kept for the gradient or
     /// computed again; the heads' result is kept.
     pub fn forward(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
-        if !on_cpu(x) {
-            return self.composed(x);
+        match place(x) {
+            Place::Cpu => self.as_one(x, keep),
+            Place::Composed => self.composed(x),
         }
-        let out = self.to_out.packed()?;
+    }
+
+    fn options(&self) -> Options {
+        Options { heads: self.heads, ..Options::default() }
+    }
+
+    fn as_one(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
         let kept_x = x.detach();
-        let shape = self.shape(x)?;
         let projected = self.projected(&kept_x)?;
-        let (seen, statistics) = shape.forward(&projected[0], &projected[1], &projected[2], &[]);
-        let y = self
-            .to_out
-            .with_bias(&kept_x, |x, bias| rows_times(&seen, out, Finish { bias, residual: x, ..Finish::default() }))?;
-        let y = Tensor::from_vec(y, x.shape(), x.device())?;
+        let [q, k, v] = projected.each_ref();
+        let sizes = Sizes::of(q, k, v, &self.options())?;
+        let (seen, statistics) = cpu::attention::forward(sizes, [q, k, v], None)?;
+        let y = self.to_out.forward_plus(&seen, Some(&kept_x))?;
         let projected = keep.inside(x).then_some(projected);
-        let parts = self.clone();
+        let block = self.clone();
         with_backward(x, y, move |dy| {
             let again;
             let projected = match &projected {
                 Some(projected) => projected,
                 None => {
-                    again = parts.projected(&kept_x)?;
+                    again = block.projected(&kept_x)?;
                     &again
                 }
             };
-            parts.backward(&kept_x, shape, projected, &seen, &statistics, dy)
+            block.backward(&kept_x, sizes, projected, (&seen, &statistics), dy)
         })
     }
 
-    fn shape(&self, x: &Tensor) -> Result<Shape> {
-        let (batch, length, width) = x.dims3()?;
-        Ok(Shape { batch, sharing: 1, queries: length, keys: length, width, heads: self.heads, causal: false })
-    }
-
-    fn projected(&self, x: &Tensor) -> Result<[Vec<f32>; 3]> {
+    fn projected(&self, x: &Tensor) -> Result<[Tensor; 3]> {
         let normed = self.norm.forward(x)?;
-        let project = |map: &Linear| -> Result<Vec<f32>> {
-            let packed = map.packed()?;
-            map.with_bias(&normed, |x, bias| rows_times(x, packed, Finish { bias, ..Finish::default() }))
-        };
-        Ok([project(&self.to_q)?, project(&self.to_k)?, project(&self.to_v)?])
+        Ok([self.to_q.forward(&normed)?, self.to_k.forward(&normed)?, self.to_v.forward(&normed)?])
     }
 
     fn backward(
         &self,
         x: &Tensor,
-        shape: Shape,
-        [q, k, v]: &[Vec<f32>; 3],
-        seen: &[f32],
-        statistics: &Kept,
+        sizes: Sizes,
+        projected: &[Tensor; 3],
+        (seen, statistics): (&Tensor, &Kept),
         dy: &Tensor,
     ) -> Result<Tensor> {
-        let out = self.to_out.turned()?;
-        let d_seen = with_slices([dy], |[dy]| rows_times(dy, &out, Finish::default()))?;
-        let grads = shape.backward([q, k, v], &[], statistics, seen, &d_seen);
-        drop((d_seen, out));
-        let mut sum = Vec::new();
+        let d_seen = self.to_out.backward(dy, None)?;
+        let grads = cpu::attention::backward(sizes, projected.each_ref(), None, statistics, [seen, &d_seen])?;
+        drop(d_seen);
+        let mut d_normed = None;
         for (map, grad) in [&self.to_q, &self.to_k, &self.to_v].into_iter().zip(grads) {
-            sum = rows_times(&grad, &map.turned()?, Finish { residual: &sum, ..Finish::default() });
+            d_normed = Some(map.backward(&grad, d_normed.as_ref())?);
         }
-        let d_normed = Tensor::from_vec(sum, x.shape(), x.device())?;
-        let dx = self.norm.backward(x, &d_normed)?;
-        from_slices([&dx, dy], x.shape(), |[dx, dy]| dx.iter().zip(dy).map(|(a, b)| a + b).collect())
+        let dx = d_normed.map_or_else(|| x.zeros_like(), |d_normed| self.norm.backward(x, &d_normed))?;
+        dx + dy
     }
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
-        let normed = self.norm.forward(x)?;
-        let [q, k, v] = [&self.to_q, &self.to_k, &self.to_v].map(|map| map.forward(&normed));
-        let seen = attend(&q?, &k?, &v?, &Options { heads: self.heads, ..Options::default() })?;
-        self.to_out.forward_plus(&seen, Some(x))
+        let [q, k, v] = self.projected(x)?;
+        self.to_out.forward_plus(&attend(&q, &k, &v, &self.options())?, Some(x))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
-
+    use super::super::testing::{Draw, assert_alike, at_every_level};
     use super::*;
     use crate::ops::Precision;
 
     #[test]
-    fn one_operation_equals_its_parts() -> Result<()> {
-        let random = |shape: &[usize]| Tensor::randn(0f32, 0.4, shape, &Device::Cpu);
-        let linear = || Linear::new(random(&[24, 24])?, Some(random(&[24])?), Precision::F32);
-        let norm = LayerNorm::new(random(&[24])?, random(&[24])?, 1e-5);
-        let attention =
-            SelfAttention { norm, to_q: linear()?, to_k: linear()?, to_v: linear()?, to_out: linear()?, heads: 3 };
-        let x = Var::from_tensor(&random(&[2, 70, 24])?)?;
-        let dy = random(&[2, 70, 24])?;
-        let grad = |y: &Tensor| -> Result<Tensor> { Ok((y * &dy)?.sum_all()?.backward()?.get(&x).unwrap().clone()) };
-        let slow = attention.composed(x.as_tensor())?;
-        for keep in [Keep::ALL, Keep::INPUTS] {
-            let fast = attention.forward(x.as_tensor(), keep)?;
-            for (a, b) in [(grad(&fast)?, grad(&slow)?), (fast, slow.clone())] {
-                let gap = (a - b)?.abs()?.max_all()?.to_scalar::<f32>()?;
-                assert!(gap < 2e-5, "{gap}");
+    fn one_operation_equals_its_parts() {
+        at_every_level(|| {
+            let draw = Draw::new("self-attention");
+            let random = |shape: &[usize]| draw.normal(shape, 0.4);
+            let linear = || Linear::new(random(&[24, 24])?, Some(random(&[24])?), Precision::F32);
+            let norm = LayerNorm::new(random(&[24])?, random(&[24])?, 1e-5);
+            let block =
+                SelfAttention { norm, to_q: linear()?, to_k: linear()?, to_v: linear()?, to_out: linear()?, heads: 3 };
+            let x = draw.variable(&[2, 70, 24], 0.4)?;
+            let slow = block.composed(&x)?;
+            for keep in [Keep::ALL, Keep::INPUTS] {
+                let fast = block.forward(&x, keep)?;
+                assert_alike([&fast, &slow], &[&x], &draw, 2e-5, &format!("{keep:?}"))?;
             }
-        }
-        Ok(())
+            Ok(())
+        });
     }
 }

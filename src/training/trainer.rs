@@ -61,6 +61,12 @@ impl<'a, M: Method> Trainer<'a, M> {
         let initial = method.initial()?;
         let (tensors, moments, steps) = if manifest.steps > 0 {
             let state = state::load(folder, &base.device)?;
+            if state.steps != manifest.steps {
+                let (of_state, of_adapter) = (state.steps, manifest.steps);
+                bail!(
+                    "the saved training has {of_state} steps, its adapter {of_adapter}: they are not of one checkpoint"
+                );
+            }
             (state.variables, state.moments, state.steps)
         } else {
             (initial.clone(), BTreeMap::new(), 0)
