@@ -46,7 +46,8 @@ pub(super) struct TrainArgs {
     /// What becomes of photos that are not square: none (squeezed) or subject (a square around the mask)
     #[arg(long, value_name = "none|subject", value_enum, default_value = "none", hide_possible_values = true)]
     crop: CropArg,
-    /// mini (embedded), sd14, OWNER/NAME of the Hugging Face hub, or a directory in the diffusers layout
+    /// mini (embedded), sd14, OWNER/NAME of the Hugging Face hub, a directory in the diffusers layout, or a safetensors
+    /// file in the original one
     #[arg(long, value_name = "NAME_OR_DIR", default_value_if("resume", "true", None), default_value = MINI)]
     base: Option<String>,
     /// eqdiff, paper, or the paper's ablations a to f
