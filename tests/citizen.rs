@@ -99,6 +99,13 @@ fn logs_and_programs_hear_of_progress() {
 }
 
 #[test]
+fn an_unknown_level_is_wrong_usage() {
+    let output = Place::new().command(&["bench"]).env("EQDIFF_SIMD", "avx9000").output().expect("the program");
+    let said = common::printed(&output);
+    assert!(output.status.code() == Some(2) && said.contains("avx9000") && said.contains("portable"), "{said}");
+}
+
+#[test]
 fn an_unwritable_working_directory_is_only_missed_where_it_is_needed() {
     let (place, base) = (place(), tiny_base());
     std::fs::write(place.path("outputs"), "").expect("a file in the folder's place");

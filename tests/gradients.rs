@@ -23,7 +23,7 @@ fn every_variable_has_a_gradient_and_nothing_frozen_has() {
 
 fn check() -> anyhow::Result<()> {
     let base = Base::load(&common::tiny_base(), true, &Device::Cpu, eqdiff::ops::Precision::F32)?;
-    let subject = subject::find(&Request { subject: "dog", images: None, masks: None, class: None })?;
+    let subject = subject::find(&Request { subject: "dog", ..Request::default() })?;
     let (recipe, side) = (Layers::new()?.settings()?.recipe(), base.side());
     let class_images = [subject.photos[0].square(side as u32)];
     let data = Data::encode(&base, &subject, &class_images, &recipe, side, || Ok(()))?;

@@ -19,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::app::{Interrupted, Machine, Usage};
 use crate::files::advice;
-use crate::ops::Precision;
+use crate::ops::{Precision, check_level};
 use observer::{Console, printable};
 use output::Closed;
 
@@ -75,13 +75,14 @@ pub enum Outcome {
 /// # Errors
 /// [`Usage`] if it makes no sense, [`Interrupted`] if the user stopped it, else if it fails.
 pub fn run(cli: Cli) -> Result<Outcome> {
+    check_level().map_err(Usage)?;
     let console = || Console::new(cli.json_progress);
     match cli.command {
         Command::Train(args) => train::run(*args, &mut console()),
         Command::Sample(args) => sample::run(*args, &mut console()),
         Command::Eval(args) => eval::run(*args, &mut console()),
         Command::Demo(args) => demo::run(args, &mut console()),
-        Command::Bands(args) => bands::run(&args),
+        Command::Bands(args) => bands::run(&args, &mut console()),
         Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(&args),
     }

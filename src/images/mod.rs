@@ -1,18 +1,52 @@
-//! Pictures: reading files, and between pixels and tensors.
+//! Pictures: the one way of reading files, and between pixels and tensors.
+//!
+//! A file is what its content says ([`format`]); [`decode`] gives its pixels in its own form within a bound of
+//! memory, [`read`] makes an upright sRGB picture on white of them, [`levels`] a mask. [`listing`] finds a
+//! folder's pictures.
 
+mod decode;
+mod exif;
+mod format;
+mod gif;
+mod icc;
+mod jpeg;
+mod jpeg_scan;
+mod levels;
+mod listing;
+mod mask;
+mod parameters;
 pub mod png;
+mod read;
 
-use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, bail};
 use candle_core::{DType, Device, Result, Tensor};
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use image::imageops::{self, FilterType};
+use image::{GrayImage, RgbImage};
 
-/// Bytes that one decoded picture may take; a photo of 12000 x 9000 pixels takes 324 MB. A damaged
-/// header can ask for any amount, and memory that is not there ends the process.
-const LARGEST: u64 = 1 << 30;
+pub use levels::{Levels, read_mask};
+pub use listing::{Listing, list, pictures_in};
+pub(crate) use listing::{head, is_hidden, mask_stems, none_in};
+pub use mask::Mask;
+pub use parameters::Written;
+pub use read::{Read, open, read, read_bytes};
+
+/// A path for messages: on one line, without characters that steer a terminal.
+pub fn shown(path: &Path) -> String {
+    printable(&path.display().to_string())
+}
+
+/// Text for messages, as [`shown`].
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// Whether a character does something to a terminal instead of being shown; those that turn the direction of
+/// writing can hide what a name ends in.
+pub fn steers(c: char) -> bool {
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
+}
 
 /// An image of any range as rows of RGB values.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,59 +59,23 @@ pub struct Picture {
     pub values: Vec<f64>,
 }
 
-/// A decoded file.
-pub struct Decoded {
-    /// Upright.
-    pub image: DynamicImage,
-    /// How the file's pixels were turned.
-    pub orientation: Orientation,
-    /// Width and height of the file's pixels as they are stored.
-    pub stored: (u32, u32),
-}
-
-/// Decodes a PNG or JPEG and turns it upright.
-///
-/// # Errors
-/// If the content is damaged, of another format or larger than a gibibyte in memory.
-pub fn decode(bytes: &[u8]) -> anyhow::Result<Decoded> {
-    let mut decoder = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_decoder()?;
-    let (width, height) = decoder.dimensions();
-    if decoder.total_bytes() > LARGEST {
-        bail!("{width}x{height} pixels are too many: they take more than 1 GiB");
+/// A picture at another size. The largest are averaged over their pixels, as a better filter takes 16 bytes for
+/// each pixel of its intermediate rows.
+pub(crate) fn resized(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+    if image.width() as u64 * height as u64 * 16 > decode::LARGEST / 2 {
+        return imageops::thumbnail(image, width, height);
     }
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder)?;
-    image.apply_orientation(orientation);
-    Ok(Decoded { image, orientation, stored: (width, height) })
+    imageops::resize(image, width, height, FilterType::CatmullRom)
 }
 
-/// Reads a PNG or JPEG file, upright.
-///
-/// # Errors
-/// As [`decode`], or if there is no such file; the message names it.
-pub fn open(path: &Path) -> anyhow::Result<RgbImage> {
-    let read = || anyhow::Ok(decode(&std::fs::read(path)?)?.image.to_rgb8());
-    read().with_context(|| format!("cannot read the picture {}", path.display()))
-}
-
-/// Whether a file is a PNG or JPEG by its name.
-pub fn is_picture(file: &Path) -> bool {
-    file.extension().is_some_and(|e| ["png", "jpg", "jpeg"].iter().any(|known| e.eq_ignore_ascii_case(known)))
-}
-
-/// The pictures in a folder, by name.
-///
-/// # Errors
-/// If the folder cannot be read or has none.
-pub fn pictures_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.retain(|path| is_picture(path));
-    paths.sort();
-    if paths.is_empty() {
-        bail!("there are no pictures (png, jpg) in {}", folder.display());
+/// A mask at another size, nearest, within the same bound.
+pub(crate) fn resized_mask(mask: &GrayImage, width: u32, height: u32) -> GrayImage {
+    if mask.width() as u64 * height as u64 * 16 > decode::LARGEST / 2 {
+        let place = |i: u32, from: u32, to: u32| (i as u64 * from as u64 / to as u64) as u32;
+        let value = |x, y| *mask.get_pixel(place(x, mask.width(), width), place(y, mask.height(), height));
+        return GrayImage::from_fn(width, height, value);
     }
-    Ok(paths)
+    imageops::resize(mask, width, height, FilterType::Nearest)
 }
 
 /// A picture as a tensor [1, 3, H, W] in [-1, 1].
@@ -105,7 +103,7 @@ pub fn from_tensor(tensor: &Tensor) -> Result<RgbImage> {
 
 /// A picture as numbers in [-1, 1], as the frequency split takes it.
 pub fn to_picture(image: &RgbImage) -> Picture {
-    let values = image.as_raw().iter().map(|&v| v as f64 / 127.5 - 1.).collect();
+    let values = image.as_raw().iter().map(|&v| value_of(v)).collect();
     Picture { height: image.height() as usize, width: image.width() as usize, values }
 }
 
@@ -124,7 +122,20 @@ pub fn from_picture(picture: &Picture) -> RgbImage {
 fn from_values(width: usize, height: usize, values: impl Iterator<Item = f32>) -> RgbImage {
     let mut image = RgbImage::new(width as u32, height as u32);
     for (byte, value) in image.iter_mut().zip(values) {
-        *byte = ((value + 1.) * 127.5).round().clamp(0., 255.) as u8;
+        *byte = byte_of(value);
     }
     image
 }
+
+/// A channel's byte as a number in [-1, 1].
+pub(crate) fn value_of(byte: u8) -> f64 {
+    byte as f64 / 127.5 - 1.
+}
+
+/// A number in [-1, 1] as a channel's byte; numbers outside are clamped.
+pub(crate) fn byte_of(value: f32) -> u8 {
+    ((value + 1.) * 127.5).round().clamp(0., 255.) as u8
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,25 @@
 //! PNG files with text: how a picture was drawn travels inside it.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use image::RgbImage;
+use anyhow::{Context, Result, bail};
+use flate2::read::ZlibDecoder;
+use image::codecs::{jpeg::JpegDecoder, webp::WebPDecoder};
+use image::{ImageDecoder, RgbImage};
 
+use super::exif::user_comment;
+use super::format::{Format, HEAD, Kind, kind};
+use super::parameters::Written;
+use super::shown;
 use crate::files::write_whole;
+
+/// Bytes that a text may take, packed or not; more is no prompt but an attack.
+const LONGEST_TEXT: u64 = 1 << 20;
+
+/// The key that viewers look for.
+const PARAMETERS: &[u8] = b"parameters";
 
 /// How a picture was drawn, in the layout that AUTOMATIC1111's viewers read.
 #[allow(missing_docs)] // the names of that layout
@@ -28,7 +42,8 @@ impl std::fmt::Display for Parameters<'_> {
             writeln!(f, "Negative prompt: {}", self.negative)?;
         }
         // values with a comma, colon or line break are quoted
-        let model = if self.model.contains([',', ':', '\n']) { format!("{:?}", self.model) } else { self.model.into() };
+        let quoted = self.model.contains([',', ':', '\n']);
+        let model = if quoted { serde_json::Value::from(self.model).to_string() } else { self.model.into() };
         let Self { steps, sampler, guidance, seed, width, height, .. } = self;
         write!(
             f,
@@ -69,6 +84,134 @@ pub fn png_bytes(image: &RgbImage, text: &[(&str, &str)]) -> Result<Vec<u8>> {
     writer.write_image_data(image.as_raw())?;
     writer.finish()?;
     Ok(bytes)
+}
+
+/// How a picture was drawn, as its file says: in a text of a PNG, in the EXIF comment of a JPEG or WebP.
+///
+/// # Errors
+/// If the file cannot be read; the message names it.
+pub fn read_parameters(path: &Path) -> Result<Option<Written>> {
+    let text = || {
+        let mut source = BufReader::new(File::open(path)?);
+        let head = source.fill_buf()?;
+        let exif = match kind(&head[..head.len().min(HEAD)], path) {
+            Kind::Picture(Format::Png) => return text_of(&mut source, PARAMETERS),
+            Kind::Picture(Format::Jpeg) => JpegDecoder::new(source)?.exif_metadata()?,
+            Kind::Picture(Format::WebP) => WebPDecoder::new(source)?.exif_metadata()?,
+            _ => None,
+        };
+        anyhow::Ok(exif.and_then(|exif| user_comment(&exif)))
+    };
+    let text = text().with_context(|| format!("cannot read {}", shown(path)))?;
+    Ok(text.map(|text| Written::parse(&text)))
+}
+
+/// The text by which this program knows its own sheets and bands.
+pub const OURS: (&str, &str) = ("Software", "eqdiff");
+
+/// Whether a file is a PNG that carries [`OURS`].
+pub fn is_ours(path: &Path) -> bool {
+    let text = || text_of(&mut BufReader::new(File::open(path)?), OURS.0.as_bytes());
+    text().is_ok_and(|text| text.as_deref() == Some(OURS.1))
+}
+
+/// Writes a PNG that carries [`OURS`]; an older one is replaced only if it does so too.
+///
+/// # Errors
+/// If the file is somebody else's or cannot be written; the message names it.
+pub fn save_over_ours(path: &Path, image: &RgbImage) -> Result<()> {
+    if path.exists() && !is_ours(path) {
+        bail!("{} is there already and not from eqdiff: choose another folder with --out", shown(path));
+    }
+    save_png(path, image, &[OURS])
+}
+
+/// The first text of a PNG with that key.
+fn text_of(source: &mut (impl BufRead + Seek), key: &[u8]) -> Result<Option<String>> {
+    let mut found = None;
+    chunks(source, |kind, data| {
+        if found.is_none() && matches!(kind, b"tEXt" | b"zTXt" | b"iTXt") {
+            let mut content = Vec::new();
+            data.take(LONGEST_TEXT).read_to_end(&mut content)?;
+            found = value_of(kind, &content, key);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// The text of a chunk that has the key. One that is damaged or too long says nothing.
+fn value_of(kind: &[u8; 4], content: &[u8], wanted: &[u8]) -> Option<String> {
+    let (key, value) = split_at_zero(content)?;
+    if key != wanted {
+        return None;
+    }
+    let latin = |bytes: Vec<u8>| bytes.into_iter().map(char::from).collect::<String>();
+    match kind {
+        b"tEXt" => Some(latin(value.to_vec())),
+        b"zTXt" => match value {
+            [0, packed @ ..] => Some(latin(unpacked(packed)?)),
+            _ => None,
+        },
+        _ => {
+            let [packed, _, rest @ ..] = value else { return None };
+            let (_language, rest) = split_at_zero(rest)?;
+            let (_translated, text) = split_at_zero(rest)?;
+            let bytes = if *packed == 1 { unpacked(text)? } else { text.to_vec() };
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        }
+    }
+}
+
+fn split_at_zero(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|&byte| byte == 0)?;
+    Some((&bytes[..end], &bytes[end + 1..]))
+}
+
+fn unpacked(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    ZlibDecoder::new(bytes).take(LONGEST_TEXT + 1).read_to_end(&mut content).ok()?;
+    (content.len() as u64 <= LONGEST_TEXT).then_some(content)
+}
+
+/// Bytes before the first chunk.
+const SIGNATURE: u64 = 8;
+
+/// Walks over a PNG's chunks and says whether one is a colour profile.
+///
+/// # Errors
+/// If the file ends before its end chunk.
+pub(super) fn check_chunks(source: &mut (impl BufRead + Seek)) -> Result<bool> {
+    let mut profile = false;
+    chunks(source, |kind, _| {
+        profile |= kind == b"iCCP";
+        Ok(())
+    })?;
+    Ok(profile)
+}
+
+/// Calls `visit` with the kind and the content of each chunk up to the end chunk.
+fn chunks<S: BufRead + Seek>(
+    source: &mut S,
+    mut visit: impl FnMut(&[u8; 4], std::io::Take<&mut S>) -> Result<()>,
+) -> Result<()> {
+    let length = source.seek(SeekFrom::End(0))?;
+    let mut at = SIGNATURE;
+    loop {
+        if at + 12 > length {
+            bail!("it is cut short: the end of the PNG is missing (copy or download it again)");
+        }
+        source.seek(SeekFrom::Start(at))?;
+        let mut head = [0; 8];
+        source.read_exact(&mut head)?;
+        let [a, b, c, d, kind @ ..] = head;
+        let size = u32::from_be_bytes([a, b, c, d]) as u64;
+        if &kind == b"IEND" {
+            return Ok(());
+        }
+        visit(&kind, source.by_ref().take(size))?;
+        at += 12 + size;
+    }
 }
 
 #[cfg(test)]

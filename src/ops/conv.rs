@@ -8,7 +8,7 @@ use super::gradient::with_backward2;
 use super::norm::{GroupNorm, Norm};
 use super::weight::{Precision, Weight};
 
-/// A convolution with frozen weight [out, in, k, k] and bias [out]; the same padding on all sides.
+/// A convolution with frozen weight [out, in, k, k] and bias `[out]`; the same padding on all sides.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Weight,
@@ -54,7 +54,7 @@ pub struct Around<'a> {
 }
 
 impl Conv2d {
-    /// `weight` [out, in, k, k], `bias` [out].
+    /// `weight` [out, in, k, k], `bias` `[out]`.
     ///
     /// # Errors
     /// If `weight` has not four dimensions.

@@ -11,7 +11,7 @@ use super::norm::Norm;
 use super::place::{Place, place};
 use super::weight::{Precision, Weight};
 
-/// y = x W^T + b with frozen W [out, in] and b [out].
+/// y = x W^T + b with frozen W [out, in] and b `[out]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
     pub(super) weight: Weight,
@@ -22,7 +22,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// `weight` [out, in], `bias` [out].
+    /// `weight` [out, in], `bias` `[out]`.
     ///
     /// # Errors
     /// If `weight` is no matrix.
@@ -126,7 +126,7 @@ fn plain_product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     x.reshape(((), w.dim(0)?))?.matmul(w)?.reshape(ending_in(x, w.dim(1)?))
 }
 
-/// y = x W^T + b with W [out, in] and b [out] that training changes.
+/// y = x W^T + b with W [out, in] and b `[out]` that training changes.
 #[derive(Clone, Debug)]
 pub struct TrainedLinear {
     weight: Tensor,
@@ -136,7 +136,7 @@ pub struct TrainedLinear {
 }
 
 impl TrainedLinear {
-    /// A map with `weight` [out, in] and `bias` [out], variables or what variables had become.
+    /// A map with `weight` [out, in] and `bias` `[out]`, variables or what variables had become.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight, bias, packed: OnceLock::new() }
     }

@@ -5,8 +5,8 @@
 //! on the way, and its fused ones (`softmax_last_dim`, `layer_norm`) silently cut the graph.
 //!
 //! The files of this folder are fronts: what models call, with its shapes, its gradient, and the same composed of
-//! candle operations, the reference that runs on any device and that every kernel is tested against. [`place`] says
-//! where an operation runs; kernels are in [`cpu`].
+//! candle operations, the reference that runs on any device and that every kernel is tested against. `place` says
+//! where an operation runs; kernels are in `cpu`.
 
 pub mod activation;
 pub mod adamw;

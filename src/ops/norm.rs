@@ -14,7 +14,7 @@ pub trait Norm: Send + Sync {
     fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor>;
 }
 
-/// Group normalisation of [B, ..., C] with frozen affine [C], optionally followed by SiLU.
+/// Group normalisation of [B, ..., C] with frozen affine `[C]`, optionally followed by SiLU.
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
     pub(super) weight: Tensor,
@@ -25,7 +25,7 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// `weight` and `bias` [C].
+    /// `weight` and `bias` `[C]`.
     pub fn new(weight: Tensor, bias: Tensor, groups: usize, eps: f64) -> Self {
         Self { weight, bias, groups, eps: eps as f32, silu: false }
     }
@@ -67,7 +67,7 @@ impl Norm for GroupNorm {
     }
 }
 
-/// Layer normalisation over the last axis with frozen affine [d].
+/// Layer normalisation over the last axis with frozen affine `[d]`.
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
     pub(super) weight: Tensor,
@@ -76,7 +76,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// `weight` and `bias` [d].
+    /// `weight` and `bias` `[d]`.
     pub fn new(weight: Tensor, bias: Tensor, eps: f64) -> Self {
         Self { weight, bias, eps: eps as f32 }
     }

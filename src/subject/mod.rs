@@ -1,5 +1,7 @@
 //! The thing in the photos: finding its pictures and masks, and bringing them to one form.
 
+mod crop;
+mod fit;
 mod masks;
 mod photos;
 mod store;
@@ -11,6 +13,7 @@ use image::imageops::{self, FilterType};
 use image::{GrayImage, RgbImage};
 use sha2::{Digest, Sha256};
 
+use crate::images::{Mask, shown};
 use store::{BUNDLED, Store};
 
 /// Photos larger than this on their shorter side are reduced: models see at most 512 pixels.
@@ -18,6 +21,9 @@ const LARGEST_SIDE: u32 = 1024;
 
 /// Photos with a shorter side below this show nothing.
 const SMALLEST_SIDE: u32 = 16;
+
+/// Photos whose longer side is more than so many times the shorter one are distorted too much.
+const WIDEST: f64 = 2.;
 
 /// A photo and the subject's place in it.
 #[derive(Clone, Debug)]
@@ -47,7 +53,18 @@ pub struct Subject {
     pub warnings: Vec<String>,
 }
 
+/// What becomes of photos that are not square.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Crop {
+    /// They are squeezed.
+    #[default]
+    None,
+    /// The largest square around the subject is cut out.
+    Subject,
+}
+
 /// Where to look for a subject.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
     /// A folder, or a name that is looked up here, in `subjects/` and among the bundled ones.
     pub subject: &'a str,
@@ -57,6 +74,10 @@ pub struct Request<'a> {
     pub masks: Option<&'a Path>,
     /// The class word, if the folder's name does not tell.
     pub class: Option<&'a str>,
+    /// Whether black marks the subject.
+    pub invert_masks: bool,
+    /// What becomes of photos that are not square.
+    pub crop: Crop,
 }
 
 /// Finds and reads a subject.
@@ -66,12 +87,10 @@ pub struct Request<'a> {
 pub fn find(request: &Request) -> Result<Subject> {
     let store = match request.images {
         Some(folder) if folder.is_dir() => Store::Disk(folder.to_path_buf()),
-        Some(folder) => bail!("there is no folder {} with photos", folder.display()),
+        Some(folder) => bail!("there is no folder {} with photos", shown(folder)),
         None => Store::of_subject(request.subject)?,
     };
-    let name = Path::new(request.subject).file_name().map(|n| n.to_string_lossy().into_owned());
-    let name =
-        name.filter(|name| !name.is_empty()).with_context(|| format!("no subject named {:?}", request.subject))?;
+    let name = Store::name(request.subject).with_context(|| format!("no subject named {:?}", request.subject))?;
     let class = match request.class {
         Some(class) => class.trim().to_string(),
         None => store.class().unwrap_or_else(|| class_of(&name)),
@@ -79,14 +98,13 @@ pub fn find(request: &Request) -> Result<Subject> {
     if class.is_empty() {
         bail!("give the class word (e.g. --class dog): {name:?} has none in it");
     }
-    let photos = photos::read_all(&store, request.masks)?;
-    let mut warnings = Vec::new();
+    let (photos, mut warnings) = photos::read_all(&store, request)?;
     if photos.len() < 2 {
         warnings.push("there is one photo only: reference attention looks at other photos, give 4 to 6".to_string());
     }
     for photo in &photos {
         if photo.coverage() == 1. {
-            warnings.push(format!("the mask of {} is all white: it hides nothing", photo.path.display()));
+            warnings.push(format!("the mask of {} is all white: it hides nothing", shown(&photo.path)));
         }
     }
     Ok(Subject { name, class, photos, warnings })
@@ -110,9 +128,28 @@ impl Subject {
             let (width, height) = photo.file_size;
             let size = format!("{width}x{height}");
             let share = 100. * photo.coverage();
-            format!("  {}  {size:>11}  subject {share:4.1} %  mask {}", photo.path.display(), photo.mask_source)
+            format!("  {}  {size:>11}  subject {share:4.1} %  mask {}", shown(&photo.path), photo.mask_source)
         };
         self.photos.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Checks that no photo's subject vanishes where masks have `side` x `side` values.
+    ///
+    /// # Errors
+    /// If one does; the message names its photo.
+    pub fn check_at(&self, side: usize) -> Result<()> {
+        for photo in &self.photos {
+            if photo.subject_at(side).is_empty() {
+                bail!(
+                    "the subject of {} is too small: of {:.3} % of the picture nothing is left at {side}x{side} latents; \
+                     cut the photo closer around it (--crop subject), or give another mask than {}",
+                    shown(&photo.path),
+                    100. * photo.coverage(),
+                    photo.mask_source
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Tells these photos and masks from others.
@@ -133,11 +170,9 @@ impl Photo {
         imageops::resize(&self.image, side, side, FilterType::CatmullRom)
     }
 
-    /// The mask at side x side, 0 or 1, nearest: the value at floor(i * source / side).
-    pub fn mask_at(&self, side: u32) -> Vec<f32> {
-        let (width, height) = self.mask.dimensions();
-        let at = |x: u32, y: u32| self.mask.get_pixel(x * width / side, y * height / side).0[0];
-        (0..side).flat_map(|y| (0..side).map(move |x| (x, y))).map(|(x, y)| (at(x, y) > 0) as u8 as f32).collect()
+    /// The mask squeezed into a square, nearest.
+    pub fn subject_at(&self, side: usize) -> Mask {
+        Mask::from_gray(&self.mask).at(side)
     }
 
     /// The share of the picture that the subject covers.

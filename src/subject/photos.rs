@@ -1,63 +1,93 @@
 //! Reading the photos of a subject.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use image::DynamicImage;
-use image::imageops::FilterType;
+use anyhow::{Result, bail};
+use image::RgbImage;
 
-use super::masks::{self, MaskFinder};
+use super::crop::around;
+use super::fit::{Shape, is_inside_out};
+use super::masks::{Found, MaskFinder};
 use super::store::Store;
-use super::{LARGEST_SIDE, Photo, SMALLEST_SIDE};
-use crate::images::{decode, is_picture};
+use super::{Crop, LARGEST_SIDE, Photo, Request, SMALLEST_SIDE, WIDEST};
+use crate::images::{self, none_in, shown};
 
-/// All photos of a subject with their masks.
-pub fn read_all(store: &Store, masks_folder: Option<&Path>) -> Result<Vec<Photo>> {
-    let pictures: Vec<_> = store.files(Path::new("")).into_iter().filter(|f| is_picture(f)).collect();
-    let photos: Vec<_> = pictures.iter().filter(|f| !masks::is_mask_label(f)).collect();
-    let top = store.path(Path::new(""));
-    if photos.is_empty() {
-        bail!("there are no photos (png, jpg) in {}", top.display());
+/// All photos of a subject with their masks, and what the user should know.
+pub(super) fn read_all(store: &Store, request: &Request) -> Result<(Vec<Photo>, Vec<String>)> {
+    let listing = store.pictures()?;
+    if listing.pictures.is_empty() {
+        bail!("{}", none_in(&store.path(Path::new("")), "photos", &listing));
     }
-    let finder = MaskFinder::new(store, masks_folder)?;
-    photos.into_iter().map(|file| read(store, file, &finder)).collect()
+    let finder = MaskFinder::new(store, request.masks)?;
+    let mut warnings = listing.warnings();
+    let read = |file: &PathBuf| read(store, file, &finder, request, &mut warnings);
+    let photos = listing.pictures.iter().map(read).collect::<Result<_>>()?;
+    Ok((photos, warnings))
 }
 
-fn read(store: &Store, file: &Path, finder: &MaskFinder) -> Result<Photo> {
+fn read(
+    store: &Store,
+    file: &Path,
+    finder: &MaskFinder,
+    request: &Request,
+    warnings: &mut Vec<String>,
+) -> Result<Photo> {
     let path = store.path(file);
-    let decoded = decode(&store.read(file)?).with_context(|| format!("cannot read the photo {}", path.display()))?;
-    let (width, height) = (decoded.image.width(), decoded.image.height());
+    let name = shown(&path);
+    let images::Read { image, alpha, orientation, stored, warnings: of_photo } = store.picture(file)?;
+    let size = image.dimensions();
+    let (width, height) = size;
     if width.min(height) < SMALLEST_SIDE {
-        bail!(
-            "the photo {} is {width}x{height} pixels: at least {SMALLEST_SIDE} on each side are needed",
-            path.display()
-        );
+        bail!("the photo {name} is {width}x{height} pixels: at least {SMALLEST_SIDE} on each side are needed");
     }
-    let (mask, mask_source) = finder.mask(store, file, &decoded)?;
-    let (image, mask) = reduced(decoded.image, mask);
+    warnings.extend(of_photo.iter().map(|warning| format!("the photo {name}: {warning}")));
+    let (width, height) = reduced(size);
+    // the large copy goes before the mask comes
+    let image = kept(image, width, height);
+    let shape = Shape { path: &path, size, stored, orientation, image: &image };
+    let Found { mut mask, source, warnings: of_mask } = finder.mask(store, file, &shape, alpha)?;
+    warnings.extend(of_mask);
+    if mask.dimensions() != (width, height) {
+        mask = images::resized_mask(&mask, width, height);
+    }
+    if request.invert_masks {
+        mask.iter_mut().for_each(|value| *value = 255 - *value);
+    }
     if mask.iter().all(|&v| v == 0) {
-        bail!("the mask of {} ({mask_source}) is all black: white marks the subject", path.display());
+        let inverted = if request.invert_masks { " once inverted" } else { "" };
+        bail!("the mask of {name} ({source}) is all black{inverted}: white marks the subject");
     }
-    // transparent parts lie on white, as viewers show them
-    let mut rgba = image.to_rgba8();
-    for pixel in rgba.pixels_mut() {
-        let alpha = pixel.0[3] as u32;
-        for value in &mut pixel.0[..3] {
-            *value = ((*value as u32 * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
-        }
+    if is_inside_out(&mask) {
+        warnings.push(match request.invert_masks {
+            false => format!(
+                "most of the border of {name} is subject, as its mask says: if the mask is white where the subject \
+                 is not, give --invert-masks"
+            ),
+            true => format!("most of the border of {name} is subject once its mask is inverted: leave --invert-masks?"),
+        });
     }
-    let image = DynamicImage::ImageRgba8(rgba).to_rgb8();
-    Ok(Photo { path, image, mask, file_size: (width, height), mask_source })
+    let mut photo = Photo { path, image, mask, file_size: size, mask_source: source };
+    if request.crop == Crop::Subject {
+        around(&mut photo);
+    }
+    let (width, height) = photo.image.dimensions();
+    if width.max(height) as f64 > WIDEST * width.min(height) as f64 {
+        let remedy = if request.crop == Crop::None { ": --crop subject cuts a square around the subject" } else { "" };
+        warnings.push(format!("the photo {name} is {width}x{height}, and is squeezed into a square{remedy}"));
+    }
+    Ok(photo)
 }
 
-fn reduced(image: DynamicImage, mask: image::GrayImage) -> (DynamicImage, image::GrayImage) {
-    let (width, height) = (image.width(), image.height());
+/// The size at which a photo is kept.
+fn reduced((width, height): (u32, u32)) -> (u32, u32) {
     let shorter = width.min(height);
     if shorter <= LARGEST_SIDE {
-        return (image, mask);
+        return (width, height);
     }
     let scale = |n: u32| (n as u64 * LARGEST_SIDE as u64 / shorter as u64).max(1) as u32;
-    let (width, height) = (scale(width), scale(height));
-    let mask = image::imageops::resize(&mask, width, height, FilterType::Nearest);
-    (image.resize_exact(width, height, FilterType::CatmullRom), mask)
+    (scale(width), scale(height))
+}
+
+fn kept(image: RgbImage, width: u32, height: u32) -> RgbImage {
+    if image.dimensions() == (width, height) { image } else { images::resized(&image, width, height) }
 }

@@ -23,7 +23,7 @@ impl Folder {
 
     fn find(&self, masks: Option<&str>) -> Result<Subject> {
         let path = self.0.path().display().to_string();
-        find(&Request { subject: &path, images: None, masks: masks.map(Path::new), class: Some("thing") })
+        find(&Request { subject: &path, masks: masks.map(Path::new), class: Some("thing"), ..Request::default() })
     }
 
     fn error(&self, masks: Option<&str>) -> String {
@@ -54,7 +54,7 @@ fn masks_are_found_in_every_layout() {
     mask(120, 80).save(folder.path("other/a.png")).unwrap();
     let photo = &folder.find(Some("other/")).unwrap().photos[0];
     assert_eq!(photo.mask.dimensions(), (60, 40));
-    assert_eq!(photo.mask_at(4), [1., 1., 0., 0.].repeat(4));
+    assert_eq!(photo.subject_at(4).values, [1., 1., 0., 0.].repeat(4));
 }
 
 #[test]
@@ -111,11 +111,11 @@ fn bundled_subjects_are_whole() {
     assert!(bundled().contains(&"dog".to_string()));
     for name in bundled() {
         for masks in [None, Some(Path::new("masks/"))] {
-            let subject = find(&Request { subject: &name, images: None, masks, class: None }).unwrap();
+            let subject = find(&Request { subject: &name, masks, ..Request::default() }).unwrap();
             assert!(subject.photos.len() >= 4 && subject.warnings.is_empty(), "{name}");
         }
     }
-    let error = find(&Request { subject: "unknown", images: None, masks: None, class: None }).unwrap_err().to_string();
+    let error = find(&Request { subject: "unknown", ..Request::default() }).unwrap_err().to_string();
     assert!(error.contains("subjects/unknown") && error.contains("dog"), "{error}");
 }
 
@@ -133,4 +133,108 @@ fn the_digest_tells_photos_apart() {
     GrayImage::from_pixel(60, 40, Luma([255])).save(folder.path("masks/a.png")).unwrap();
     let after = folder.find(None).unwrap();
     assert!(before != after.digest() && after.warnings.iter().any(|w| w.contains("all white")));
+}
+
+#[test]
+fn masks_beside_photos_are_no_photos() {
+    for name in ["a-mask.png", "a_mask.png", "a-masklabel.png"] {
+        let folder = Folder::new(&["a.png"]);
+        mask(60, 40).save(folder.path(name)).unwrap();
+        let subject = folder.find(None).unwrap();
+        assert_eq!((subject.photos.len(), subject.photos[0].coverage()), (1, 0.5), "{name}");
+    }
+    // named after the whole file
+    let folder = Folder::new(&["a.png"]);
+    mask(60, 40).save(folder.path("masks/a.png.png")).unwrap();
+    assert_eq!(folder.find(None).unwrap().photos[0].coverage(), 0.5);
+}
+
+#[test]
+fn what_is_left_out_is_told() {
+    let folder = Folder::new(&["a.png", "b.png"]);
+    for name in ["a", "b"] {
+        mask(60, 40).save(folder.path(&format!("masks/{name}.png"))).unwrap();
+    }
+    std::fs::write(folder.path("IMG_3.HEIC"), "x").unwrap();
+    std::fs::write(folder.path("README.txt"), "x").unwrap();
+    let subject = folder.find(None).unwrap();
+    assert_eq!((subject.photos.len(), subject.warnings.len()), (2, 1));
+    assert!(subject.warnings[0].contains("left out") && subject.warnings[0].contains("IMG_3.HEIC"));
+}
+
+#[test]
+fn inverted_masks_are_noticed_and_turned_over() {
+    let folder = Folder::new(&["a.png", "b.png"]);
+    let is_subject = |x: u32, y: u32| (20..40).contains(&x) && (10..30).contains(&y);
+    for name in ["a", "b"] {
+        let mask = GrayImage::from_fn(60, 40, |x, y| Luma([if is_subject(x, y) { 0 } else { 255 }]));
+        mask.save(folder.path(&format!("masks/{name}.png"))).unwrap();
+    }
+    let subject = folder.find(None).unwrap();
+    assert!(subject.warnings.len() == 2 && subject.warnings[0].contains("--invert-masks"), "{:?}", subject.warnings);
+    let path = folder.0.path().display().to_string();
+    let request = Request { subject: &path, class: Some("thing"), invert_masks: true, ..Request::default() };
+    let subject = find(&request).unwrap();
+    assert!(subject.warnings.is_empty(), "{:?}", subject.warnings);
+    assert_eq!(subject.photos[0].coverage(), 400. / 2400.);
+}
+
+#[test]
+fn a_subject_that_vanishes_is_an_error() {
+    let folder = Folder::new(&["a.png", "b.png"]);
+    mask(60, 40).save(folder.path("masks/a.png")).unwrap();
+    GrayImage::from_fn(60, 40, |x, y| Luma([if (x, y) == (31, 21) { 255 } else { 0 }]))
+        .save(folder.path("masks/b.png"))
+        .unwrap();
+    let subject = folder.find(None).unwrap();
+    subject.check_at(60).unwrap();
+    let error = subject.check_at(8).unwrap_err().to_string();
+    assert!(error.contains("b.png") && error.contains("8x8") && error.contains("--crop"), "{error}");
+}
+
+#[test]
+fn wide_photos_are_told_of_or_cut() {
+    let folder = Folder::new(&[]);
+    for name in ["a", "b"] {
+        let image = RgbImage::from_fn(200, 40, |x, y| Rgb([x as u8, y as u8, 9]));
+        image.save(folder.path(&format!("{name}.png"))).unwrap();
+        let mask = GrayImage::from_fn(200, 40, |x, _| Luma([if (120..140).contains(&x) { 255 } else { 0 }]));
+        mask.save(folder.path(&format!("masks/{name}.png"))).unwrap();
+    }
+    let subject = folder.find(None).unwrap();
+    assert!(subject.warnings.len() == 2 && subject.warnings[0].contains("200x40"), "{:?}", subject.warnings);
+    let path = folder.0.path().display().to_string();
+    let request = Request { subject: &path, class: Some("thing"), crop: Crop::Subject, ..Request::default() };
+    let subject = find(&request).unwrap();
+    assert!(subject.warnings.is_empty(), "{:?}", subject.warnings);
+    let photo = &subject.photos[0];
+    assert_eq!((photo.image.dimensions(), photo.file_size, photo.coverage()), ((40, 40), (200, 40), 0.5));
+    assert_eq!(photo.image.get_pixel(0, 0).0[0], 110);
+}
+
+#[test]
+fn large_photos_are_reduced_with_their_masks() {
+    let folder = Folder::new(&[]);
+    let image = RgbaImage::from_fn(2048, 1100, |x, _| Rgba([200, 30, 30, if x < 1024 { 255 } else { 0 }]));
+    image.save(folder.path("a.png")).unwrap();
+    let photo = &folder.find(None).unwrap().photos[0];
+    assert_eq!((photo.image.dimensions(), photo.mask.dimensions()), ((1906, 1024), (1906, 1024)));
+    assert!((photo.coverage() - 0.5).abs() < 0.001);
+    // nothing of the hidden colour shows at the edge
+    assert_eq!((photo.image.get_pixel(10, 10).0, photo.image.get_pixel(1800, 10).0), ([200, 30, 30], [255; 3]));
+}
+
+#[test]
+fn names_are_those_of_real_folders() {
+    let folder = Folder::new(&[]);
+    let bear = folder.path("bear/x");
+    std::fs::create_dir_all(&bear).unwrap();
+    let name = |end: &str| Store::name(&format!("{}{end}", bear.parent().unwrap().display()));
+    for end in ["", "/", "/.", "/x/..", "//", "/x/../"] {
+        assert_eq!(name(end).as_deref(), Some("bear"), "{end}");
+    }
+    assert_eq!(Store::name("."), std::env::current_dir().unwrap().file_name().map(|n| n.to_string_lossy().into()));
+    assert_eq!((Store::name("/"), Store::name("")), (None, None));
+    assert_eq!(Store::name("a\nb\x1b").as_deref(), Some("a_b_"));
+    assert!(!find(&Request { subject: "a\nb", ..Request::default() }).unwrap_err().to_string().contains('\n'));
 }

@@ -76,34 +76,66 @@ pub struct Split {
 
 /// Low and high band of `image`.
 pub fn split_bands(image: &Picture, split: &Split) -> (Picture, Picture) {
-    let &Picture { height, width, .. } = image;
     let mut low = Picture { values: vec![0.; image.values.len()], ..*image };
     let mut high = low.clone();
-    let planes = if split.gray { 1 } else { 3 };
-    for channel in 0..planes {
-        let value = |pixel: &[f64]| if split.gray { pixel.iter().sum::<f64>() / 3. } else { pixel[channel] };
-        let mut spectrum: Vec<_> = image.values.chunks(3).map(|pixel| Complex64::new(value(pixel), 0.)).collect();
+    split_channels(
+        image.height,
+        image.width,
+        |i| image.values[i],
+        split,
+        |band, i, value| match band {
+            Band::Low => low.values[i] = value,
+            _ => high.values[i] = value,
+        },
+    );
+    (low, high)
+}
+
+/// The low and high band of an image's channels, one after the other: `value` gives what is at a place in rows of
+/// RGB values, `put` is told what is there in a band. One channel's spectrum is all the memory that is taken.
+pub fn split_channels(
+    height: usize,
+    width: usize,
+    value: impl Fn(usize) -> f64,
+    split: &Split,
+    mut put: impl FnMut(Band, usize, f64),
+) {
+    let scale = 1. / (height * width) as f64;
+    let mut spectrum = vec![Complex64::ZERO; height * width];
+    for channel in 0..if split.gray { 1 } else { 3 } {
+        for (i, number) in spectrum.iter_mut().enumerate() {
+            let value =
+                if split.gray { (0..3).map(|c| value(3 * i + c)).sum::<f64>() / 3. } else { value(3 * i + channel) };
+            *number = Complex64::new(value, 0.);
+        }
         fft2(&mut spectrum, height, width, false);
-        for (cutoff, keep_inside, out) in [(split.low_cutoff, true, &mut low), (split.high_cutoff, false, &mut high)] {
-            let mut band = spectrum.clone();
-            for (i, value) in band.iter_mut().enumerate() {
-                if inside(centred(i / width, height), centred(i % width, width), cutoff, split.region) != keep_inside {
-                    *value = Complex64::ZERO;
+        let is_inside =
+            |i: usize, cutoff| inside(centred(i / width, height), centred(i % width, width), cutoff, split.region);
+        // few numbers are low frequencies: they wait while the high ones are transformed
+        let low: Vec<(usize, Complex64)> =
+            (0..spectrum.len()).filter(|&i| is_inside(i, split.low_cutoff)).map(|i| (i, spectrum[i])).collect();
+        for band in [Band::High, Band::Low] {
+            if band == Band::High {
+                for (i, number) in spectrum.iter_mut().enumerate() {
+                    if is_inside(i, split.high_cutoff) {
+                        *number = Complex64::ZERO;
+                    }
                 }
+            } else {
+                spectrum.fill(Complex64::ZERO);
+                low.iter().for_each(|&(i, number)| spectrum[i] = number);
             }
-            fft2(&mut band, height, width, true);
-            let scale = 1. / (height * width) as f64;
-            for (pixel, value) in out.values.chunks_mut(3).zip(&band) {
-                let value = scale * if split.magnitude { value.norm() } else { value.re };
+            fft2(&mut spectrum, height, width, true);
+            for (i, number) in spectrum.iter().enumerate() {
+                let value = scale * if split.magnitude { number.norm() } else { number.re };
                 if split.gray {
-                    pixel.fill(value);
+                    (0..3).for_each(|c| put(band, 3 * i + c, value));
                 } else {
-                    pixel[channel] = value;
+                    put(band, 3 * i + channel, value);
                 }
             }
         }
     }
-    (low, high)
 }
 
 /// Offset of frequency bin `i` from the centre (n / 2, rounded down) of the shifted spectrum.
@@ -121,16 +153,24 @@ fn inside(row: i64, column: i64, cutoff: usize, region: Region) -> bool {
 
 /// The unnormalised two-dimensional transform of row-major `data`.
 fn fft2(data: &mut [Complex64], height: usize, width: usize, inverse: bool) {
+    /// Columns that are transformed together: a cache line of each row is used whole.
+    const TOGETHER: usize = 4;
     let mut planner = FftPlanner::new();
     let mut plan = |n| if inverse { planner.plan_fft_inverse(n) } else { planner.plan_fft_forward(n) };
     plan(width).process(data);
-    let mut columns = transposed(data, height, width);
-    plan(height).process(&mut columns);
-    data.copy_from_slice(&transposed(&columns, width, height));
-}
-
-fn transposed(data: &[Complex64], height: usize, width: usize) -> Vec<Complex64> {
-    (0..height * width).map(|i| data[i % height * width + i / height]).collect()
+    let down = plan(height);
+    let mut columns = vec![Complex64::ZERO; TOGETHER * height];
+    for first in (0..width).step_by(TOGETHER) {
+        let count = TOGETHER.min(width - first);
+        let columns = &mut columns[..count * height];
+        for y in 0..height {
+            (0..count).for_each(|x| columns[x * height + y] = data[y * width + first + x]);
+        }
+        down.process(columns);
+        for y in 0..height {
+            (0..count).for_each(|x| data[y * width + first + x] = columns[x * height + y]);
+        }
+    }
 }
 
 /// Settings of FDTE.

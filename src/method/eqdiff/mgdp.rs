@@ -34,32 +34,6 @@ impl Mgdp {
     }
 }
 
-/// `mask` (rows of `width`) dilated `times` by a 5x5 maximum with reflect padding.
-pub fn dilate(mask: &[f32], width: usize, times: usize) -> Vec<f32> {
-    let height = mask.len() / width;
-    let mut mask = mask.to_vec();
-    for _ in 0..times {
-        // the maximum over a square is that over its rows, then its columns
-        mask = maximum(&mask, |i| (i / width * width, 1, i % width, width));
-        mask = maximum(&mask, |i| (i % width, width, i / width, height));
-    }
-    mask
-}
-
-/// The maximum over five neighbours of each value along the line (start, stride, place, length).
-fn maximum(values: &[f32], line: impl Fn(usize) -> (usize, usize, usize, usize)) -> Vec<f32> {
-    let at = |i: usize| {
-        let (start, stride, place, length) = line(i);
-        let reflect = |p: i64| {
-            let last = length as i64 - 1;
-            let p = p.abs();
-            (if p > last { 2 * last - p } else { p }).clamp(0, last) as usize
-        };
-        (-2..=2).map(|d| values[start + stride * reflect(place as i64 + d)]).fold(f32::NEG_INFINITY, f32::max)
-    };
-    (0..values.len()).map(at).collect()
-}
-
 /// z'_t = M z_t + (1 - M) z_0, all [B, 4, h, w] but M [B, 1, h, w].
 pub fn masked_noise(mask: &Tensor, noisy: &Tensor, clean: &Tensor) -> Result<Tensor> {
     clean + (noisy - clean)?.broadcast_mul(mask)?
@@ -75,18 +49,6 @@ pub fn masked_loss(error: &Tensor, mask: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dilation_grows_by_two_and_reflects() {
-        let mut mask = vec![0.; 8 * 6];
-        mask[3 * 6 + 5] = 1.;
-        let grown = dilate(&mask, 6, 1);
-        let rows: Vec<String> =
-            grown.chunks(6).map(|r| r.iter().map(|&x| if x > 0. { '#' } else { '.' }).collect()).collect();
-        assert_eq!(rows, ["......", "...###", "...###", "...###", "...###", "...###", "......", "......"]);
-        assert_eq!(dilate(&mask, 6, 9), vec![1.; 48]);
-        assert_eq!(dilate(&mask, 6, 0), mask);
-    }
 
     #[test]
     fn an_empty_mask_divides_by_nothing() -> Result<()> {

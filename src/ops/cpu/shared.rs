@@ -27,12 +27,12 @@ impl<'a, T> Shared<'a, T> {
     /// `count` numbers from number `at` on.
     ///
     /// # Safety
-    /// Nobody else may use any of them at the same time.
+    /// They must be there, and nobody else may use any of them at the same time.
     #[allow(clippy::mut_from_ref)]
     #[inline(always)]
     pub(crate) unsafe fn part(&self, at: usize, count: usize) -> &mut [T] {
-        assert!(at <= self.length && count <= self.length - at);
-        // SAFETY: within the numbers; the rest is the caller's
+        debug_assert!(at <= self.length && count <= self.length - at);
+        // SAFETY: the caller's
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), count) }
     }
 }

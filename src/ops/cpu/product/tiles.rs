@@ -36,7 +36,7 @@ const CHUNK_BYTES: usize = 32 << 20;
 /// Tasks that a product is cut in, if it is large enough.
 const TASKS: usize = 8;
 
-/// The left side of a product: row r is pieces of `length` values, piece s of which lies in row r + `offsets`[s] of
+/// The left side of a product: row r is pieces of `length` values, piece s of which lies in row r + `offsets[s]` of
 /// `split`.
 pub(crate) struct Left {
     /// The values.

@@ -36,7 +36,7 @@ pub(crate) trait Kernel {
     fn run<V: Vector>(self) -> Self::Output;
 }
 
-/// Runs `kernel` in the version for [`level`].
+/// Runs `kernel` in the version for [`level()`].
 pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
     match level() {
         // SAFETY: the level was detected on this processor

@@ -35,7 +35,7 @@ pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<Avx512>()
 }
 
-/// sum + a[0] b[0] + a[1] b[1] in each lane, where a lane holds two bf16 values; `a` is one pair.
+/// `sum + a[0] b[0] + a[1] b[1]` in each lane, where a lane holds two bf16 values; `a` is one pair.
 ///
 /// # Safety
 /// `a` and `b` must point to 2 and 32 values.

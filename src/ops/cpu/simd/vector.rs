@@ -1,7 +1,7 @@
 //! Vectors of f32, and loops over slices in vectors.
 
 /// f32 lanes. The methods are safe to call where the processor has what the type stands for, which
-/// [`run`] sees to; those that touch memory say what they ask of pointers.
+/// [`run`](super::run) sees to; those that touch memory say what they ask of pointers.
 #[allow(clippy::missing_safety_doc, clippy::should_implement_trait)]
 pub(crate) trait Vector: Copy {
     /// Number of lanes.
