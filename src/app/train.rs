@@ -16,7 +16,8 @@ use crate::images::png::save_png;
 use crate::method::eqdiff::data::{self, Data};
 use crate::method::eqdiff::{EqDiff, init_token};
 use crate::model::tokenizer::PLACEHOLDER;
-use crate::settings::{Layers, Settings};
+use crate::sampling::samplers::sampler;
+use crate::settings::{Layers, SamplerName, Settings};
 use crate::subject::{self, Crop, Subject};
 use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::class_images::{self, Asked};
@@ -173,10 +174,12 @@ fn settings(request: &Request, base: &str) -> Result<Settings> {
 /// Finds out now what would fail after hours.
 fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Result<()> {
     crate::sampling::latent_size(base, (side, side)).context("training.side")?;
-    for (steps, name) in
-        [(settings.sampling.steps, "sampling.steps"), (settings.prior.class_steps, "prior.class_steps")]
-    {
-        base.scheduler.ddim(steps).map_err(|e| Usage(format!("{name}: {e}")))?;
+    let (sampling, prior) = (&settings.sampling, &settings.prior);
+    for (name, steps, setting) in [
+        (sampling.sampler, sampling.steps, "sampling.steps"),
+        (SamplerName::Ddim, prior.class_steps, "prior.class_steps"),
+    ] {
+        sampler(name, &base.scheduler, steps).map_err(|e| Usage(format!("{setting}: {e}")))?;
     }
     init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
     // the losses look at maps of a quarter of the latents' side
