@@ -1,6 +1,8 @@
 //! What training produces: a folder with the trained tensors, the settings that made them, and the
 //! subject's photos, which sampling and evaluation look at.
 
+pub mod formats;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -119,8 +121,16 @@ impl Adapter {
     /// The trained parts, for the base that they were trained on.
     ///
     /// # Errors
-    /// If `base` is another one, or tensors are missing, damaged or misshapen.
+    /// As [`tensors`](Self::tensors).
     pub fn customisation(&self, base: &Base) -> Result<Customisation> {
+        Ok(Customisation::from_tensors(&base.unet, &self.tensors(base)?)?)
+    }
+
+    /// The trained tensors, for the base that they were trained on.
+    ///
+    /// # Errors
+    /// If `base` is another one, or tensors are missing, damaged or misshapen.
+    pub fn tensors(&self, base: &Base) -> Result<BTreeMap<String, Tensor>> {
         if self.manifest.steps == 0 {
             bail!(
                 "the training in {0} was stopped before its first step: eqdiff train --resume --out {0}",
@@ -140,7 +150,7 @@ impl Adapter {
         let tensors = load_tensors(&self.folder.join(TENSORS), &base.device)?;
         check_shapes(base, &tensors, &self.manifest.settings)
             .with_context(|| format!("{} does not fit", self.folder.join(TENSORS).display()))?;
-        Ok(Customisation::from_tensors(&base.unet, &tensors)?)
+        Ok(tensors)
     }
 
     /// Where the subject's photos and masks are kept.

@@ -4,6 +4,7 @@ mod bands;
 mod bench;
 mod demo;
 mod eval;
+mod export;
 mod observer;
 mod output;
 mod sample;
@@ -49,6 +50,8 @@ enum Command {
     Sample(Box<sample::SampleArgs>),
     /// Score an adapter, or a folder of pictures
     Eval(Box<eval::EvalArgs>),
+    /// Write an adapter as other programs read it
+    Export(export::ExportArgs),
     /// Train, draw and score a bundled subject, and show it all on one page
     Demo(demo::DemoArgs),
     /// Write the low and the high frequency band of a picture
@@ -81,6 +84,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Train(args) => train::run(*args, &mut console()),
         Command::Sample(args) => sample::run(*args, &mut console()),
         Command::Eval(args) => eval::run(*args, &mut console()),
+        Command::Export(args) => export::run(args, &mut console()),
         Command::Demo(args) => demo::run(args, &mut console()),
         Command::Bands(args) => bands::run(&args, &mut console()),
         Command::Bench(args) => bench::run(&args),
