@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Device, Tensor, safetensors};
 use common::{Place, tiny_base};
 
@@ -82,4 +84,48 @@ fn what_cannot_be_exported_is_said() {
     std::fs::write(&path, &bytes[..bytes.len() - 9]).expect("a file");
     place.fails(1, &["adapter.safetensors"], &["export", "a", "--to", "release", "--out", "damaged"]);
     assert!(names(&place.path("damaged")).is_empty());
+}
+
+#[test]
+fn what_was_exported_comes_back() {
+    let place = place();
+    let tensors = |folder: &str| {
+        let file = place.path(folder).join("adapter.safetensors");
+        let tensors = safetensors::load(file, &Device::Cpu).expect("tensors");
+        let value = |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
+        tensors.iter().map(|(name, tensor)| (name.clone(), value(tensor))).collect::<BTreeMap<_, _>>()
+    };
+    let (own, base) = (tensors("a"), tiny_base());
+    place.ok(&["export", "a", "--to", "release", "--out", "r"]);
+    let files =
+        ["r/pytorch_custom_diffusion_weights.safetensors", "r/<new2>.safetensors", "r/freq_embeddings.safetensors"];
+    let import = [&["import"][..], &files, &["--base", &base, "--subject", "thing", "--out", "back"]].concat();
+    place.ok(&import);
+    assert_eq!(tensors("back"), own);
+    let draw = ["--prompt", "a S* thing", "--steps", "2"];
+    place.ok(&[&["sample", "--adapter", "back", "--out", "drawn"][..], &draw].concat());
+
+    // without the bands and reference attention, as Custom Diffusion has it
+    place.ok(&["export", "a", "--to", "diffusers", "--name", "it", "--out", "d"]);
+    let files = ["d/pytorch_custom_diffusion_weights.safetensors", "d/it.safetensors"];
+    place.ok(&[&["import"][..], &files, &["--base", &base, "--class", "thing", "--out", "plain"]].concat());
+    let plain = tensors("plain");
+    let summed: Vec<f32> = own["s_low"].iter().zip(&own["s_high"]).map(|(low, high)| low + high).collect();
+    assert!(plain["s_low"] == summed && !plain.contains_key("s_high"));
+    let key = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight";
+    assert!(plain[key] == own[key] && plain.len() == 1 + 32);
+    let ours = ["sample", "--adapter", "a", "--no-reference", "--out", "ours"];
+    place.ok(&[&ours[..], &draw].concat());
+    place.ok(&[&["sample", "--adapter", "plain", "--out", "theirs"][..], &draw].concat());
+    let [one, two] = ["ours", "theirs"]
+        .map(|folder| image::open(&common::pictures(&place.path(folder))[0]).expect("a picture").to_rgb8());
+    assert_eq!(one, two);
+
+    let weights = files[0];
+    place.fails(2, &["embedding"], &["import", weights, "--base", &base, "--class", "thing", "--out", "x"]);
+    place.fails(2, &["--class"], &["import", files[1], "--base", &base, "--out", "x"]);
+    place.fails(2, &["--subject"], &[&import[..4], &["--base", &base, "--class", "thing", "--out", "x"]].concat());
+    place.fails(1, &["32", "mini"], &["import", files[1], "--base", "mini", "--class", "thing", "--out", "x"]);
+    place.fails(2, &["back is there already"], &import);
+    assert!(!place.path("x").exists());
 }

@@ -109,6 +109,7 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
         fingerprint: base.fingerprint.clone(),
         side,
         steps: 0,
+        imported: Vec::new(),
         preset: request.preset.clone().unwrap_or(PRESET.into()),
         class_images: request.class_images.as_deref().map(|folder| own_images(folder, side)).transpose()?,
         settings,
@@ -188,7 +189,7 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
 }
 
 /// A folder's whole path, so that a training goes on from wherever it is called; other names as they are.
-fn lasting_name(base: &str) -> String {
+pub(super) fn lasting_name(base: &str) -> String {
     match Path::new(base).exists() {
         true => std::path::absolute(base).map_or_else(|_| base.into(), |path| path.display().to_string()),
         false => base.into(),
@@ -237,7 +238,7 @@ fn begin(out: Option<&Path>, subject: &Subject, manifest: &Manifest) -> Result<(
 }
 
 /// Sampling and evaluation look at the photos, so the adapter brings them along.
-fn keep_photos(subject: &Subject, folder: &Path) -> Result<()> {
+pub(super) fn keep_photos(subject: &Subject, folder: &Path) -> Result<()> {
     let (photos, masks) = (folder.join("photos"), folder.join("masks"));
     make_folder(&photos)?;
     make_folder(&masks)?;

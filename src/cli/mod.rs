@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod eval;
 mod export;
+mod import;
 mod observer;
 mod output;
 mod sample;
@@ -52,6 +53,8 @@ enum Command {
     Eval(Box<eval::EvalArgs>),
     /// Write an adapter as other programs read it
     Export(export::ExportArgs),
+    /// Make an adapter of another program's files
+    Import(import::ImportArgs),
     /// Train, draw and score a bundled subject, and show it all on one page
     Demo(demo::DemoArgs),
     /// Write the low and the high frequency band of a picture
@@ -85,6 +88,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Sample(args) => sample::run(*args, &mut console()),
         Command::Eval(args) => eval::run(*args, &mut console()),
         Command::Export(args) => export::run(args, &mut console()),
+        Command::Import(args) => import::run(args, &mut console()),
         Command::Demo(args) => demo::run(args, &mut console()),
         Command::Bands(args) => bands::run(&args, &mut console()),
         Command::Bench(args) => bench::run(&args),

@@ -5,6 +5,7 @@ pub mod embedding;
 pub mod lora;
 mod low_rank;
 pub mod merged;
+pub mod read;
 pub mod release;
 
 use std::collections::BTreeMap;
