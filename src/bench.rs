@@ -10,6 +10,7 @@ use candle_core::{Device, Tensor, Var};
 
 use crate::base::texts::Texts;
 use crate::base::{Base, Folder, Parts, ids_tensor};
+use crate::images::Mask;
 use crate::method::eqdiff::losses::{Batch, LossSettings, ReferenceBatch, training_losses};
 use crate::method::eqdiff::mgdp::Guidance;
 use crate::method::eqdiff::{Band, Customisation, Customised};
@@ -21,7 +22,7 @@ use crate::rng;
 use crate::sampling::samplers::Ddim;
 use crate::sampling::{self, Draft, Reference, denoise, together};
 use crate::training::AdamW;
-use crate::training::budget::{Budget, Plan};
+use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::optimiser::AdamWSettings;
 
 /// The cases, in the order in which they run.
@@ -95,7 +96,7 @@ impl Bench {
     }
 
     fn plan(&self, unet: &Unet, samples: usize) -> Result<Keep> {
-        let plan = Plan::new(unet, unet.config.sample_size, samples, self.memory);
+        let plan = MemoryPlan::new(unet, unet.config.sample_size, samples, self.memory);
         let _ = writeln!(std::io::stderr(), "{plan}"); // the output is for results
         Ok(plan.keep)
     }
@@ -155,11 +156,13 @@ impl Bench {
         let base = Base::load(&self.base, true, &Device::Cpu, self.precision)?;
         let samples = 4;
         let Inputs { latents, noise, .. } = Inputs::of(&base.unet, samples)?;
-        let pixels = latents.dim(2)? * latents.dim(3)?;
+        let side = latents.dim(2)?;
         let ids = prompt(&base.text);
         let tokens = |placeholder: Vec<usize>| Tokens { ids: ids.clone(), placeholder, ..Tokens::default() };
-        let half: Vec<f32> = (0..pixels).map(|i| (i < pixels / 2) as u8 as f32).collect();
-        let masks = vec![half.clone(), half, vec![1.; pixels], vec![1.; pixels]];
+        let full = Mask::full(1., side, side);
+        let mut half = full.clone();
+        half.values[side * side / 2..].fill(0.);
+        let masks = vec![half.clone(), half, full.clone(), full];
         let batch = Batch {
             latents: latents.clone(),
             noise,

@@ -11,11 +11,11 @@ use super::resume::resume;
 use super::train::{self, Overrides, Trained, is_asked_for, train};
 use super::{Interrupted, Machine, Observer, Usage};
 use crate::adapter::Adapter;
-use crate::evaluation::report::Evaluation;
 use crate::evaluation::scorer::Wanted;
+use crate::evaluation::scores::Evaluation;
 use crate::files::{check_target, numbered};
 use crate::report::html;
-use crate::subject;
+use crate::subject::{self, Crop};
 use crate::training::budget::Budget;
 
 /// What to show.
@@ -36,6 +36,8 @@ fn adapter(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
         images: None,
         masks: None,
         class: None,
+        invert_masks: false,
+        crop: Crop::None,
         base: None,
         preset: None,
         config: None,

@@ -13,8 +13,8 @@ use crate::adapter::{Adapter, load_tensors};
 use crate::base::Base;
 use crate::evaluation::prompts;
 use crate::files::{check_writable, write_whole};
-use crate::images;
-use crate::images::png::png_bytes;
+use crate::images::png::{OURS, is_ours, png_bytes};
+use crate::images::{self, shown};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::contact_sheet;
 use crate::sampling::{Order, latent_size};
@@ -117,7 +117,7 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     let latents = request.init_latents.as_deref().map(|p| init_latents(p, base, (width, height))).transpose()?;
     let reference = match &request.reference {
         Reference::None => None,
-        Reference::Photo(path) => Some(square(path, side)?),
+        Reference::Photo(path) => Some(square(path, side, observer)?),
         Reference::Default => studio.reference.clone(),
     };
     warn_of_prompts(&texts, &studio, observer)?;
@@ -143,7 +143,7 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
         return Ok(files);
     }
     let columns = if request.count > 1 { request.count.min(6) } else { files.len().min(4) };
-    let sheet = request.out.join("contact-sheet.png");
+    let sheet = sheet_path(&request.out);
     save_sheet(&sheet, &files, &orders, columns)?;
     observer.info(&format!("{} pictures in {}, all on {}", files.len(), request.out.display(), sheet.display()));
     files.push(sheet);
@@ -153,11 +153,17 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
 /// Pictures of a sheet; more would be no overview, and fill the memory.
 const SHEET: usize = 200;
 
+/// Where the sheet goes: over one of ours, but over no picture of the user's.
+fn sheet_path(folder: &Path) -> PathBuf {
+    let path = folder.join("contact-sheet.png");
+    if path.exists() && !is_ours(&path) { folder.join("eqdiff-contact-sheet.png") } else { path }
+}
+
 fn save_sheet(path: &Path, files: &[PathBuf], orders: &[Order], columns: usize) -> Result<()> {
     let cells =
         files.iter().zip(orders).take(SHEET).map(|(file, order)| Ok((images::open(file)?, order.prompt.clone())));
     let sheet = contact_sheet(&cells.collect::<Result<Vec<_>>>()?, columns);
-    write_whole(path, &png_bytes(&sheet, &[("Software", "eqdiff")])?)
+    write_whole(path, &png_bytes(&sheet, &[OURS])?)
 }
 
 fn texts(request: &Request, adapter: Option<&Adapter>) -> Result<Vec<String>> {
@@ -202,9 +208,12 @@ fn warn_of_prompts(texts: &[String], studio: &Studio, observer: &mut dyn Observe
     Ok(())
 }
 
-fn square(path: &Path, side: usize) -> Result<RgbImage> {
-    let image = images::open(path)?;
-    Ok(imageops::resize(&image, side as u32, side as u32, FilterType::CatmullRom))
+fn square(path: &Path, side: usize, observer: &mut dyn Observer) -> Result<RgbImage> {
+    let read = images::read(path)?;
+    for warning in &read.warnings {
+        observer.warn(&format!("{}: {warning}", shown(path)));
+    }
+    Ok(imageops::resize(&read.image, side as u32, side as u32, FilterType::CatmullRom))
 }
 
 fn init_latents(path: &Path, base: &Base, (width, height): (usize, usize)) -> Result<Tensor> {

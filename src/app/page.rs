@@ -6,10 +6,10 @@ use anyhow::{Context, Result, bail};
 use image::RgbImage;
 
 use crate::adapter::Adapter;
-use crate::evaluation::report::{Evaluation, title};
+use crate::evaluation::scores::{Evaluation, title};
 use crate::images;
 use crate::method::eqdiff::fdte::split_bands;
-use crate::report::page::{Cell, Drawing, Photo, ReportInput, report_page};
+use crate::report::page::{Cell, Drawing, PhotoRow, ReportInput, report_page};
 use crate::subject::{self, Subject};
 
 /// The subject that an adapter brings along.
@@ -41,7 +41,7 @@ pub fn write(path: &Path, adapter: &Adapter, subject: &Subject, folder: &Path, e
     let photo = |photo: &subject::Photo| {
         let square = photo.square(manifest.side as u32);
         let (low, high) = split_bands(&images::to_picture(&square), &settings.fdte.split(manifest.side));
-        Photo {
+        PhotoRow {
             name: photo.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             photo: photo.image.clone(),
             mask: Some(photo.mask.clone()),
@@ -75,7 +75,7 @@ pub fn write(path: &Path, adapter: &Adapter, subject: &Subject, folder: &Path, e
 fn drawings(folder: &Path, evaluation: &Evaluation) -> Result<Vec<Drawing>> {
     let measured = &evaluation.measured;
     let compared = !evaluation.others.is_empty();
-    let drawing = |(i, first): (usize, &crate::evaluation::report::ImageScores)| {
+    let drawing = |(i, first): (usize, &crate::evaluation::scores::ImageScores)| {
         let caption = if compared { "with the adapter".to_string() } else { first.file.clone() };
         let mut cells = vec![Cell { caption, picture: images::open(&folder.join(&first.file))?, scores: first.scores }];
         for (way, other) in &evaluation.others {

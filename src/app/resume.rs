@@ -60,7 +60,7 @@ fn contradictions(request: &Request, manifest: &Manifest) -> Result<()> {
         return differs("--class", class, &manifest.class);
     }
     let typed = request.overrides.toml();
-    let file = request.config.as_deref().map(|path| read(path)).transpose()?;
+    let file = request.config.as_deref().map(read).transpose()?;
     let layers = [("--config", file.as_deref()), ("the command line", Some(typed.as_str()))];
     for (origin, toml) in layers.into_iter().filter_map(|(origin, toml)| Some((origin, toml?))) {
         let changed = Layers::of(&manifest.settings)?.changes(toml, origin)?;

@@ -8,9 +8,10 @@ use super::Observer;
 use super::evaluate::{Request, scored};
 use crate::base::MINI;
 use crate::evaluation::prompts;
-use crate::evaluation::report::{Evaluation, Group};
 use crate::evaluation::scorer::Wanted;
+use crate::evaluation::scores::{Evaluation, Group};
 use crate::files::check_target;
+use crate::images::png::read_parameters;
 use crate::images::{self, pictures_in};
 
 /// The pictures to score.
@@ -32,8 +33,8 @@ pub fn score(pictures: &Pictures, request: &Request, observer: &mut dyn Observer
     if let Some(file) = &request.json {
         check_target(file)?;
     }
-    let files = pictures_of(&pictures.generated)?;
-    let photos = pictures_of(&pictures.concept)?;
+    let files = pictures_of(&pictures.generated, observer)?;
+    let photos = pictures_of(&pictures.concept, observer)?;
     let photos = photos.iter().map(|path| images::open(path)).collect::<Result<Vec<_>>>()?;
     let prompts = known_prompts(pictures, &files)?;
     if request.metrics.contains(&Wanted::ClipT) && prompts.iter().all(Option::is_none) {
@@ -62,11 +63,12 @@ pub fn score(pictures: &Pictures, request: &Request, observer: &mut dyn Observer
     Ok(evaluation)
 }
 
-/// All pictures of a folder but the overview that sampling leaves there.
-fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = pictures_in(folder)?;
-    files.retain(|path| path.file_name().is_none_or(|name| name != "contact-sheet.png"));
-    Ok(files)
+/// All pictures of a folder; what is left out is told.
+fn pictures_of(folder: &Path, observer: &mut dyn Observer) -> Result<Vec<PathBuf>> {
+    for warning in images::list(folder)?.warnings() {
+        observer.warn(&warning);
+    }
+    pictures_in(folder)
 }
 
 /// The prompt of each picture, as far as it is known.
@@ -90,17 +92,11 @@ fn known_prompts(pictures: &Pictures, files: &[PathBuf]) -> Result<Vec<Option<St
     };
     let prompt = |path: &PathBuf| {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        listed[stem.as_str()].as_str().map(str::to_string).or_else(|| written_prompt(path))
+        if let Some(prompt) = listed[stem.as_str()].as_str() {
+            return Ok(Some(prompt.to_string()));
+        }
+        let written = read_parameters(path)?.map(|written| written.prompt);
+        Ok(written.filter(|prompt| !prompt.is_empty()))
     };
-    Ok(files.iter().map(prompt).collect())
-}
-
-/// The prompt in a PNG's parameters.
-fn written_prompt(path: &Path) -> Option<String> {
-    let decoder = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(path).ok()?));
-    let reader = decoder.read_info().ok()?;
-    let info = reader.info();
-    let latin = info.uncompressed_latin1_text.iter().find(|c| c.keyword == "parameters").map(|c| c.text.clone());
-    let parameters = latin.or_else(|| info.utf8_text.iter().find(|c| c.keyword == "parameters")?.get_text().ok())?;
-    parameters.lines().next().map(str::to_string)
+    files.iter().map(prompt).collect()
 }

@@ -11,13 +11,14 @@ use super::{Interrupted, Machine, Observer, Usage};
 use crate::adapter::{MANIFEST, Manifest, OwnImages};
 use crate::base::{Base, MINI};
 use crate::files::{self, Lock, make_folder, write_whole};
+use crate::images;
 use crate::images::png::save_png;
 use crate::method::eqdiff::data::{self, Data};
 use crate::method::eqdiff::{EqDiff, init_token};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::{Layers, Settings};
-use crate::subject::{self, Subject};
-use crate::training::budget::{Budget, Plan};
+use crate::subject::{self, Crop, Subject};
+use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::class_images::{self, Asked};
 use crate::training::{Event, Next, Trainer};
 
@@ -29,6 +30,8 @@ pub struct Request {
     pub images: Option<PathBuf>,
     pub masks: Option<PathBuf>,
     pub class: Option<String>,
+    pub invert_masks: bool,
+    pub crop: Crop,
     pub base: Option<String>,
     pub preset: Option<String>,
     pub config: Option<PathBuf>,
@@ -89,6 +92,9 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
     if let Some(out) = &request.out {
         check_free(out)?;
     }
+    if let Some(folder) = &request.class_images {
+        images::list(folder)?.warnings().iter().for_each(|warning| observer.warn(warning));
+    }
     let base = request.machine.base(name, observer)?;
     let side = if settings.training.side == 0 { base.side() } else { settings.training.side };
     check(&base, &settings, &subject, side)?;
@@ -137,7 +143,8 @@ pub fn find_subject(request: &Request) -> Result<Subject> {
         images: request.images.as_deref(),
         masks: request.masks.as_deref(),
         class: request.class.as_deref(),
-        ..subject::Request::default()
+        invert_masks: request.invert_masks,
+        crop: request.crop,
     })
 }
 
@@ -172,6 +179,8 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
         base.scheduler.ddim(steps).map_err(|e| Usage(format!("{name}: {e}")))?;
     }
     init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
+    // the losses look at maps of a quarter of the latents' side
+    subject.check_at(side / base.vae.factor())?;
     Ok(())
 }
 
@@ -279,7 +288,7 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
 
     let reference = subject.photos.first().context("the subject has no photo")?.square(side as u32);
     let samples = settings.training.batch_size * if class_images.is_empty() { 1 } else { 2 };
-    let plan = Plan::new(&base.unet, side / base.vae.factor(), samples, *memory);
+    let plan = MemoryPlan::new(&base.unet, side / base.vae.factor(), samples, *memory);
     observer.info(&plan.to_string());
     let method = EqDiff::new(base, &data, &recipe, &manifest.class, plan.keep)?;
     let mut trainer = Trainer::new(base, method, folder, manifest, reference)?;

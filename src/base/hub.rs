@@ -1,6 +1,8 @@
 //! Repositories of the Hugging Face hub, and the cache that its tools share.
 //!
-//! HUBREASON
+//! hf-hub stays at 0.5: the client of 1.0 is asynchronous underneath, its blocking form included, and brings tokio, h2,
+//! hyper, aws-lc and the Xet protocol: 373 crates instead of 228 (normal and build dependencies on Linux) for a download
+//! that most runs never need. Its better rules for the cache's place and for working offline are the few lines below.
 
 use std::path::PathBuf;
 
@@ -112,7 +114,7 @@ fn cache_folder() -> Result<PathBuf> {
 }
 
 /// Whether a name is one that the hub gives: `OWNER/NAME` of letters, digits, `-`, `_` and `.`.
-pub fn is_id(name: &str) -> bool {
+pub(super) fn is_id(name: &str) -> bool {
     let part = |part: &str| {
         let ends = |c: char| c.is_ascii_alphanumeric() || c == '_';
         part.starts_with(ends)

@@ -21,13 +21,13 @@ const SCHEDULER: &str = r#"{
 }"#;
 
 /// CLIP's byte-pair merges, of which its whole tokenizer follows.
-pub const MERGES: &str = include_str!("../../assets/clip/merges.txt");
+pub(super) const MERGES: &str = include_str!("../../assets/clip/merges.txt");
 
 /// Where the noise schedule is described.
-pub const SCHEDULER_FILE: &str = "scheduler/scheduler_config.json";
+pub(super) const SCHEDULER_FILE: &str = "scheduler/scheduler_config.json";
 
 /// A configuration file.
-pub fn config(path: &str) -> Option<&'static str> {
+pub(super) fn config(path: &str) -> Option<&'static str> {
     match path {
         "unet/config.json" => Some(UNET),
         "vae/config.json" => Some(VAE),

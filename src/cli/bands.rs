@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use image::RgbImage;
-use image::imageops::{self, FilterType};
 
 use super::Outcome;
 use super::output::print;
+use crate::app::Observer;
 use crate::files::make_folder;
-use crate::images::png::save_png;
+use crate::images::png::save_over_ours;
 use crate::images::{self, shown};
 use crate::method::eqdiff::Band;
 use crate::method::eqdiff::fdte::split_channels;
@@ -22,7 +22,7 @@ const MOST_PIXELS: f64 = 24. * (1 << 20) as f64;
 /// Arguments of `bands`.
 #[derive(Args)]
 #[command(after_help = "Example:\n  eqdiff bands photo.jpg --preset paper --out bands/")]
-pub struct BandsArgs {
+pub(super) struct BandsArgs {
     /// A picture: PNG, JPEG, WebP, TIFF, BMP or GIF
     image: PathBuf,
     /// Whose filter: eqdiff (the released code's) or paper
@@ -37,7 +37,7 @@ pub struct BandsArgs {
 }
 
 /// Writes what FDTE sees of a picture.
-pub fn run(args: &BandsArgs) -> Result<Outcome> {
+pub(super) fn run(args: &BandsArgs, observer: &mut dyn Observer) -> Result<Outcome> {
     let mut layers = Layers::new()?.preset(&args.preset)?;
     if let Some(path) = &args.config {
         layers = layers.file(path)?;
@@ -46,9 +46,9 @@ pub fn run(args: &BandsArgs) -> Result<Outcome> {
     let path = &args.image;
     let read = images::read(path)?;
     for warning in &read.warnings {
-        eprintln!("Warning: {}: {warning}", shown(path));
+        observer.warn(&format!("{}: {warning}", shown(path)));
     }
-    let image = smaller(read.image);
+    let image = smaller(read.image, observer);
     let (width, height) = image.dimensions();
     let split = settings.fdte.split(width.min(height) as usize);
     let (mut low, mut high) = (RgbImage::new(width, height), RgbImage::new(width, height));
@@ -61,7 +61,7 @@ pub fn run(args: &BandsArgs) -> Result<Outcome> {
     let stem = path.file_stem().map_or_else(|| "picture".into(), |stem| stem.to_string_lossy());
     for (name, band, cutoff) in [("low", low, split.low_cutoff), ("high", high, split.high_cutoff)] {
         let out = args.out.join(format!("{stem}-{name}.png"));
-        save_png(&out, &band, &[])?;
+        save_over_ours(&out, &band)?;
         let side = if name == "low" { "below" } else { "above" };
         print(format!(
             "{}: {side} {cutoff} cycles per picture ({:?}, {:?})",
@@ -74,7 +74,7 @@ pub fn run(args: &BandsArgs) -> Result<Outcome> {
 }
 
 /// A picture that a transform has memory for.
-fn smaller(image: RgbImage) -> RgbImage {
+fn smaller(image: RgbImage, observer: &mut dyn Observer) -> RgbImage {
     let (width, height) = image.dimensions();
     let scale = (MOST_PIXELS / (width as f64 * height as f64)).sqrt();
     if scale >= 1. {
@@ -82,6 +82,6 @@ fn smaller(image: RgbImage) -> RgbImage {
     }
     let side = |n: u32| ((n as f64 * scale) as u32).max(1);
     let (width, height) = (side(width), side(height));
-    eprintln!("Warning: the picture is reduced to {width}x{height}, so that its spectrum fits into memory");
-    imageops::resize(&image, width, height, FilterType::CatmullRom)
+    observer.warn(&format!("the picture is reduced to {width}x{height}, so that its spectrum fits into memory"));
+    images::resized(&image, width, height)
 }

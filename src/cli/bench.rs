@@ -25,7 +25,7 @@ Examples:
 /// Arguments of `bench`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct BenchArgs {
+pub(super) struct BenchArgs {
     /// mini, random-sd14 (the sizes of Stable Diffusion 1.4, random weights), or another base
     #[arg(long, default_value = MINI)]
     base: String,
@@ -64,7 +64,7 @@ struct Line {
 }
 
 /// Measures every case in a process of its own, so that its peak memory is its own.
-pub fn run(args: &BenchArgs) -> Result<Outcome> {
+pub(super) fn run(args: &BenchArgs) -> Result<Outcome> {
     budget(args)?;
     let known = |case: &String| CASES.iter().any(|(name, _)| name == case);
     if let Some(case) = args.case.iter().find(|case| !known(case)) {

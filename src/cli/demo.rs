@@ -10,12 +10,12 @@ use super::output::print;
 use super::{MachineArgs, Outcome};
 use crate::app::Observer;
 use crate::app::demo::{Request, demo};
-use crate::evaluation::report::table;
+use crate::evaluation::scores::table;
 
 /// Arguments of `demo`.
 #[derive(Args)]
 #[command(after_help = "Example:\n  eqdiff demo --subject teapot --out teapot.html")]
-pub struct DemoArgs {
+pub(super) struct DemoArgs {
     /// A bundled subject
     #[arg(long, default_value = "clock")]
     subject: String,
@@ -32,7 +32,7 @@ pub struct DemoArgs {
     machine: MachineArgs,
 }
 
-pub fn run(args: DemoArgs, observer: &mut dyn Observer) -> Result<Outcome> {
+pub(super) fn run(args: DemoArgs, observer: &mut dyn Observer) -> Result<Outcome> {
     let start = Instant::now();
     let DemoArgs { subject, steps, limit, out, machine } = args;
     let evaluation = demo(&Request { subject, steps, limit, page: out.clone(), machine: machine.into() }, observer)?;

@@ -11,8 +11,8 @@ use crate::app::Observer;
 use crate::app::draw::{Seed, Source};
 use crate::app::evaluate::{Request, evaluate};
 use crate::app::score::{Pictures, score};
-use crate::evaluation::report::table;
 use crate::evaluation::scorer::Wanted;
+use crate::evaluation::scores::table;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,7 +23,7 @@ Examples:
 /// Arguments of `eval`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct EvalArgs {
+pub(super) struct EvalArgs {
     /// Which metrics, separated by commas
     #[arg(long, value_delimiter = ',', value_enum, default_value = "clip-t,clip-i,dino")]
     metrics: Vec<Wanted>,
@@ -62,7 +62,7 @@ pub struct EvalArgs {
     machine: MachineArgs,
 }
 
-pub fn run(args: EvalArgs, observer: &mut dyn Observer) -> Result<Outcome> {
+pub(super) fn run(args: EvalArgs, observer: &mut dyn Observer) -> Result<Outcome> {
     let request = Request {
         metrics: args.metrics,
         adapter: args.adapter.map_or(Source::LastAdapter, Source::Adapter),

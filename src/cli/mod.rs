@@ -82,7 +82,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Sample(args) => sample::run(*args, &mut console()),
         Command::Eval(args) => eval::run(*args, &mut console()),
         Command::Demo(args) => demo::run(args, &mut console()),
-        Command::Bands(args) => bands::run(&args),
+        Command::Bands(args) => bands::run(&args, &mut console()),
         Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(&args),
     }

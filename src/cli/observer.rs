@@ -9,9 +9,10 @@ use serde_json::json;
 
 use super::signals;
 use crate::app::{Note, Observer};
+use crate::images::steers;
 
 /// How progress is shown.
-pub enum Shown {
+pub(super) enum Shown {
     /// Bars for people.
     Bar(ProgressBar),
     /// Lines, the last at that time.
@@ -21,7 +22,7 @@ pub enum Shown {
 }
 
 /// Shows what a use case tells, and asks the keyboard whether to stop.
-pub struct Console {
+pub(super) struct Console {
     shown: Shown,
     work: Work,
 }
@@ -46,7 +47,7 @@ const JSON_EVERY: Duration = Duration::from_millis(200);
 
 impl Console {
     /// Listens to Ctrl-C from now on.
-    pub fn new(json: bool) -> Self {
+    pub(super) fn new(json: bool) -> Self {
         signals::listen();
         let now = Instant::now();
         let shown = match (json, stderr().is_terminal()) {
@@ -166,9 +167,10 @@ fn clock(seconds: f64) -> String {
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
-/// Text without the control characters with which names and prompts from elsewhere could steer a terminal.
-pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+/// Text of several lines without what names and prompts from elsewhere could steer a terminal with.
+pub(super) fn printable(text: &str) -> String {
+    let sign = |c: char| if steers(c) && c != '\n' && c != '\t' { c.escape_default().to_string() } else { c.into() };
+    text.chars().map(sign).collect()
 }
 
 #[cfg(test)]
@@ -178,7 +180,7 @@ mod tests {
     #[test]
     fn times_and_texts_are_readable() {
         assert_eq!([clock(5.4), clock(65.), clock(7384.)], ["0:05", "1:05", "2:03:04"]);
-        assert_eq!(printable("a\x1b[31mb\nc\x07"), "a\u{fffd}[31mb\nc\u{fffd}");
+        assert_eq!(printable("a\x1b[31mb\nc\x07"), "a\\u{1b}[31mb\nc\\u{7}");
     }
 
     #[test]

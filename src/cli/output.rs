@@ -9,7 +9,7 @@ use super::observer::printable;
 
 /// Nobody reads the standard output any more, so there is nothing left to do: no failure.
 #[derive(Debug)]
-pub struct Closed;
+pub(super) struct Closed;
 
 impl Display for Closed {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
@@ -23,7 +23,7 @@ impl std::error::Error for Closed {}
 ///
 /// # Errors
 /// [`Closed`] if the reader went away, else if it cannot be written.
-pub fn print(line: impl Display) -> Result<()> {
+pub(super) fn print(line: impl Display) -> Result<()> {
     let mut out = stdout().lock();
     match writeln!(out, "{}", printable(&line.to_string())).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Closed.into()),

@@ -18,7 +18,7 @@ Examples:
 /// Arguments of `sample`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct SampleArgs {
+pub(super) struct SampleArgs {
     /// What to draw; S* stands for the subject. Repeatable
     #[arg(long, value_name = "TEXT", required_unless_present = "prompts")]
     prompt: Vec<String>,
@@ -68,7 +68,7 @@ pub struct SampleArgs {
     machine: MachineArgs,
 }
 
-pub fn run(args: SampleArgs, observer: &mut dyn Observer) -> Result<Outcome> {
+pub(super) fn run(args: SampleArgs, observer: &mut dyn Observer) -> Result<Outcome> {
     let request = Request {
         prompts: args.prompt,
         prompt_file: args.prompts,

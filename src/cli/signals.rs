@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Begins to listen. What the program was started to ignore (`nohup`) stays ignored.
-pub fn listen() {
+pub(super) fn listen() {
     static LISTENING: Once = Once::new();
     LISTENING.call_once(|| {
         let ignored = hangup_is_ignored();
@@ -26,7 +26,7 @@ pub fn listen() {
 }
 
 /// Whether the user asked to stop.
-pub fn stopped() -> bool {
+pub(super) fn stopped() -> bool {
     STOP.load(Ordering::SeqCst)
 }
 

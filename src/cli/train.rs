@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{MachineArgs, Outcome};
 use crate::app::Observer;
@@ -12,19 +12,21 @@ use crate::app::resume::resume;
 use crate::app::train::{Overrides, PRESET, Request, train};
 use crate::base::MINI;
 use crate::settings::PRESETS;
+use crate::subject::Crop;
 use crate::training::budget::Budget;
 
 const EXAMPLES: &str = "\
 Examples:
   eqdiff train --subject dog --masks masks/
   eqdiff train --subject photos/my_teapot --class teapot --base sd14 --device cuda
+  eqdiff train --subject cup --invert-masks --crop subject
   eqdiff train --resume                       go on where the last training stopped
   eqdiff train --subject dog --preset paper --steps 300 --out outputs/dog-paper";
 
 /// Arguments of `train`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct TrainArgs {
+pub(super) struct TrainArgs {
     /// The subject: a folder of photos, or a name looked up here, in subjects/ and among the bundled ones
     #[arg(long, value_name = "NAME_OR_DIR", required_unless_present = "resume")]
     subject: Option<String>,
@@ -38,7 +40,14 @@ pub struct TrainArgs {
     /// The ordinary noun for the subject, e.g. dog [default: from the folder's name]
     #[arg(long, value_name = "WORD")]
     class: Option<String>,
-    /// mini (embedded), sd14, OWNER/NAME of the Hugging Face hub, or a directory in the diffusers layout
+    /// Black marks the subject in the masks, white everything else
+    #[arg(long)]
+    invert_masks: bool,
+    /// What becomes of photos that are not square: none (squeezed) or subject (a square around the mask)
+    #[arg(long, value_name = "none|subject", value_enum, default_value = "none", hide_possible_values = true)]
+    crop: CropArg,
+    /// mini (embedded), sd14, OWNER/NAME of the Hugging Face hub, a directory in the diffusers layout, or a safetensors
+    /// file in the original one
     #[arg(long, value_name = "NAME_OR_DIR", default_value_if("resume", "true", None), default_value = MINI)]
     base: Option<String>,
     /// eqdiff, paper, or the paper's ablations a to f
@@ -79,12 +88,24 @@ pub struct TrainArgs {
     machine: MachineArgs,
 }
 
-pub fn run(args: TrainArgs, observer: &mut dyn Observer) -> Result<Outcome> {
+/// What is typed for a [`Crop`].
+#[derive(Clone, Copy, ValueEnum)]
+enum CropArg {
+    None,
+    Subject,
+}
+
+pub(super) fn run(args: TrainArgs, observer: &mut dyn Observer) -> Result<Outcome> {
     let request = Request {
         subject: args.subject,
         images: args.images,
         masks: args.masks,
         class: args.class,
+        invert_masks: args.invert_masks,
+        crop: match args.crop {
+            CropArg::None => Crop::None,
+            CropArg::Subject => Crop::Subject,
+        },
         base: args.base,
         preset: args.preset,
         config: args.config,

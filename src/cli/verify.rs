@@ -13,7 +13,7 @@ use crate::verify;
 
 /// Arguments of `verify`.
 #[derive(Args)]
-pub struct VerifyArgs {
+pub(super) struct VerifyArgs {
     /// A folder of recorded cases (scripts/golden makes them) [default: a small set in the program]
     cases: Option<PathBuf>,
     /// auto, cpu, cuda, cuda:N or metal
@@ -25,7 +25,7 @@ pub struct VerifyArgs {
 }
 
 /// Prints a line for each check.
-pub fn run(args: &VerifyArgs) -> Result<Outcome> {
+pub(super) fn run(args: &VerifyArgs) -> Result<Outcome> {
     let (mut passed, mut failed, mut printed) = (0, 0, Ok(()));
     verify::run(args.cases.as_deref(), &device(&args.device)?.0, args.dtype, &mut |check| {
         let verdict = if check.passed() { "ok" } else { "FAILED" };

@@ -4,8 +4,8 @@
 pub mod metrics;
 pub mod preprocess;
 pub mod prompts;
-pub mod report;
 pub mod resample;
 pub mod scorer;
+pub mod scores;
 
 pub use scorer::Scorer;

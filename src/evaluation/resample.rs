@@ -109,7 +109,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A picture that any language makes alike: smooth, with a sharp edge and all levels.
-    pub fn pattern(width: usize, height: usize) -> RgbImage {
+    pub(crate) fn pattern(width: usize, height: usize) -> RgbImage {
         RgbImage::from_fn(width as u32, height as u32, |x, y| {
             let step = if x > y { 90 } else { 0 };
             image::Rgb([(x * 37 + y * 11 + step) as u8, (x * y + 3 * step) as u8, ((x ^ y) * 9) as u8])

@@ -7,7 +7,7 @@ use image::RgbImage;
 use super::metrics::{clip_t, pairwise};
 use super::preprocess::Preprocess;
 use super::prompts::without_placeholder;
-use super::report::{Metric, Scores};
+use super::scores::{Metric, Scores};
 use crate::base::{Clip, MINI, ids_tensor, load_dino};
 use crate::model::Vit;
 use crate::model::tokenizer::PLACEHOLDER;

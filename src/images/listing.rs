@@ -32,7 +32,7 @@ impl Listing {
 
     /// Takes a file in, or leaves it out. `head` reads its beginning.
     pub(crate) fn judge(&mut self, path: PathBuf, head: impl FnOnce(&Path) -> std::io::Result<Vec<u8>>) {
-        if is_hidden(&path) || path.file_name().is_some_and(|name| name == SHEET) {
+        if is_hidden(&path) || path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(SHEET)) {
             return;
         }
         let (content, unreadable) = match head(&path) {
@@ -66,7 +66,7 @@ impl Listing {
                 let photo = stem.strip_suffix(*ending);
                 photo.is_some_and(|photo| *ending == MASK_ENDINGS[0] || stems.iter().any(|other| other == photo))
             };
-            !MASK_ENDINGS.iter().any(|ending| of_photo(ending))
+            !MASK_ENDINGS.iter().any(of_photo)
         });
         self
     }

@@ -21,7 +21,8 @@ mod read;
 use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor};
-use image::RgbImage;
+use image::imageops::{self, FilterType};
+use image::{GrayImage, RgbImage};
 
 pub use levels::{Levels, read_mask};
 pub use listing::{Listing, list, pictures_in};
@@ -42,7 +43,7 @@ pub fn printable(text: &str) -> String {
 
 /// Whether a character does something to a terminal instead of being shown; those that turn the direction of
 /// writing can hide what a name ends in.
-pub(crate) fn steers(c: char) -> bool {
+pub fn steers(c: char) -> bool {
     let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || turns
 }
@@ -56,6 +57,25 @@ pub struct Picture {
     pub width: usize,
     /// Rows of pixels of three values: height * width * 3.
     pub values: Vec<f64>,
+}
+
+/// A picture at another size. The largest are averaged over their pixels, as a better filter takes 16 bytes for
+/// each pixel of its intermediate rows.
+pub(crate) fn resized(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+    if image.width() as u64 * height as u64 * 16 > decode::LARGEST / 2 {
+        return imageops::thumbnail(image, width, height);
+    }
+    imageops::resize(image, width, height, FilterType::CatmullRom)
+}
+
+/// A mask at another size, nearest, within the same bound.
+pub(crate) fn resized_mask(mask: &GrayImage, width: u32, height: u32) -> GrayImage {
+    if mask.width() as u64 * height as u64 * 16 > decode::LARGEST / 2 {
+        let place = |i: u32, from: u32, to: u32| (i as u64 * from as u64 / to as u64) as u32;
+        let value = |x, y| *mask.get_pixel(place(x, mask.width(), width), place(y, mask.height(), height));
+        return GrayImage::from_fn(width, height, value);
+    }
+    imageops::resize(mask, width, height, FilterType::Nearest)
 }
 
 /// A picture as a tensor [1, 3, H, W] in [-1, 1].

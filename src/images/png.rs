@@ -95,7 +95,7 @@ pub fn read_parameters(path: &Path) -> Result<Option<Written>> {
         let mut source = BufReader::new(File::open(path)?);
         let head = source.fill_buf()?;
         let exif = match kind(&head[..head.len().min(HEAD)], path) {
-            Kind::Picture(Format::Png) => return text_of(&mut source),
+            Kind::Picture(Format::Png) => return text_of(&mut source, PARAMETERS),
             Kind::Picture(Format::Jpeg) => JpegDecoder::new(source)?.exif_metadata()?,
             Kind::Picture(Format::WebP) => WebPDecoder::new(source)?.exif_metadata()?,
             _ => None,
@@ -106,24 +106,44 @@ pub fn read_parameters(path: &Path) -> Result<Option<Written>> {
     Ok(text.map(|text| Written::parse(&text)))
 }
 
-/// The first text of a PNG with [`PARAMETERS`]' key.
-fn text_of(source: &mut (impl BufRead + Seek)) -> Result<Option<String>> {
+/// The text by which this program knows its own sheets and bands.
+pub const OURS: (&str, &str) = ("Software", "eqdiff");
+
+/// Whether a file is a PNG that carries [`OURS`].
+pub fn is_ours(path: &Path) -> bool {
+    let text = || text_of(&mut BufReader::new(File::open(path)?), OURS.0.as_bytes());
+    text().is_ok_and(|text| text.as_deref() == Some(OURS.1))
+}
+
+/// Writes a PNG that carries [`OURS`]; an older one is replaced only if it does so too.
+///
+/// # Errors
+/// If the file is somebody else's or cannot be written; the message names it.
+pub fn save_over_ours(path: &Path, image: &RgbImage) -> Result<()> {
+    if path.exists() && !is_ours(path) {
+        bail!("{} is there already and not from eqdiff: choose another folder with --out", shown(path));
+    }
+    save_png(path, image, &[OURS])
+}
+
+/// The first text of a PNG with that key.
+fn text_of(source: &mut (impl BufRead + Seek), key: &[u8]) -> Result<Option<String>> {
     let mut found = None;
     chunks(source, |kind, data| {
         if found.is_none() && matches!(kind, b"tEXt" | b"zTXt" | b"iTXt") {
             let mut content = Vec::new();
             data.take(LONGEST_TEXT).read_to_end(&mut content)?;
-            found = value_of(kind, &content);
+            found = value_of(kind, &content, key);
         }
         Ok(())
     })?;
     Ok(found)
 }
 
-/// The text of a chunk that has [`PARAMETERS`]' key. One that is damaged or too long says nothing.
-fn value_of(kind: &[u8; 4], content: &[u8]) -> Option<String> {
+/// The text of a chunk that has the key. One that is damaged or too long says nothing.
+fn value_of(kind: &[u8; 4], content: &[u8], wanted: &[u8]) -> Option<String> {
     let (key, value) = split_at_zero(content)?;
-    if key != PARAMETERS {
+    if key != wanted {
         return None;
     }
     let latin = |bytes: Vec<u8>| bytes.into_iter().map(char::from).collect::<String>();

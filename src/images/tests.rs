@@ -367,3 +367,14 @@ fn inks_become_srgb_by_their_profile_or_without() {
     let damaged = icc::inks_to_rgb(inks, 2, Some(b"no profile"), &mut warnings);
     assert!(damaged == plain && warnings[0].contains("profile"));
 }
+
+#[test]
+fn the_largest_pictures_are_resized_within_the_bound() {
+    // wide and low, so that rows between the two passes would take more than the picture
+    let image = RgbImage::from_fn(20_000, 1000, |x, _| Rgb([(x / 100) as u8, 0, 0]));
+    let small = resized(&image, 200, 900);
+    assert!(small.enumerate_pixels().all(|(x, _, p)| p.0[0].abs_diff(x as u8) <= 1));
+    let mask = GrayImage::from_fn(20_000, 1000, |x, _| Luma([if x < 5000 { 255 } else { 0 }]));
+    let small = resized_mask(&mask, 200, 900);
+    assert!(small.enumerate_pixels().all(|(x, _, p)| (p.0[0] > 0) == (x < 50)));
+}

@@ -130,6 +130,7 @@ mod tests {
                 ("/attention_head_dim", "[4]"),
                 ("/attention_head_dim", "5"),
                 ("/num_attention_heads", "0"),
+                ("/sample_size", "12"),
                 ("/norm_num_groups", "5"),
                 ("/norm_eps", "0"),
                 ("/norm_eps", "-1e-5"),

@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn stable_diffusion_schedule() -> anyhow::Result<()> {
         let scheduler = Scheduler::from_json("{}")?;
-        assert!((scheduler.alphas_cumprod[999] - 0.004_660).abs() < 1e-6);
+        assert!((scheduler.alphas_cumprod[999] - 0.004_66).abs() < 1e-6);
         let steps = scheduler.ddim(50)?;
         assert_eq!((steps[0].timestep, steps[49].timestep), (981, 1));
         assert_eq!(steps[49].alpha_previous, scheduler.alphas_cumprod[0]);
@@ -332,14 +332,14 @@ mod tests {
                 r#"{}"#,
                 50,
                 10,
-                [0.610_585, -1.403_645, 2.040_390, 0.314_543],
+                [0.610_585, -1.403_645, 2.040_39, 0.314_543],
                 [-0.629_293, 0.228_439, 1.883_968, -1.930_004],
             ),
             (
                 r#"{"beta_schedule": "linear"}"#,
                 50,
                 10,
-                [0.625_355, -1.424_983, 2.048_460, 0.338_781],
+                [0.625_355, -1.424_983, 2.048_46, 0.338_781],
                 [-0.678_857, 0.333_744, 1.746_603, -1.966_921],
             ),
             (
@@ -347,13 +347,13 @@ mod tests {
                 50,
                 10,
                 [0.613_982, -1.406_367, 2.035_097, 0.322_996],
-                [-0.540_508, 0.054_864, 2.080_750, -1.844_025],
+                [-0.540_508, 0.054_864, 2.080_75, -1.844_025],
             ),
             (
                 r#"{"timestep_spacing": "trailing"}"#,
                 30,
                 0,
-                [0.768_875, -1.626_090, 2.106_452, 0.582_531],
+                [0.768_875, -1.626_09, 2.106_452, 0.582_531],
                 [-0.714_118, 0.413_503, 1.633_031, -1.986_801],
             ),
             (
@@ -382,7 +382,7 @@ mod tests {
                 50,
                 20,
                 [0.520_932, -1.263_591, 1.956_944, 0.181_299],
-                [-0.520_979, 0.018_790, 2.117_146, -1.822_340],
+                [-0.520_979, 0.018_79, 2.117_146, -1.822_34],
             ),
             (
                 r#"{"clip_sample": true, "clip_sample_range": 0.75}"#,
@@ -406,7 +406,7 @@ mod tests {
         }
         // the same class's `get_velocity` at timestep 781
         let scheduler = Scheduler::from_json(r#"{"prediction_type": "v_prediction"}"#)?;
-        close(&scheduler.target(&latents, &noise, &[781])?, [-0.645_361, 1.326_769, -1.643_370, -0.539_176])?;
+        close(&scheduler.target(&latents, &noise, &[781])?, [-0.645_361, 1.326_769, -1.643_37, -0.539_176])?;
         let betas: Vec<String> = (0..1000).map(|i| (0.1 * (i + 1) as f64 / 1000.).to_string()).collect();
         let trained = Scheduler::from_json(&format!(r#"{{"trained_betas": [{}]}}"#, betas.join(",")))?;
         assert!((trained.alphas_cumprod[500] / 2.786_431e-6 - 1.).abs() < 1e-4, "{}", trained.alphas_cumprod[500]);

@@ -28,6 +28,11 @@ pub struct Tokenizer {
     length: usize,
 }
 
+/// The last boundary between characters at or before a byte.
+fn boundary(text: &str, at: usize) -> usize {
+    (0..=at).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0)
+}
+
 impl Tokenizer {
     /// From `tokenizer.json`; texts are cut and padded to `length` tokens.
     ///
@@ -123,7 +128,7 @@ impl Tokenizer {
         }
         let room = self.length - 2;
         // the tokenizer's normal forms may shift a place into a character
-        let cut = begins.get(room).map(|&begin| prompt[prompt.floor_char_boundary(begin)..].trim().to_string());
+        let cut = begins.get(room).map(|&begin| prompt[boundary(prompt, begin)..].trim().to_string());
         text.truncate(room);
         let all = places.len();
         places.retain(|&place| place <= room);

@@ -126,7 +126,8 @@ impl Config for UnetConfig {
         within("layers_per_block", self.layers_per_block, LAYERS)?;
         within("cross_attention_dim", self.cross_attention_dim, CHANNELS)?;
         within("sample_size", self.sample_size, 1..=256)?;
-        divides("the number of halvings", self.halvings(), self.sample_size)?;
+        let (side, unit) = (self.sample_size, self.halvings());
+        anyhow::ensure!(side.is_multiple_of(unit), "sample_size = {side}: {count} levels need a multiple of {unit}");
         within("norm_eps", self.norm_eps, EPSILON)?;
         // half the width minus this is divided by
         within("freq_shift", self.freq_shift, 0. ..=(widths[0] / 2) as f64 - 0.5)

@@ -8,7 +8,7 @@ use plotters::style::{FontDesc, FontFamily, FontStyle, register_font};
 const DEJAVU_SANS: &[u8] = include_bytes!("../../assets/font/DejaVuSans.ttf");
 
 /// The only typeface of the program, registered with the plotter once.
-pub fn font(size: f64) -> FontDesc<'static> {
+pub(super) fn font(size: f64) -> FontDesc<'static> {
     static REGISTER: Once = Once::new();
     REGISTER.call_once(|| {
         // a face that cannot be read would show as missing text, which the tests look for

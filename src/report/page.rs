@@ -6,10 +6,10 @@ use anyhow::Result;
 use image::{DynamicImage, GrayImage, RgbImage};
 
 use super::html::{Card, Figure, Page, Row};
-use crate::evaluation::report::{Evaluation, Group, Metric, Scores, number, title};
+use crate::evaluation::scores::{Evaluation, Group, Metric, Scores, number, title};
 
 /// A photo of the subject, and what training saw in it.
-pub struct Photo {
+pub struct PhotoRow {
     /// Its file's name.
     pub name: String,
     /// The photo.
@@ -48,7 +48,7 @@ pub struct ReportInput {
     /// A sentence or two below it.
     pub introduction: String,
     /// The subject's photos.
-    pub photos: Vec<Photo>,
+    pub photos: Vec<PhotoRow>,
     /// Names and values of the settings.
     pub settings: Vec<(String, String)>,
     /// The losses over the steps, as a picture.
@@ -156,7 +156,7 @@ fn drawing_card(drawing: &Drawing) -> Card<'_> {
     Card { title, pictures: pictures.collect() }
 }
 
-fn add_photos(page: &mut Page, photos: &[Photo]) -> Result<()> {
+fn add_photos(page: &mut Page, photos: &[PhotoRow]) -> Result<()> {
     if photos.is_empty() {
         return Ok(());
     }
@@ -166,7 +166,7 @@ fn add_photos(page: &mut Page, photos: &[Photo]) -> Result<()> {
     page.cards(&cards)
 }
 
-fn photo_card(photo: &Photo) -> Card<'_> {
+fn photo_card(photo: &PhotoRow) -> Card<'_> {
     let mut pictures = vec![picture(&photo.photo, "photo", String::new())];
     if let Some(mask) = &photo.mask {
         let image = Cow::Owned(DynamicImage::ImageLuma8(mask.clone()).into_rgb8());
@@ -207,8 +207,8 @@ fn difference(with: Option<f32>, without: Option<f32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::report::ImageScores;
-    use crate::evaluation::report::tests::example;
+    use crate::evaluation::scores::ImageScores;
+    use crate::evaluation::scores::tests::example;
 
     fn plain(level: u8) -> RgbImage {
         RgbImage::from_pixel(8, 8, image::Rgb([level; 3]))
@@ -228,7 +228,7 @@ mod tests {
         ReportInput {
             title: "S* dog".into(),
             introduction: "A run.".into(),
-            photos: vec![Photo { name: "photo_0.png".into(), photo: plain(50), mask: Some(mask), bands }],
+            photos: vec![PhotoRow { name: "photo_0.png".into(), photo: plain(50), mask: Some(mask), bands }],
             settings: vec![("steps".into(), "400".into())],
             loss_curve: Some(plain(255)),
             drawings: evaluation.measured.images.iter().enumerate().map(drawing).collect(),

@@ -9,7 +9,7 @@ const MARGIN: f64 = 0.1;
 
 /// Cuts the largest square out of the photo that has the subject near its middle. A subject longer than that
 /// keeps its length, and the photo is squeezed by what remains.
-pub fn around(photo: &mut Photo) {
+pub(super) fn around(photo: &mut Photo) {
     let (width, height) = photo.image.dimensions();
     let inside = photo.mask.enumerate_pixels().filter(|(_, _, level)| level.0[0] > 0).map(|(x, y, _)| (x, y));
     let Some((left, top, right, bottom)) = inside.fold(None, |found: Option<(u32, u32, u32, u32)>, (x, y)| {

@@ -7,7 +7,7 @@ use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage};
 
-use crate::images::{Levels, shown};
+use crate::images::{self, Levels, shown};
 
 /// Sides may differ by so much of themselves: masks are made at other sizes than photos.
 const TOLERANCE: f64 = 0.02;
@@ -19,7 +19,7 @@ const CLEARLY: f64 = 1.1;
 const COMPARED: u32 = 256;
 
 /// What is known of a photo when its mask is looked for.
-pub struct Shape<'a> {
+pub(super) struct Shape<'a> {
     /// Where it came from.
     pub path: &'a Path,
     /// Width and height, upright.
@@ -34,7 +34,7 @@ pub struct Shape<'a> {
 
 /// The mask as large as the upright photo. A mask that was drawn on the stored pixels of a turned photo is
 /// turned like it; where sizes do not tell, the edges of the photo do.
-pub fn fitted(levels: Levels, path: &Path, shape: &Shape, warnings: &mut Vec<String>) -> Result<GrayImage> {
+pub(super) fn fitted(levels: Levels, path: &Path, shape: &Shape, warnings: &mut Vec<String>) -> Result<GrayImage> {
     let Levels { mask, is_turned, .. } = levels;
     let (width, height) = shape.size;
     let (own, photo) = (shown(path), shown(shape.path));
@@ -81,7 +81,7 @@ pub fn fitted(levels: Levels, path: &Path, shape: &Shape, warnings: &mut Vec<Str
     if mask.dimensions() == shape.size {
         return Ok(mask);
     }
-    Ok(imageops::resize(&mask, width, height, FilterType::Nearest))
+    Ok(images::resized_mask(&mask, width, height))
 }
 
 fn alike(a: (u32, u32), b: (u32, u32)) -> bool {
@@ -113,7 +113,7 @@ fn agreement(mask: &GrayImage, image: &RgbImage) -> f64 {
 }
 
 /// Whether most of the picture's border is subject, as it is where black and white are exchanged.
-pub fn is_inside_out(mask: &GrayImage) -> bool {
+pub(super) fn is_inside_out(mask: &GrayImage) -> bool {
     let (width, height) = mask.dimensions();
     let rows = (0..width).flat_map(|x| [(x, 0), (x, height - 1)]);
     let columns = (0..height).flat_map(|y| [(0, y), (width - 1, y)]);

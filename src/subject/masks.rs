@@ -13,7 +13,7 @@ use crate::images::{self, mask_stems, shown};
 const USUAL: [&str; 2] = ["masks", "seg_masks"];
 
 /// A mask that was found.
-pub struct Found {
+pub(super) struct Found {
     /// 255 where the subject is, else 0; as large as the upright photo.
     pub mask: GrayImage,
     /// Where it came from, for messages.
@@ -23,7 +23,7 @@ pub struct Found {
 }
 
 /// Where masks are looked for.
-pub struct MaskFinder {
+pub(super) struct MaskFinder {
     /// A folder of masks, and the store that it is in if that is not the photos'.
     folders: Vec<(Option<Store>, PathBuf)>,
     /// Whether the user named the folder: then nothing else will do.
@@ -32,7 +32,7 @@ pub struct MaskFinder {
 
 impl MaskFinder {
     /// `named` is relative to the photos' folder, else to the current one.
-    pub fn new(store: &Store, named: Option<&Path>) -> Result<Self> {
+    pub(super) fn new(store: &Store, named: Option<&Path>) -> Result<Self> {
         if let Some(folder) = named {
             let folder: PathBuf = folder.components().collect(); // without a trailing slash
             if store.has_folder(&folder) {
@@ -48,7 +48,7 @@ impl MaskFinder {
     }
 
     /// The mask of a photo of that shape, for which `alpha` is taken if there is no file.
-    pub fn mask(&self, store: &Store, photo: &Path, shape: &Shape, alpha: Option<GrayImage>) -> Result<Found> {
+    pub(super) fn mask(&self, store: &Store, photo: &Path, shape: &Shape, alpha: Option<GrayImage>) -> Result<Found> {
         for (own, folder) in &self.folders {
             let store = own.as_ref().unwrap_or(store);
             if let Some(file) = in_folder(store, folder, photo) {

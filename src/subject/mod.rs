@@ -175,11 +175,6 @@ impl Photo {
         Mask::from_gray(&self.mask).at(side)
     }
 
-    /// The values of [`subject_at`](Self::subject_at).
-    pub fn mask_at(&self, side: u32) -> Vec<f32> {
-        self.subject_at(side as usize).values
-    }
-
     /// The share of the picture that the subject covers.
     pub fn coverage(&self) -> f64 {
         let inside = self.mask.iter().filter(|&&v| v > 0).count();

@@ -4,17 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use image::RgbImage;
-use image::imageops::{self, FilterType};
 
 use super::crop::around;
 use super::fit::{Shape, is_inside_out};
 use super::masks::{Found, MaskFinder};
 use super::store::Store;
 use super::{Crop, LARGEST_SIDE, Photo, Request, SMALLEST_SIDE, WIDEST};
-use crate::images::{none_in, shown};
+use crate::images::{self, none_in, shown};
 
 /// All photos of a subject with their masks, and what the user should know.
-pub fn read_all(store: &Store, request: &Request) -> Result<(Vec<Photo>, Vec<String>)> {
+pub(super) fn read_all(store: &Store, request: &Request) -> Result<(Vec<Photo>, Vec<String>)> {
     let listing = store.pictures()?;
     if listing.pictures.is_empty() {
         bail!("{}", none_in(&store.path(Path::new("")), "photos", &listing));
@@ -35,21 +34,21 @@ fn read(
 ) -> Result<Photo> {
     let path = store.path(file);
     let name = shown(&path);
-    let found = store.picture(file)?;
-    let size = found.image.dimensions();
+    let images::Read { image, alpha, orientation, stored, warnings: of_photo } = store.picture(file)?;
+    let size = image.dimensions();
     let (width, height) = size;
     if width.min(height) < SMALLEST_SIDE {
         bail!("the photo {name} is {width}x{height} pixels: at least {SMALLEST_SIDE} on each side are needed");
     }
-    warnings.extend(found.warnings.iter().map(|warning| format!("the photo {name}: {warning}")));
+    warnings.extend(of_photo.iter().map(|warning| format!("the photo {name}: {warning}")));
     let (width, height) = reduced(size);
     // the large copy goes before the mask comes
-    let image = resized(found.image, width, height);
-    let shape = Shape { path: &path, size, stored: found.stored, orientation: found.orientation, image: &image };
-    let Found { mut mask, source, warnings: of_mask } = finder.mask(store, file, &shape, found.alpha)?;
+    let image = kept(image, width, height);
+    let shape = Shape { path: &path, size, stored, orientation, image: &image };
+    let Found { mut mask, source, warnings: of_mask } = finder.mask(store, file, &shape, alpha)?;
     warnings.extend(of_mask);
     if mask.dimensions() != (width, height) {
-        mask = imageops::resize(&mask, width, height, FilterType::Nearest);
+        mask = images::resized_mask(&mask, width, height);
     }
     if request.invert_masks {
         mask.iter_mut().for_each(|value| *value = 255 - *value);
@@ -89,9 +88,6 @@ fn reduced((width, height): (u32, u32)) -> (u32, u32) {
     (scale(width), scale(height))
 }
 
-fn resized(image: RgbImage, width: u32, height: u32) -> RgbImage {
-    if image.dimensions() == (width, height) {
-        return image;
-    }
-    imageops::resize(&image, width, height, FilterType::CatmullRom)
+fn kept(image: RgbImage, width: u32, height: u32) -> RgbImage {
+    if image.dimensions() == (width, height) { image } else { images::resized(&image, width, height) }
 }

@@ -7,10 +7,10 @@ use include_dir::{Dir, include_dir};
 
 use crate::images::{self, Listing, is_hidden, shown, steers};
 
-pub static BUNDLED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/subjects");
+pub(super) static BUNDLED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/subjects");
 
 /// Where a subject's files are.
-pub enum Store {
+pub(super) enum Store {
     /// A folder.
     Disk(PathBuf),
     /// A bundled subject.
@@ -19,7 +19,7 @@ pub enum Store {
 
 impl Store {
     /// The folder of that path or name.
-    pub fn of_subject(subject: &str) -> Result<Self> {
+    pub(super) fn of_subject(subject: &str) -> Result<Self> {
         let places = [PathBuf::from(subject), Path::new("subjects").join(subject)];
         if let Some(folder) = places.iter().find(|place| place.is_dir()) {
             return Ok(Self::Disk(folder.clone()));
@@ -35,7 +35,7 @@ impl Store {
     }
 
     /// Names of the files directly in `folder` of the store ("" is its top), sorted, without hidden ones.
-    pub fn files(&self, folder: &Path) -> Vec<PathBuf> {
+    pub(super) fn files(&self, folder: &Path) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = match self {
             Self::Disk(top) => std::fs::read_dir(top.join(folder))
                 .map(|entries| {
@@ -56,7 +56,7 @@ impl Store {
     }
 
     /// The pictures directly in the store's top, and what else looks like one.
-    pub fn pictures(&self) -> Result<Listing> {
+    pub(super) fn pictures(&self) -> Result<Listing> {
         let mut listing = match self {
             Self::Disk(top) => images::list(top)?,
             Self::Bundled(_) => {
@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// Whether a file is a picture by its content.
-    pub fn is_picture(&self, file: &Path) -> bool {
+    pub(super) fn is_picture(&self, file: &Path) -> bool {
         let mut listing = Listing::default();
         match self {
             Self::Disk(top) => listing.judge(top.join(file), images::head),
@@ -86,7 +86,7 @@ impl Store {
     }
 
     /// The subject's name: that of its folder, also where it is called `.` or `..`.
-    pub fn name(subject: &str) -> Option<String> {
+    pub(super) fn name(subject: &str) -> Option<String> {
         let path = Path::new(subject);
         let real = || std::fs::canonicalize(path).ok();
         let name = match path.file_name() {
@@ -99,7 +99,7 @@ impl Store {
     }
 
     /// Whether there is a folder of that name.
-    pub fn has_folder(&self, folder: &Path) -> bool {
+    pub(super) fn has_folder(&self, folder: &Path) -> bool {
         match self {
             Self::Disk(top) => top.join(folder).is_dir(),
             Self::Bundled(dir) => dir.get_dir(dir.path().join(folder)).is_some(),
@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// The picture in a file.
-    pub fn picture(&self, file: &Path) -> Result<images::Read> {
+    pub(super) fn picture(&self, file: &Path) -> Result<images::Read> {
         match self {
             Self::Disk(top) => images::read(&top.join(file)),
             Self::Bundled(_) => images::read_bytes(&self.read(file)?, &self.path(file)),
@@ -115,7 +115,7 @@ impl Store {
     }
 
     /// A file's content.
-    pub fn read(&self, file: &Path) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, file: &Path) -> Result<Vec<u8>> {
         match self {
             Self::Disk(top) => {
                 let path = top.join(file);
@@ -129,7 +129,7 @@ impl Store {
     }
 
     /// The full name of a file, for messages.
-    pub fn path(&self, file: &Path) -> PathBuf {
+    pub(super) fn path(&self, file: &Path) -> PathBuf {
         match self {
             Self::Disk(top) => top.join(file),
             Self::Bundled(dir) => Path::new("bundled").join(dir.path()).join(file),
@@ -137,7 +137,7 @@ impl Store {
     }
 
     /// The class word in `subject.json`, if there is one.
-    pub fn class(&self) -> Option<String> {
+    pub(super) fn class(&self) -> Option<String> {
         let json: serde_json::Value = serde_json::from_slice(&self.read(Path::new("subject.json")).ok()?).ok()?;
         json["class"].as_str().map(str::to_string)
     }

@@ -54,7 +54,7 @@ fn masks_are_found_in_every_layout() {
     mask(120, 80).save(folder.path("other/a.png")).unwrap();
     let photo = &folder.find(Some("other/")).unwrap().photos[0];
     assert_eq!(photo.mask.dimensions(), (60, 40));
-    assert_eq!(photo.mask_at(4), [1., 1., 0., 0.].repeat(4));
+    assert_eq!(photo.subject_at(4).values, [1., 1., 0., 0.].repeat(4));
 }
 
 #[test]

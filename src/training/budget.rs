@@ -32,7 +32,7 @@ impl std::str::FromStr for Budget {
 
 /// What was chosen, and why.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Plan {
+pub struct MemoryPlan {
     /// What a step keeps.
     pub keep: Keep,
     /// GiB that a step takes beside the models, about.
@@ -46,7 +46,7 @@ pub struct Plan {
 const IN_ANY_CASE: f64 = 20.;
 const INSIDE: f64 = 11.;
 
-impl Plan {
+impl MemoryPlan {
     /// A plan for steps of `samples` samples with latents of `side` x `side`.
     pub fn new(unet: &Unet, side: usize, samples: usize, budget: Budget) -> Self {
         let free = match budget {
@@ -72,7 +72,7 @@ impl Plan {
     }
 }
 
-impl std::fmt::Display for Plan {
+impl std::fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self.keep {
             Keep::ALL => write!(f, "Memory: a step keeps everything for its gradient")?,
@@ -106,10 +106,10 @@ mod tests {
     #[test]
     fn what_is_kept_depends_on_what_is_free() {
         let levels = [(4096, 0.06), (1024, 0.03), (64, 0.01)];
-        let keep = |free| Plan::with(&levels, free).keep;
+        let keep = |free| MemoryPlan::with(&levels, free).keep;
         assert_eq!([keep(None), keep(Some(4.))], [Keep::ALL; 2]);
         assert_eq!([keep(Some(3.)), keep(Some(2.2))], [Keep { tokens: 1024 }, Keep { tokens: 64 }]);
-        let short = Plan::with(&levels, Some(1.));
+        let short = MemoryPlan::with(&levels, Some(1.));
         assert_eq!(short.keep, Keep::INPUTS);
         assert!(short.to_string().contains("--batch-size"), "{short}");
         assert_eq!([size(0.25), size(1.25)], ["256 MiB", "1.2 GiB"]);

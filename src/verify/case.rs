@@ -9,16 +9,16 @@ use serde::de::DeserializeOwned;
 use crate::weights::Weights;
 
 /// Activations and pictures: relative L2 distance.
-pub const ACTIVATION: f64 = 1e-4;
+pub(super) const ACTIVATION: f64 = 1e-4;
 /// Losses: relative distance.
-pub const LOSS: f64 = 1e-5;
+pub(super) const LOSS: f64 = 1e-5;
 /// Gradients, and parameters after a step: relative L2 distance.
-pub const GRADIENT: f64 = 1e-3;
+pub(super) const GRADIENT: f64 = 1e-3;
 /// Metrics: absolute distance.
-pub const METRIC: f64 = 1e-4;
+pub(super) const METRIC: f64 = 1e-4;
 
 /// All of these, where weights are kept in half precision.
-pub const HALF: f64 = 2e-2;
+pub(super) const HALF: f64 = 2e-2;
 
 /// One comparison.
 #[derive(Clone, Debug)]
@@ -39,19 +39,19 @@ impl Check {
 }
 
 /// Collects the checks of one case after another.
-pub struct Report<'a> {
+pub(super) struct Checks<'a> {
     show: &'a mut dyn FnMut(&Check),
     least_bound: f64,
 }
 
-impl<'a> Report<'a> {
+impl<'a> Checks<'a> {
     /// No bound is narrower than `least_bound`.
-    pub fn new(show: &'a mut dyn FnMut(&Check), least_bound: f64) -> Self {
+    pub(super) fn new(show: &'a mut dyn FnMut(&Check), least_bound: f64) -> Self {
         Self { show, least_bound }
     }
 
     /// The relative L2 distance of tensors of one shape; infinite for others.
-    pub fn tensors(&mut self, name: String, ours: &Tensor, recorded: &Tensor, bound: f64) -> Result<()> {
+    pub(super) fn tensors(&mut self, name: String, ours: &Tensor, recorded: &Tensor, bound: f64) -> Result<()> {
         let flat = |t: &Tensor| -> Result<Vec<f64>> {
             Ok(t.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
         };
@@ -62,17 +62,17 @@ impl<'a> Report<'a> {
     }
 
     /// The relative distance of two numbers.
-    pub fn number(&mut self, name: String, ours: f64, recorded: f64, bound: f64) {
+    pub(super) fn number(&mut self, name: String, ours: f64, recorded: f64, bound: f64) {
         self.check(name, distance(&[ours], &[recorded]), bound);
     }
 
-    pub fn check(&mut self, name: String, error: f64, bound: f64) {
+    pub(super) fn check(&mut self, name: String, error: f64, bound: f64) {
         (self.show)(&Check { name, error, bound: bound.max(self.least_bound) });
     }
 }
 
 /// |a - b| / |b|, or |a - b| where b is all zero.
-pub fn distance(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn distance(a: &[f64], b: &[f64]) -> f64 {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
     let gap = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
     let size = norm(&mut b.iter().copied());
@@ -80,7 +80,7 @@ pub fn distance(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// The tensors and the settings of a recorded case.
-pub struct Case {
+pub(super) struct Case {
     tensors: Weights,
     settings: String,
     name: String,
@@ -89,7 +89,7 @@ pub struct Case {
 impl Case {
     /// # Errors
     /// If a file is missing or damaged.
-    pub fn open(folder: &Path, name: &str, device: &Device) -> Result<Self> {
+    pub(super) fn open(folder: &Path, name: &str, device: &Device) -> Result<Self> {
         let tensors = Weights::open(&folder.join(format!("{name}.safetensors")), device)?;
         let path = folder.join(format!("{name}.json"));
         let settings = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -100,7 +100,7 @@ impl Case {
     ///
     /// # Errors
     /// If they have another form.
-    pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
+    pub(super) fn settings<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(&self.settings).with_context(|| format!("{} does not fit", self.name))
     }
 
@@ -108,7 +108,7 @@ impl Case {
     ///
     /// # Errors
     /// If it is missing.
-    pub fn get(&self, name: &str) -> Result<Tensor> {
+    pub(super) fn get(&self, name: &str) -> Result<Tensor> {
         Ok(self.tensors.any(name)?)
     }
 
@@ -116,7 +116,7 @@ impl Case {
     ///
     /// # Errors
     /// If it is missing.
-    pub fn numbers(&self, name: &str) -> Result<Vec<f64>> {
+    pub(super) fn numbers(&self, name: &str) -> Result<Vec<f64>> {
         Ok(self.get(name)?.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
     }
 
@@ -124,17 +124,17 @@ impl Case {
     ///
     /// # Errors
     /// If it is missing.
-    pub fn number(&self, name: &str) -> Result<f64> {
+    pub(super) fn number(&self, name: &str) -> Result<f64> {
         self.numbers(name)?.first().copied().with_context(|| format!("{name} of {} is empty", self.name))
     }
 
     /// Whether a tensor was recorded.
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.tensors.shape(name).is_some()
     }
 
     /// The rest of the names that start with `prefix`.
-    pub fn below(&self, prefix: &str) -> Vec<String> {
+    pub(super) fn below(&self, prefix: &str) -> Vec<String> {
         self.tensors.names().iter().filter_map(|name| name.strip_prefix(prefix)).map(str::to_string).collect()
     }
 }

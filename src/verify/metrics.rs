@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use image::RgbImage;
 use serde::Deserialize;
 
-use super::case::{Case, METRIC, Report};
+use super::case::{Case, Checks, METRIC};
 use crate::base::{Clip, load_dino};
 use crate::evaluation::metrics::{clip_t, pairwise};
 use crate::evaluation::scorer::{clip_features, dino_features, text_features};
@@ -21,7 +21,7 @@ struct MetricSettings {
     prompts: Vec<String>,
 }
 
-pub fn metrics(folder: &Path, device: &Device, report: &mut Report) -> Result<()> {
+pub(super) fn metrics(folder: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let case = Case::open(folder, "metrics", device)?;
     let settings: MetricSettings = case.settings()?;
     let clip = Clip::load(&folder.join("clip").display().to_string(), true, device)?;
@@ -40,7 +40,7 @@ pub fn metrics(folder: &Path, device: &Device, report: &mut Report) -> Result<()
         ("dino.concept", &concept_looks),
     ];
     for (name, ours) in features {
-        report.tensors(format!("metrics: features {name}"), ours, &case.get(&format!("out.{name}"))?, FEATURE)?;
+        checks.tensors(format!("metrics: features {name}"), ours, &case.get(&format!("out.{name}"))?, FEATURE)?;
     }
     let scores = [
         ("clip_t", clip_t(&images, &text)?.score),
@@ -49,7 +49,7 @@ pub fn metrics(folder: &Path, device: &Device, report: &mut Report) -> Result<()
     ];
     for (name, ours) in scores {
         let gap = (ours as f64 - case.number(&format!("out.{name}"))?).abs();
-        report.check(format!("metrics: {name}"), gap, METRIC);
+        checks.check(format!("metrics: {name}"), gap, METRIC);
     }
     Ok(())
 }

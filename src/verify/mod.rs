@@ -16,7 +16,7 @@ use include_dir::{Dir, include_dir};
 use crate::base::Base;
 use crate::ops::{Keep, Precision};
 pub use case::Check;
-use case::Report;
+use case::Checks;
 
 /// A small set of cases that is part of the program.
 static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/golden");
@@ -38,15 +38,15 @@ pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &
     if !folder.join("model").is_dir() {
         bail!("{} holds no recorded cases: there is no folder `model` in it", folder.display());
     }
-    let mut report = Report::new(show, if precision == Precision::F32 { 0. } else { case::HALF });
-    models::bands(folder, &mut report)?;
-    models::tokens(folder, &mut report)?;
+    let mut checks = Checks::new(show, if precision == Precision::F32 { 0. } else { case::HALF });
+    models::bands(folder, &mut checks)?;
+    models::tokens(folder, &mut checks)?;
     let name = folder.join("model");
     let base = Base::load(&name.display().to_string(), true, device, precision)?;
-    models::vae(folder, &base, &mut report)?;
+    models::vae(folder, &base, &mut checks)?;
     // one step with each way to keep what the gradient needs
-    step::step(folder, "first_step", &base, Keep::ALL, &mut report)?;
-    step::step(folder, "step", &base, Keep::INPUTS, &mut report)?;
-    sampling::sample(folder, &base, &mut report)?;
-    metrics::metrics(folder, device, &mut report)
+    step::step(folder, "first_step", &base, Keep::ALL, &mut checks)?;
+    step::step(folder, "step", &base, Keep::INPUTS, &mut checks)?;
+    sampling::sample(folder, &base, &mut checks)?;
+    metrics::metrics(folder, device, &mut checks)
 }

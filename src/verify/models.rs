@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use serde::Deserialize;
 
-use super::case::{ACTIVATION, Case, Report};
+use super::case::{ACTIVATION, Case, Checks};
 use crate::base::Base;
 use crate::images::Picture;
 use crate::method::eqdiff::fdte::{Region, Split, split_bands};
@@ -22,7 +22,7 @@ struct BandSettings {
     magnitude: bool,
 }
 
-pub fn bands(folder: &Path, report: &mut Report) -> Result<()> {
+pub(super) fn bands(folder: &Path, checks: &mut Checks) -> Result<()> {
     let case = Case::open(folder, "bands", &Device::Cpu)?;
     for (name, settings) in case.settings::<BTreeMap<String, BandSettings>>()? {
         let image = case.get(&format!("in.{name}"))?;
@@ -39,7 +39,7 @@ pub fn bands(folder: &Path, report: &mut Report) -> Result<()> {
         for (band, ours) in [("low", low), ("high", high)] {
             let recorded = case.numbers(&format!("out.{name}.{band}"))?;
             let error = super::case::distance(&ours.values, &recorded);
-            report.check(format!("bands: {name} {band}"), error, ACTIVATION);
+            checks.check(format!("bands: {name} {band}"), error, ACTIVATION);
         }
     }
     Ok(())
@@ -52,7 +52,7 @@ struct TokenCase {
 }
 
 /// All prompts in one check: the share whose ids differ. Folders made without tokens.json have none.
-pub fn tokens(folder: &Path, report: &mut Report) -> Result<()> {
+pub(super) fn tokens(folder: &Path, checks: &mut Checks) -> Result<()> {
     let path = folder.join("tokens.json");
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
     let cases: Vec<TokenCase> =
@@ -74,15 +74,15 @@ pub fn tokens(folder: &Path, report: &mut Report) -> Result<()> {
     if let Some(first) = wrong.first() {
         name += &format!(", e.g. {first:?}");
     }
-    report.check(name, wrong.len() as f64 / cases.len().max(1) as f64, 0.);
+    checks.check(name, wrong.len() as f64 / cases.len().max(1) as f64, 0.);
     Ok(())
 }
 
-pub fn vae(folder: &Path, base: &Base, report: &mut Report) -> Result<()> {
+pub(super) fn vae(folder: &Path, base: &Base, checks: &mut Checks) -> Result<()> {
     let case = Case::open(folder, "vae", &base.device)?;
     let posterior = base.vae.encode(&case.get("in.image")?)?;
-    report.tensors("vae: mean".into(), &posterior.mean, &case.get("out.mean")?, ACTIVATION)?;
-    report.tensors("vae: std".into(), &posterior.std, &case.get("out.std")?, ACTIVATION)?;
+    checks.tensors("vae: mean".into(), &posterior.mean, &case.get("out.mean")?, ACTIVATION)?;
+    checks.tensors("vae: std".into(), &posterior.std, &case.get("out.std")?, ACTIVATION)?;
     let decoded = base.vae.decode(&case.get("out.mean")?)?;
-    report.tensors("vae: decoded".into(), &decoded, &case.get("out.decoded")?, ACTIVATION)
+    checks.tensors("vae: decoded".into(), &decoded, &case.get("out.decoded")?, ACTIVATION)
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::case::{ACTIVATION, Case, Report};
+use super::case::{ACTIVATION, Case, Checks};
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::method::eqdiff::{Band, Customisation};
@@ -29,7 +29,7 @@ struct Prompts {
     reference: String,
 }
 
-pub fn sample(folder: &Path, base: &Base, report: &mut Report) -> Result<()> {
+pub(super) fn sample(folder: &Path, base: &Base, checks: &mut Checks) -> Result<()> {
     let case = Case::open(folder, "sample", &base.device)?;
     let SampleSettings { prompts, placeholder, steps, guidance } = case.settings()?;
     let mut tensors = BTreeMap::new();
@@ -65,10 +65,10 @@ pub fn sample(folder: &Path, base: &Base, report: &mut Report) -> Result<()> {
         denoise(base, &plan, &mut drafts, |_| Ok(()))?;
         for (i, draft) in drafts.iter().enumerate() {
             let latents = case.get(&format!("out.{name}.latents"))?;
-            report.tensors(format!("sample: {name} latents {i}"), &draft.latents, &latents, ACTIVATION)?;
+            checks.tensors(format!("sample: {name} latents {i}"), &draft.latents, &latents, ACTIVATION)?;
         }
         let image = base.pictures(&drafts[0].latents)?;
-        report.tensors(
+        checks.tensors(
             format!("sample: {name} image"),
             &image,
             &case.get(&format!("out.{name}.image"))?,

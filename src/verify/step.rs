@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use serde::Deserialize;
 
-use super::case::{ACTIVATION, Case, GRADIENT, LOSS, Report};
+use super::case::{ACTIVATION, Case, Checks, GRADIENT, LOSS};
 use crate::base::Base;
 use crate::base::texts::Texts;
+use crate::images::Mask;
 use crate::method::eqdiff::losses::{Batch, LossSettings, ReferenceBatch, training_losses};
 use crate::method::eqdiff::mgdp::Guidance;
 use crate::method::eqdiff::{Band, Customisation};
@@ -39,10 +40,10 @@ struct RecordedAdamW {
     max_grad_norm: f64,
 }
 
-pub fn step(folder: &Path, name: &str, base: &Base, keep: Keep, report: &mut Report) -> Result<()> {
+pub(super) fn step(folder: &Path, name: &str, base: &Base, keep: Keep, checks: &mut Checks) -> Result<()> {
     let case = Case::open(folder, name, &base.device)?;
     let settings: StepSettings = case.settings()?;
-    let batch = batch(&case, base, &settings, name, report)?;
+    let batch = batch(&case, base, &settings, name, checks)?;
     let variables = variables(&case, base)?;
     let tensors: BTreeMap<_, _> = variables.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
     let weights = Customisation::from_tensors(&base.unet, &tensors)?;
@@ -62,20 +63,20 @@ pub fn step(folder: &Path, name: &str, base: &Base, keep: Keep, report: &mut Rep
         },
     )?;
     let losses = &step.losses;
-    report.tensors(format!("{name}: predicted"), &step.predicted, &case.get("out.predicted")?, ACTIVATION)?;
+    checks.tensors(format!("{name}: predicted"), &step.predicted, &case.get("out.predicted")?, ACTIVATION)?;
     let total = ("total", losses.total.clone());
     for (term, value) in losses.terms.iter().chain([&total]) {
         let ours = value.to_device(&Device::Cpu)?.to_scalar::<f32>()? as f64;
-        report.number(format!("{name}: loss {term}"), ours, case.number(&format!("out.{term}"))?, LOSS);
+        checks.number(format!("{name}: loss {term}"), ours, case.number(&format!("out.{term}"))?, LOSS);
     }
     for (layer, mask) in &step.fusion_masks {
         let recorded = case.get(&format!("out.fusion_mask.{layer}"))?;
-        report.tensors(format!("{name}: fusion mask {layer}"), mask, &recorded, ACTIVATION)?;
+        checks.tensors(format!("{name}: fusion mask {layer}"), mask, &recorded, ACTIVATION)?;
     }
     let grads = losses.total.backward()?;
     for (variable, value) in &variables {
         let grad = grads.get(value).with_context(|| format!("{variable} received no gradient"))?;
-        report.tensors(format!("{name}: grad {variable}"), grad, &case.get(&format!("grad.{variable}"))?, GRADIENT)?;
+        checks.tensors(format!("{name}: grad {variable}"), grad, &case.get(&format!("grad.{variable}"))?, GRADIENT)?;
     }
     let recorded = settings.adamw;
     let adamw = AdamWSettings {
@@ -86,10 +87,10 @@ pub fn step(folder: &Path, name: &str, base: &Base, keep: Keep, report: &mut Rep
         max_grad_norm: recorded.max_grad_norm,
     };
     let norm = AdamW::new(variables.clone(), adamw, 0, BTreeMap::new())?.step(&grads)?;
-    report.number(format!("{name}: gradient norm"), norm, case.number("out.grad_norm")?, GRADIENT);
+    checks.number(format!("{name}: gradient norm"), norm, case.number("out.grad_norm")?, GRADIENT);
     for (variable, value) in &variables {
         let recorded = case.get(&format!("out.after.{variable}"))?;
-        report.tensors(format!("{name}: after {variable}"), value, &recorded, GRADIENT)?;
+        checks.tensors(format!("{name}: after {variable}"), value, &recorded, GRADIENT)?;
     }
     Ok(())
 }
@@ -106,17 +107,19 @@ fn variables(case: &Case, base: &Base) -> Result<BTreeMap<String, Var>> {
     initial.iter().map(|(name, initial)| Ok((name.clone(), value(name, initial)?))).collect()
 }
 
-fn batch(case: &Case, base: &Base, settings: &StepSettings, name: &str, report: &mut Report) -> Result<Batch> {
+fn batch(case: &Case, base: &Base, settings: &StepSettings, name: &str, checks: &mut Checks) -> Result<Batch> {
     let integers = |name: &str| -> Result<Vec<usize>> { Ok(case.numbers(name)?.iter().map(|&x| x as usize).collect()) };
     let rows = |name: &str| -> Result<Vec<Vec<u32>>> {
         let length = case.get(name)?.dim(1)?;
         let ids: Vec<u32> = integers(name)?.iter().map(|&id| id as u32).collect();
         Ok(ids.chunks(length).map(<[u32]>::to_vec).collect())
     };
-    let masks = |name: &str| -> Result<Vec<Vec<f32>>> {
+    let masks = |name: &str| -> Result<Vec<Mask>> {
         let values: Vec<f32> = case.numbers(name)?.iter().map(|&x| x as f32).collect();
         let count = case.get(name)?.dim(0)?;
-        Ok(values.chunks(values.len() / count.max(1)).map(<[f32]>::to_vec).collect())
+        let side = (values.len() / count.max(1)).isqrt();
+        let mask = |values: &[f32]| Mask { values: values.to_vec(), height: side, width: side };
+        Ok(values.chunks(side * side).map(mask).collect())
     };
     let plain = |ids: Vec<u32>| Tokens { ids, ..Tokens::default() };
     let places = integers("in.placeholder_index")?;
@@ -131,7 +134,7 @@ fn batch(case: &Case, base: &Base, settings: &StepSettings, name: &str, report: 
         let differ = |(i, (a, b)): (usize, (&u32, &u32))| a != b && !recorded.placeholder.contains(&i);
         let wrong = ours.ids.iter().zip(&recorded.ids).enumerate().filter(|&x| differ(x)).count();
         let misplaced = (ours.placeholder != recorded.placeholder) as usize;
-        report.check(format!("{name}: tokens of {prompt:?}"), (wrong + misplaced) as f64, 0.);
+        checks.check(format!("{name}: tokens of {prompt:?}"), (wrong + misplaced) as f64, 0.);
     }
     Ok(Batch {
         latents: case.get("in.latents")?,

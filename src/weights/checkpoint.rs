@@ -12,7 +12,7 @@ use super::source::Source;
 use super::{foreign, original};
 
 /// The tensors of a checkpoint, and the files that they lie in.
-pub struct Checkpoint {
+pub(super) struct Checkpoint {
     /// What it is called in messages.
     pub name: String,
     files: Arc<Vec<(String, Source)>>,
@@ -27,7 +27,7 @@ struct Index {
 
 impl Checkpoint {
     /// One file.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         if let Some(what) = foreign::by_name(path) {
             bail!("{name} is {what}");
@@ -37,14 +37,14 @@ impl Checkpoint {
     }
 
     /// One file that `source` has.
-    pub fn of(name: String, source: Source) -> Result<Self> {
+    pub(super) fn of(name: String, source: Source) -> Result<Self> {
         let tensors = header::read(&source).with_context(|| format!("the file {name} cannot be used"))?;
         let tensors = tensors.into_iter().map(|(key, stored)| (key, (0, stored))).collect();
         Ok(Self { files: Arc::new(vec![(name.clone(), source)]), name, tensors })
     }
 
     /// Several files. `index` says which tensor is in which, and `find` where a file of that name lies.
-    pub fn sharded(index: &Path, find: impl Fn(&str) -> Result<PathBuf>) -> Result<Self> {
+    pub(super) fn sharded(index: &Path, find: impl Fn(&str) -> Result<PathBuf>) -> Result<Self> {
         let name = index.display().to_string();
         let context = || format!("the index {name} cannot be used");
         let text = std::fs::read(index).with_context(context)?;
@@ -74,12 +74,12 @@ impl Checkpoint {
     }
 
     /// Nothing.
-    pub fn empty(name: &str) -> Self {
+    pub(super) fn empty(name: &str) -> Self {
         Self { name: name.to_string(), files: Arc::default(), tensors: BTreeMap::new() }
     }
 
     /// A model out of a single file for all of Stable Diffusion, its tensors under today's names.
-    pub fn part(&self, part: original::Part) -> Result<Self> {
+    pub(super) fn part(&self, part: original::Part) -> Result<Self> {
         let context = || format!("the file {} cannot be the base", self.name);
         let names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
         original::refuse_others(&names, |name| self.get(name).map(|(_, s)| s.shape.as_slice()))
@@ -90,17 +90,17 @@ impl Checkpoint {
     }
 
     /// The tensor of that name, and the file that it is in.
-    pub fn get(&self, name: &str) -> Option<(&(String, Source), &Stored)> {
+    pub(super) fn get(&self, name: &str) -> Option<(&(String, Source), &Stored)> {
         self.tensors.get(name).map(|(file, stored)| (&self.files[*file], stored))
     }
 
     /// All names, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
     /// Whether a tensor's name begins so.
-    pub fn has_below(&self, prefix: &str) -> bool {
+    pub(super) fn has_below(&self, prefix: &str) -> bool {
         self.tensors.range(prefix.to_string()..).next().is_some_and(|(name, _)| name.starts_with(prefix))
     }
 }

@@ -15,7 +15,7 @@ const MOST: u64 = 100_000_000;
 
 /// A tensor in its file.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub(super) struct Stored {
     /// How its values are stored.
     pub dtype: Dtype,
     /// Its sizes.
@@ -30,7 +30,7 @@ pub struct Stored {
 ///
 /// # Errors
 /// If the file is something else, is cut short, or says what cannot be true.
-pub fn read(source: &Source) -> Result<BTreeMap<String, Stored>> {
+pub(super) fn read(source: &Source) -> Result<BTreeMap<String, Stored>> {
     let mut start = [0; 1 << 10];
     let start = &mut start[..source.len().min(1 << 10) as usize];
     source.read(start, 0)?;

@@ -197,7 +197,7 @@ const ALONE: [(&str, &str); 4] = [
 ///
 /// # Errors
 /// With what it is, or what it lacks.
-pub fn refuse_others<'a>(names: &[&str], shape: impl Fn(&str) -> Option<&'a [usize]>) -> Result<()> {
+pub(super) fn refuse_others<'a>(names: &[&str], shape: impl Fn(&str) -> Option<&'a [usize]>) -> Result<()> {
     let has = |part: Part| names.iter().any(|name| name.starts_with(part.prefix()));
     let need = "a base is Stable Diffusion 1.x: UNet, VAE and text encoder in one safetensors file in the original \
         layout, or a folder in the diffusers layout";

@@ -6,7 +6,7 @@ use rand::RngExt;
 use crate::rng;
 
 /// Whether a checkpoint in today's layout has something called `name` where layers ask for it.
-pub fn has(name: &str) -> bool {
+pub(super) fn has(name: &str) -> bool {
     let old = ["query", "proj_attn", "text_model"].contains(&name);
     !old && (!name.starts_with("transformer_blocks.") || name == "transformer_blocks.0")
 }
@@ -15,7 +15,7 @@ pub fn has(name: &str) -> bool {
 ///
 /// # Errors
 /// If there is no memory.
-pub fn tensor(name: &str, shape: &[usize]) -> Result<Tensor> {
+pub(super) fn tensor(name: &str, shape: &[usize]) -> Result<Tensor> {
     let count = shape.iter().product();
     let values: Vec<f32> = match shape {
         [_] if name.contains("norm") && name.ends_with("weight") => vec![1.; count],

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// A file, or bytes of the program. A file is read piece by piece, never mapped: pages of a map stay counted as the
 /// program's memory beside what was made of them, and a file that is cut while it is mapped ends the process.
-pub enum Source {
+pub(super) enum Source {
     /// Part of the program.
     Embedded(&'static [u8]),
     /// On disk, with its length when it was opened.
@@ -15,7 +15,7 @@ pub enum Source {
 
 impl Source {
     /// Opens a file.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path)?;
         let about = file.metadata()?;
         if !about.is_file() {
@@ -25,7 +25,7 @@ impl Source {
     }
 
     /// Its length in bytes.
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         match self {
             Self::Embedded(bytes) => bytes.len() as u64,
             Self::File(_, length) => *length,
@@ -33,7 +33,7 @@ impl Source {
     }
 
     /// Fills `buffer` from byte `at` on; an error if there are not as many bytes any more.
-    pub fn read(&self, buffer: &mut [u8], at: u64) -> Result<()> {
+    pub(super) fn read(&self, buffer: &mut [u8], at: u64) -> Result<()> {
         match self {
             Self::Embedded(bytes) => {
                 let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).and_then(|b| b.get(..buffer.len()));

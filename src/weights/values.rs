@@ -12,7 +12,7 @@ use super::header::Stored;
 use super::source::Source;
 
 /// What can go wrong.
-pub enum Failure {
+pub(super) enum Failure {
     /// The file cannot be read any more.
     Read(io::Error),
     /// A value is NaN or infinite.
@@ -34,7 +34,7 @@ const PIECE: usize = 256 << 10;
 ///
 /// For the CPU, f32 values are all that is ever in memory. Other devices are sent values as they are stored, which may
 /// be half as much, and widen them there.
-pub fn tensor(source: &Source, stored: &Stored, device: &Device) -> Result<Tensor, Failure> {
+pub(super) fn tensor(source: &Source, stored: &Stored, device: &Device) -> Result<Tensor, Failure> {
     let widen = match (stored.dtype, device.is_cpu()) {
         (Dtype::F32, true) => Some(from_f32 as fn(&[u8], &mut [f32])),
         (Dtype::F16, true) => Some(from_f16 as _),
@@ -64,7 +64,7 @@ pub fn tensor(source: &Source, stored: &Stored, device: &Device) -> Result<Tenso
 }
 
 /// The first `count` values in half precision; none of integers.
-pub fn first(source: &Source, stored: &Stored, count: usize) -> io::Result<Vec<f16>> {
+pub(super) fn first(source: &Source, stored: &Stored, count: usize) -> io::Result<Vec<f16>> {
     let size = stored.dtype.bitsize() / 8;
     let widen = match stored.dtype {
         Dtype::F32 => from_f32 as fn(&[u8], &mut [f32]),

@@ -8,32 +8,32 @@ use assert_cmd::Command;
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
 /// A tiny Stable Diffusion with random weights, in the diffusers layout.
-pub fn tiny_base() -> String {
+pub(crate) fn tiny_base() -> String {
     concat!(env!("CARGO_MANIFEST_DIR"), "/assets/golden/model").to_string()
 }
 
 /// A temporary folder in which the program runs.
-pub struct Place {
+pub(crate) struct Place {
     folder: tempfile::TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::cargo_bin("eqdiff").expect("the program");
         command.current_dir(self.folder.path()).env("HF_HOME", self.path("hf")).args(arguments);
         command.output().expect("the program runs")
     }
 
     /// The program, ready to start.
-    pub fn command(&self, arguments: &[&str]) -> std::process::Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Command {
         self.command_by(&[], arguments)
     }
 
@@ -48,23 +48,23 @@ impl Place {
     }
 
     /// Runs the program by another one.
-    pub fn run_by(&self, other: &[&str], arguments: &[&str]) -> Output {
+    pub(crate) fn run_by(&self, other: &[&str], arguments: &[&str]) -> Output {
         self.command_by(other, arguments).output().expect("the program runs")
     }
 
     /// Starts the program; what it says is thrown away.
-    pub fn start(&self, arguments: &[&str]) -> std::process::Child {
+    pub(crate) fn start(&self, arguments: &[&str]) -> std::process::Child {
         self.start_by(&[], arguments)
     }
 
     /// Starts the program by another one.
-    pub fn start_by(&self, other: &[&str], arguments: &[&str]) -> std::process::Child {
+    pub(crate) fn start_by(&self, other: &[&str], arguments: &[&str]) -> std::process::Child {
         let nothing = std::process::Stdio::null;
         self.command_by(other, arguments).stdout(nothing()).stderr(nothing()).spawn().expect("the program starts")
     }
 
     /// Waits for something to happen.
-    pub fn wait_until(&self, what: &str, limit: std::time::Duration, happened: impl Fn() -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, limit: std::time::Duration, happened: impl Fn() -> bool) {
         let start = std::time::Instant::now();
         while !happened() {
             assert!(start.elapsed() < limit, "no {what} within {limit:?}");
@@ -73,7 +73,7 @@ impl Place {
     }
 
     /// Runs and expects success; gives what was printed.
-    pub fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let text = printed(&output);
         assert!(output.status.success(), "{arguments:?}\n{text}");
@@ -81,7 +81,7 @@ impl Place {
     }
 
     /// Runs and expects an exit code and parts of the message, and no panic.
-    pub fn fails(&self, code: i32, parts: &[&str], arguments: &[&str]) {
+    pub(crate) fn fails(&self, code: i32, parts: &[&str], arguments: &[&str]) {
         let output = self.run(arguments);
         let text = printed(&output);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{text}");
@@ -92,7 +92,7 @@ impl Place {
     }
 
     /// A subject of three photos with masks in `masks/`.
-    pub fn subject(&self, name: &str) -> PathBuf {
+    pub(crate) fn subject(&self, name: &str) -> PathBuf {
         let folder = self.path(name);
         std::fs::create_dir_all(folder.join("masks")).expect("a folder");
         for i in 0..3u32 {
@@ -108,13 +108,13 @@ impl Place {
 
 /// Sends a signal.
 #[cfg(unix)]
-pub fn signal(child: &std::process::Child, signal: i32) {
+pub(crate) fn signal(child: &std::process::Child, signal: i32) {
     // SAFETY: a signal to a child of ours that was not waited for
     assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
 }
 
 /// All pictures in `folder` but the contact sheet, sorted; none if there is no folder.
-pub fn pictures(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn pictures(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path());
     let is_picture =
         |path: &PathBuf| path.extension().is_some_and(|e| e == "png") && !path.ends_with("contact-sheet.png");
@@ -125,7 +125,7 @@ pub fn pictures(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The one picture in `folder` whose name begins like that and ends in a digest.
-pub fn picture(folder: &Path, name: &str) -> PathBuf {
+pub(crate) fn picture(folder: &Path, name: &str) -> PathBuf {
     let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     let named = |path: &PathBuf| {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -137,17 +137,17 @@ pub fn picture(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Both streams of a run.
-pub fn printed(output: &Output) -> String {
+pub(crate) fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// The content of a file.
-pub fn bytes(path: &Path) -> Vec<u8> {
+pub(crate) fn bytes(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Copies a folder with everything in it.
-pub fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder").map(|e| e.expect("an entry").path()) {
         let target = to.join(entry.file_name().expect("a name"));

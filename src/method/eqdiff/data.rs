@@ -9,10 +9,10 @@ use rand_chacha::ChaCha8Rng;
 
 use super::augment::augment;
 use super::fdte::{Fdte, split_bands};
-use super::losses::{Batch, ReferenceBatch, nearest};
+use super::losses::{Batch, ReferenceBatch};
 use super::{Band, Recipe};
 use crate::base::Base;
-use crate::images;
+use crate::images::{self, Mask};
 use crate::model::tokenizer::{PLACEHOLDER, Tokens};
 use crate::model::vae::Posterior;
 use crate::rng;
@@ -22,14 +22,14 @@ use crate::subject::{Photo, Subject};
 struct Instance {
     /// Low, high, original.
     bands: Vec<Posterior>,
-    mask: Vec<f32>,
+    mask: Mask,
     references: Vec<ReferenceImage>,
 }
 
 /// An image that the reference pass may be given.
 struct ReferenceImage {
     posterior: Posterior,
-    mask: Vec<f32>,
+    mask: Mask,
     prompt: Tokens,
 }
 
@@ -82,7 +82,7 @@ impl Data {
             let augmented = augment(image, mask, rng);
             anyhow::Ok(ReferenceImage {
                 posterior: encode(images::to_tensor(&augmented.image, &base.device)?, name)?,
-                mask: latent_mask(&augmented.mask, latent_side),
+                mask: Mask::from_gray(&augmented.mask).at(latent_side),
                 prompt: tokens(&format!("{}{prompt}", augmented.caption))?,
             })
         };
@@ -107,7 +107,7 @@ impl Data {
             let mut rng = rng::stream(seed, "class references", i as u64);
             let augmented = reference(image, &mask, &subject.class, "a class image", &mut rng)?;
             // there is no subject in a class image: all of it counts
-            class_references.push(Some(ReferenceImage { mask: vec![1.; latent_side * latent_side], ..augmented }));
+            class_references.push(Some(ReferenceImage { mask: Mask::full(1., latent_side, latent_side), ..augmented }));
         }
         let mut instances = Vec::new();
         for (photo, references) in subject.photos.iter().zip(references) {
@@ -115,7 +115,7 @@ impl Data {
             for image in band_tensors(photo, &recipe.fdte, side, base)? {
                 bands.push(encode(image, &photo.path.display().to_string())?);
             }
-            instances.push(Instance { bands, mask: photo.mask_at(latent_side as u32), references });
+            instances.push(Instance { bands, mask: photo.subject_at(latent_side), references });
         }
         let mut classes = Vec::new();
         for (image, reference) in class_images.iter().zip(class_references) {
@@ -195,7 +195,7 @@ impl Data {
             prompt: self.class_prompt.clone(),
             is_prior: false,
             band: Band::Original,
-            mask: vec![1.; self.latent_side * self.latent_side],
+            mask: Mask::full(1., self.latent_side, self.latent_side),
             reference,
         }))
     }
@@ -216,9 +216,9 @@ struct Sample {
     prompt: Tokens,
     is_prior: bool,
     band: Band,
-    mask: Vec<f32>,
+    mask: Mask,
     /// Latents, prompt and mask.
-    reference: Option<(Tensor, Tokens, Vec<f32>)>,
+    reference: Option<(Tensor, Tokens, Mask)>,
 }
 
 fn stacked(samples: Vec<Sample>) -> Result<Batch> {
@@ -253,10 +253,4 @@ fn band_tensors(photo: &Photo, fdte: &Fdte, side: usize, base: &Base) -> Result<
     }
     let (low, high) = split_bands(&images::to_picture(&image), &fdte.split(side));
     Ok(vec![images::picture_tensor(&low, &base.device)?, images::picture_tensor(&high, &base.device)?, original])
-}
-
-/// A square mask at latent size, 0 or 1.
-fn latent_mask(mask: &GrayImage, side: usize) -> Vec<f32> {
-    let bits: Vec<f32> = mask.as_raw().iter().map(|&v| (v >= 128) as u8 as f32).collect();
-    nearest(&bits, (mask.height() as usize, mask.width() as usize), (side, side))
 }

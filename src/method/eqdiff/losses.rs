@@ -7,6 +7,7 @@ use super::rra::reference_loss;
 use super::{Band, Customisation, Customised, ReferenceRecorder, Watch};
 use crate::base::Base;
 use crate::base::texts::{Texts, placeholder_columns};
+use crate::images::Mask;
 use crate::method::custom_diffusion::cross_attention_loss;
 use crate::method::{Losses, Recorder, Seen};
 use crate::model::tokenizer::Tokens;
@@ -26,8 +27,8 @@ pub struct Batch {
     pub is_prior: Vec<bool>,
     /// Which band each sample shows.
     pub bands: Vec<Band>,
-    /// The subject's mask at latent size, undilated: h * w values for each sample, ones for class images.
-    pub masks: Vec<Vec<f32>>,
+    /// The subject's mask of each sample at latent size, undilated; full for class images.
+    pub masks: Vec<Mask>,
     /// What the reference pass is given, if there is one.
     pub reference: Option<ReferenceBatch>,
 }
@@ -39,7 +40,7 @@ pub struct ReferenceBatch {
     /// Prompts without placeholder.
     pub prompts: Vec<Tokens>,
     /// The subject's mask in the reference, as in [`Batch::masks`].
-    pub masks: Vec<Vec<f32>>,
+    pub masks: Vec<Mask>,
 }
 
 /// What the losses depend on.
@@ -89,18 +90,18 @@ pub fn training_losses(
     };
 
     // the maps that the losses look at have a quarter of the latents' side
-    let map = (height / 4, width / 4);
-    let small_masks = |masks: &[Vec<f32>]| -> Result<Tensor> {
-        let rows: Vec<f32> = masks.iter().flat_map(|mask| nearest(mask, (height, width), map)).collect();
-        Tensor::from_vec(rows, (samples, map.0 * map.1), device)
+    let side = height / 4;
+    let small_masks = |masks: &[Mask]| -> Result<Tensor> {
+        let rows: Vec<f32> = masks.iter().flat_map(|mask| mask.at(side).values).collect();
+        Tensor::from_vec(rows, (samples, side * side), device)
     };
     let watched = settings.cross_weight > 0. || (settings.reference_weight > 0. && references.is_some());
     let watch = match (&batch.reference, watched) {
         (reference, true) => Some(Watch {
-            queries: map.0 * map.1,
+            queries: side * side,
             reference_mask: match reference {
                 Some(reference) => small_masks(&reference.masks)?,
-                None => Tensor::zeros((samples, map.0 * map.1), batch.latents.dtype(), device)?,
+                None => Tensor::zeros((samples, side * side), batch.latents.dtype(), device)?,
             },
             placeholder: placeholder_columns(&batch.prompts, device)?,
         }),
@@ -109,7 +110,7 @@ pub fn training_losses(
 
     let noisy = base.scheduler.add_noise(&batch.latents, &batch.noise, &batch.timesteps)?;
     let mask = {
-        let dilated = |mask: &Vec<f32>| mgdp::dilate(mask, width, settings.dilations);
+        let dilated = |mask: &Mask| mask.dilated(settings.dilations).values;
         let rows: Vec<f32> = batch.masks.iter().flat_map(dilated).collect();
         Tensor::from_vec(rows, (samples, 1, height, width), device)?
     };
@@ -173,10 +174,4 @@ fn reference_pass(
     let mut recorder = Box::new(ReferenceRecorder::new(weights));
     base.unet.forward(&noisy, &ahead, &texts.plain_batch(&reference.prompts)?, recorder.as_mut())?;
     Ok(recorder.seen())
-}
-
-/// `mask` of size `from` (rows, columns) at size `to`, nearest.
-pub fn nearest(mask: &[f32], from: (usize, usize), to: (usize, usize)) -> Vec<f32> {
-    let row = |y: usize| y * from.0 / to.0 * from.1;
-    (0..to.0).flat_map(|y| (0..to.1).map(move |x| row(y) + x * from.1 / to.1)).map(|i| mask[i]).collect()
 }

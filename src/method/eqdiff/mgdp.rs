@@ -4,8 +4,6 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::images::Mask;
-
 /// What the subject's mask is used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -34,11 +32,6 @@ impl Mgdp {
     pub fn dilations_at(&self, side: usize) -> usize {
         if self.dilations == 0 { 0 } else { ((self.dilations * side) as f64 / 64.).round().max(1.) as usize }
     }
-}
-
-/// `mask` (rows of `width`) dilated `times`, see [`Mask::dilated`].
-pub fn dilate(mask: &[f32], width: usize, times: usize) -> Vec<f32> {
-    Mask { values: mask.to_vec(), height: mask.len() / width, width }.dilated(times).values
 }
 
 /// z'_t = M z_t + (1 - M) z_0, all [B, 4, h, w] but M [B, 1, h, w].

@@ -264,7 +264,7 @@ pub(crate) mod tests {
         ImageScores { file: format!("{prompt}.png"), prompt: prompt.into(), group, scores }
     }
 
-    pub fn example() -> Evaluation {
+    pub(crate) fn example() -> Evaluation {
         let measured = Measured::new(vec![
             image("a dog at the beach", Group::Unstylised, [0.75, 0.3, 0.8, 0.6]),
             image("a mosaic of a dog", Group::Stylised, [0.8, 0.32, 0.7, 0.4]),
