@@ -26,7 +26,7 @@ pub struct Model {
 
 /// A folder of model files.
 pub enum Folder {
-    /// Made up: see [`sd1`].
+    /// Made up: see `sd1`.
     Random,
     /// A part of the program.
     Embedded(&'static Dir<'static>),

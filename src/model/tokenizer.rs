@@ -146,7 +146,7 @@ impl Tokenizer {
         Ok(self.encoded(text)?.get_ids().to_vec())
     }
 
-    /// The token that `word` names: by its id, else as an entry of the vocabulary exactly as it is spelt there ("dog</w>"
+    /// The token that `word` names: by its id, else as an entry of the vocabulary exactly as it is spelt there (`dog</w>`
     /// ends a word, "dog" does not), else the first of the text.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ pub fn masked_noise(mask: &Tensor, noisy: &Tensor, clean: &Tensor) -> Result<Ten
 }
 
 /// The squared error [B, 4, h, w] of each sample inside its mask [B, 1, h, w], divided by the mask's
-/// area: [B]. The mask has one channel and the error four, so this is four times a mean. An empty mask has no loss.
+/// area: `[B]`. The mask has one channel and the error four, so this is four times a mean. An empty mask has no loss.
 pub fn masked_loss(error: &Tensor, mask: &Tensor) -> Result<Tensor> {
     let area = mask.sum((1, 2, 3))?.maximum(1f32)?; // masks are 0 or 1
     error.broadcast_mul(mask)?.sum((1, 2, 3))? / area

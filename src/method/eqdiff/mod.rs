@@ -68,7 +68,7 @@ pub struct EqDiff<'a> {
     recipe: &'a Recipe,
     losses: LossSettings,
     texts: Texts<'a>,
-    /// What the concept embedding starts from [d].
+    /// What the concept embedding starts from, `[d]`.
     init: Tensor,
 }
 
