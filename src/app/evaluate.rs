@@ -12,7 +12,7 @@ use crate::adapter::{Adapter, TENSORS};
 use crate::evaluation::prompts::{self, without_placeholder};
 use crate::evaluation::scorer::{Concept, Scorer, Wanted};
 use crate::evaluation::scores::{Evaluation, Group, ImageScores, Measured, WITHOUT_ADAPTER};
-use crate::files::{check_target, check_writable, digest, make_folder, numbered, write_whole};
+use crate::files::{check_target, check_writable, digest, make_folder, make_own_folder, numbered, write_whole};
 use crate::images;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::Order;
@@ -92,7 +92,7 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     };
     if request.baseline {
         let below = folder.join("without-adapter");
-        make_folder(&below)?;
+        make_own_folder(&below)?;
         let plain = |order: &Order| Order { prompt: without_placeholder(&order.prompt, PLACEHOLDER), ..order.clone() };
         let plain: Vec<Order> = orders.iter().map(plain).collect();
         let files = studio.draw_plain(&studio.style("", None), &plain, &below, observer)?;

@@ -55,6 +55,17 @@ pub fn make_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
 }
 
+/// Makes a folder in one that may come from somebody else: it must not be a link, which could lead anywhere.
+///
+/// # Errors
+/// If it is one, or cannot be made; the message names it.
+pub fn make_own_folder(folder: &Path) -> Result<()> {
+    if folder.is_symlink() {
+        bail!("{} is a link, which no program of ours makes: files would land elsewhere", folder.display());
+    }
+    make_folder(folder)
+}
+
 /// Makes sure that files can be written into a folder, which is made if need be: a mistake that is better
 /// found before hours of work than after them.
 ///
