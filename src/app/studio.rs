@@ -27,7 +27,7 @@ pub struct Studio {
     /// The photo that reference attention looks at by default.
     pub reference: Option<RgbImage>,
     /// Tells what was learnt from anything else: empty without an adapter.
-    identity: String,
+    pub(super) identity: String,
     defaults: Settings,
 }
 
