@@ -93,7 +93,7 @@ impl Observer for Console {
                 Note::Warning(text) => json!({"event": "warning", "text": text}),
                 Note::Picture(file) => json!({"event": "picture", "path": path(file)}),
             };
-            return self.line(&json.to_string());
+            return self.line(&harmless(&json));
         }
         match note {
             Note::Info(text) => self.line(text),
@@ -137,7 +137,7 @@ impl Observer for Console {
                 let left = self.work.seconds_left();
                 let json = json!({"event": "progress", "work": name, "done": done, "of": units, "seconds_left": left,
                                   "values": values});
-                self.line(&json.to_string());
+                self.line(&harmless(&json));
             }
             _ => {}
         }
@@ -173,6 +173,16 @@ pub(super) fn printable(text: &str) -> String {
     text.chars().map(sign).collect()
 }
 
+/// JSON in a line, without what could steer a terminal: such characters are escaped as JSON does it, so that they
+/// are still what they were.
+fn harmless(json: &serde_json::Value) -> String {
+    let sign = |c: char| match steers(c) {
+        true => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>(),
+        false => c.to_string(),
+    };
+    json.to_string().chars().map(sign).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +191,15 @@ mod tests {
     fn times_and_texts_are_readable() {
         assert_eq!([clock(5.4), clock(65.), clock(7384.)], ["0:05", "1:05", "2:03:04"]);
         assert_eq!(printable("a\x1b[31mb\nc\x07"), "a\\u{1b}[31mb\nc\\u{7}");
+    }
+
+    #[test]
+    fn lines_for_programs_stay_json() -> Result<(), serde_json::Error> {
+        let said = json!({"text": "a\u{9b}31m\u{202e}b\n\u{7f}\"日"});
+        let line = printable(&harmless(&said));
+        assert!(!line.contains(steers), "{line}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line)?, said);
+        Ok(())
     }
 
     #[test]
