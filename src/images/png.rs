@@ -67,7 +67,7 @@ pub fn save_png(path: &Path, image: &RgbImage, text: &[(&str, &str)]) -> Result<
 ///
 /// # Errors
 /// If the picture has no pixels.
-pub fn png_bytes(image: &RgbImage, text: &[(&str, &str)]) -> Result<Vec<u8>> {
+fn png_bytes(image: &RgbImage, text: &[(&str, &str)]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, image.width(), image.height());
     encoder.set_color(png::ColorType::Rgb);
@@ -107,7 +107,7 @@ pub fn read_parameters(path: &Path) -> Result<Option<Written>> {
 }
 
 /// The text by which this program knows its own sheets and bands.
-pub const OURS: (&str, &str) = ("Software", "eqdiff");
+const OURS: (&str, &str) = ("Software", "eqdiff");
 
 /// Whether a file is a PNG that carries [`OURS`].
 pub fn is_ours(path: &Path) -> bool {
