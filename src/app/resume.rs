@@ -9,6 +9,7 @@ use super::{Observer, Usage, page, places};
 use crate::adapter::{Adapter, Manifest};
 use crate::files::Lock;
 use crate::settings::Layers;
+use crate::subject::Crop;
 
 /// Goes on with the training in `request.out`, or with the one that began last. A training that was stopped before its
 /// first step begins anew.
@@ -27,7 +28,7 @@ pub fn resume(request: &Request, observer: &mut dyn Observer) -> Result<Trained>
     contradictions(request, &manifest)?;
     if let Some(steps) = request.overrides.steps {
         manifest.settings.training.steps = steps;
-        manifest.settings.check()?;
+        manifest.settings.check().map_err(|error| Usage(format!("{error:#}")))?;
     }
     let base = match &request.base {
         Some(name) => request.machine.base(name, observer)?,
@@ -76,7 +77,11 @@ fn contradictions(request: &Request, manifest: &Manifest) -> Result<()> {
         (Some(given), None) => return differs("--class-images", &given.display().to_string(), "images of its own"),
         _ => {}
     }
-    if request.subject.is_some() || request.images.is_some() || request.masks.is_some() {
+    let names_photos = request.subject.is_some() || request.images.is_some() || request.masks.is_some();
+    if !names_photos && (request.invert_masks || request.crop != Crop::None) {
+        bail!(Usage("--invert-masks, --crop: this training keeps its photos and masks as it took them: leave it out".into()));
+    }
+    if names_photos {
         let name = request.subject.clone().unwrap_or_else(|| manifest.subject.clone());
         let given = find_subject(&Request {
             subject: Some(name.clone()),
