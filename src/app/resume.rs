@@ -79,7 +79,9 @@ fn contradictions(request: &Request, manifest: &Manifest) -> Result<()> {
     }
     let names_photos = request.subject.is_some() || request.images.is_some() || request.masks.is_some();
     if !names_photos && (request.invert_masks || request.crop != Crop::None) {
-        bail!(Usage("--invert-masks, --crop: this training keeps its photos and masks as it took them: leave it out".into()));
+        bail!(Usage(
+            "--invert-masks, --crop: this training keeps its photos and masks as it took them: leave it out".into()
+        ));
     }
     if names_photos {
         let name = request.subject.clone().unwrap_or_else(|| manifest.subject.clone());
