@@ -11,16 +11,15 @@ mod signals;
 mod train;
 mod verify;
 
-use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::{Interrupted, Machine, Usage};
 use crate::files::advice;
 use crate::ops::{Precision, check_level};
-use observer::{Console, printable};
+use observer::{Console, event, say};
 use output::Closed;
 
 /// Teach Stable Diffusion a subject from 4-6 photos, then draw it in any style.
@@ -88,32 +87,35 @@ pub fn run(cli: Cli) -> Result<Outcome> {
     }
 }
 
-/// The exit code of a command: 0 for success, 1 for failure, 2 for wrong usage, 130 when stopped. Says what went wrong.
-pub fn exit_code(result: Result<Outcome>) -> ExitCode {
-    // whoever closed the standard error does not want to know
-    let say = |text: String| {
-        let _ = writeln!(std::io::stderr(), "{}", printable(&text));
-    };
-    let failed = |error: &Error| {
-        say(format!("error: {error:#}"));
-        if let Some(advice) = advice(error) {
-            say(format!("help: {advice}"));
-        }
-    };
-    match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Failed) => ExitCode::FAILURE,
-        Ok(Outcome::Interrupted) => ExitCode::from(130),
-        Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
-        Err(error) if error.is::<Interrupted>() => {
-            say("Stopped".into());
-            ExitCode::from(130)
-        }
-        Err(error) => {
-            failed(&error);
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
-        }
+impl Cli {
+    /// Whether the standard error is read by a program.
+    pub fn json_progress(&self) -> bool {
+        self.json_progress
     }
+}
+
+/// The exit code of a command: 0 for success, 1 for failure, 2 for wrong usage, 130 when stopped. Says what went wrong,
+/// as JSON to programs.
+pub fn exit_code(result: Result<Outcome>, json: bool) -> ExitCode {
+    let error = match result {
+        Ok(Outcome::Done) => return ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => return ExitCode::FAILURE,
+        Ok(Outcome::Interrupted) => return ExitCode::from(130),
+        Err(error) if error.is::<Closed>() => return ExitCode::SUCCESS,
+        Err(error) => error,
+    };
+    let tell = |kind: &str, plain: &str, text: &str| {
+        say(&if json { event(kind, text) } else { format!("{plain}{text}") });
+    };
+    if error.is::<Interrupted>() {
+        tell("info", "", "Stopped");
+        return ExitCode::from(130);
+    }
+    tell("error", "error: ", &format!("{error:#}"));
+    if let Some(advice) = advice(&error) {
+        tell("info", "help: ", advice);
+    }
+    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
 
 /// Where models come from and where they compute.

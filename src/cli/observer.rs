@@ -48,7 +48,10 @@ const JSON_EVERY: Duration = Duration::from_millis(200);
 impl Console {
     /// Listens to Ctrl-C from now on.
     pub(super) fn new(json: bool) -> Self {
-        signals::listen();
+        signals::listen(move || {
+            let text = "Stopping soon; what is finished is kept (once more to stop at once)";
+            say(&if json { event("info", text) } else { format!("\n{text}") });
+        });
         let now = Instant::now();
         let shown = match (json, stderr().is_terminal()) {
             (true, _) => Shown::Json(now),
@@ -58,14 +61,10 @@ impl Console {
         Self { shown, work: Work::default() }
     }
 
-    /// Nobody may listen any more: that is no reason to stop working.
     fn line(&self, text: &str) {
-        let write = || {
-            let _ = writeln!(stderr(), "{}", printable(text));
-        };
         match &self.shown {
-            Shown::Bar(bar) => bar.suspend(write),
-            _ => write(),
+            Shown::Bar(bar) => bar.suspend(|| say(text)),
+            _ => say(text),
         }
     }
 }
@@ -89,11 +88,11 @@ impl Observer for Console {
         if let Shown::Json(_) = self.shown {
             let path = |path: &Path| path.display().to_string();
             let json = match note {
-                Note::Info(text) => json!({"event": "info", "text": text}),
-                Note::Warning(text) => json!({"event": "warning", "text": text}),
-                Note::Picture(file) => json!({"event": "picture", "path": path(file)}),
+                Note::Info(text) => event("info", text),
+                Note::Warning(text) => event("warning", text),
+                Note::Picture(file) => harmless(&json!({"event": "picture", "path": path(file)})),
             };
-            return self.line(&harmless(&json));
+            return self.line(&json);
         }
         match note {
             Note::Info(text) => self.line(text),
@@ -158,6 +157,16 @@ impl Observer for Console {
     fn stopped(&self) -> bool {
         signals::stopped()
     }
+}
+
+/// An event with a text, for programs.
+pub(super) fn event(kind: &str, text: &str) -> String {
+    harmless(&json!({"event": kind, "text": text}))
+}
+
+/// Writes a line to the standard error. Nobody may listen any more: that is no reason to stop working.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(stderr(), "{}", printable(line));
 }
 
 /// Seconds as people read them: 1:05, 2:03:04.

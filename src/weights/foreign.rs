@@ -40,7 +40,7 @@ const ENDINGS: [(&str, &str); 11] = [
 ///
 /// # Errors
 /// With what it is and what to do.
-pub fn refuse(start: &[u8]) -> Result<()> {
+pub(super) fn refuse(start: &[u8]) -> Result<()> {
     match BEGINNINGS.iter().find(|(beginning, _)| start.starts_with(beginning)) {
         Some((_, what)) => bail!("it is {what}"),
         None => Ok(()),
