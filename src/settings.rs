@@ -104,15 +104,11 @@ impl Layers {
         Ok(Self { table: Table::try_from(settings).context("cannot list the settings")? })
     }
 
-    /// What TOML text would change: names, new values and those of before.
-    ///
-    /// # Errors
-    /// As [`over`](Self::over).
-    pub fn changes(self, toml: &str, origin: &str) -> Result<Vec<(String, String, String)>> {
-        let before = entries(&self.table);
-        let after = entries(&self.over(toml, origin)?.table);
+    /// What further layers over these have changed: names, new values and those of before.
+    pub fn changes(&self, further: &Self) -> Vec<(String, String, String)> {
+        let (before, after) = (entries(&self.table), entries(&further.table));
         let changed = before.into_iter().zip(after).filter(|(before, after)| before.1 != after.1);
-        Ok(changed.map(|((name, before), (_, after))| (name, after, before)).collect())
+        changed.map(|((name, before), (_, after))| (name, after, before)).collect()
     }
 
     /// Lays TOML text over what is there; `origin` names it in errors.
