@@ -65,7 +65,10 @@ const LARGEST: f32 = 1e6;
 
 impl Manifest {
     /// Whether it makes sense: it may come from somebody else.
-    fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// If it does not; the message has what is wrong.
+    pub fn check(&self) -> Result<()> {
         self.settings.check()?;
         let texts = [&self.version, &self.placeholder, &self.subject, &self.class, &self.photos, &self.base];
         let texts = texts.into_iter().chain([&self.fingerprint, &self.preset]);

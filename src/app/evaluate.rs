@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::draw::{Seed, Source};
 use super::studio::Studio;
 use super::{Machine, Observer, Usage, page, places};
-use crate::adapter::{Adapter, TENSORS};
+use crate::adapter::Adapter;
 use crate::evaluation::prompts::{self, without_placeholder};
 use crate::evaluation::scorer::{Concept, Scorer, Wanted};
 use crate::evaluation::scores::{Evaluation, Group, ImageScores, Measured, WITHOUT_ADAPTER};
-use crate::files::{check_target, check_writable, digest, make_folder, numbered, write_whole};
+use crate::files::{check_target, check_writable, make_folder, make_own_folder, numbered, write_whole};
 use crate::images;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::Order;
@@ -66,9 +66,9 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     let adapter = Adapter::open(&folder)?;
     check_writable(&folder)?;
     let seed = request.seed.number(observer);
-    let folder = place(&folder, request, seed)?;
     let studio = Studio::open(&request.machine, None, Some(adapter), observer)?;
     let Some(adapter) = &studio.adapter else { bail!("no adapter") };
+    let folder = place(adapter, &studio.identity, request, seed)?;
     let manifest = &adapter.manifest;
     let scorer = request.scorer(&manifest.base)?;
     let (orders, groups): (Vec<Order>, Vec<Group>) = orders(&manifest.class, request.limit, seed).into_iter().unzip();
@@ -92,7 +92,7 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     };
     if request.baseline {
         let below = folder.join("without-adapter");
-        make_folder(&below)?;
+        make_own_folder(&below)?;
         let plain = |order: &Order| Order { prompt: without_placeholder(&order.prompt, PLACEHOLDER), ..order.clone() };
         let plain: Vec<Order> = orders.iter().map(plain).collect();
         let files = studio.draw_plain(&studio.style("", None), &plain, &below, observer)?;
@@ -158,12 +158,10 @@ struct Asked {
 }
 
 /// The folder of this evaluation: one that an earlier call of the same request began, or a new one.
-fn place(adapter: &Path, request: &Request, seed: u64) -> Result<PathBuf> {
-    let tensors = adapter.join(TENSORS);
-    let bytes = std::fs::read(&tensors).with_context(|| format!("cannot read {}", tensors.display()))?;
-    let sampling = Adapter::open(adapter)?.manifest.settings.sampling;
+fn place(adapter: &Adapter, identity: &str, request: &Request, seed: u64) -> Result<PathBuf> {
+    let sampling = &adapter.manifest.settings.sampling;
     let asked = toml::to_string(&Asked {
-        adapter: digest(&bytes, 16),
+        adapter: identity.to_string(),
         steps: sampling.steps,
         guidance: sampling.guidance,
         limit: request.limit,
@@ -173,7 +171,7 @@ fn place(adapter: &Path, request: &Request, seed: u64) -> Result<PathBuf> {
     })
     .context("cannot write down what was asked for")?;
     for n in 1.. {
-        let folder = numbered(&adapter.join("evaluation"), n);
+        let folder = numbered(&adapter.folder.join("evaluation"), n);
         if folder.is_symlink() {
             continue; // nothing of ours: it may lead anywhere
         }
@@ -187,5 +185,5 @@ fn place(adapter: &Path, request: &Request, seed: u64) -> Result<PathBuf> {
             return Ok(folder);
         }
     }
-    bail!("there is no free name for an evaluation in {}", adapter.display())
+    bail!("there is no free name for an evaluation in {}", adapter.folder.display())
 }

@@ -127,7 +127,8 @@ impl Machine {
     /// As [`base`](Self::base).
     pub fn base_of_adapter(&self, name: &str, observer: &mut dyn Observer) -> Result<Base> {
         let here = Self { offline: true, ..self.clone() };
-        let remote = Folder::find(name, true)?.is_remote();
+        let found = Folder::find(name, true).context("the adapter's base (--base says where it is now)")?;
+        let remote = found.is_remote();
         here.base(name, observer).with_context(|| match remote && !self.offline {
             true => format!("the adapter's base is not on this machine: give --base {name} to download it"),
             false => "the adapter's base".to_string(),

@@ -92,7 +92,7 @@ fn known_prompts(pictures: &Pictures, files: &[PathBuf]) -> Result<Vec<Option<St
     };
     let prompt = |path: &PathBuf| {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some(prompt) = listed[stem.as_str()].as_str() {
+        if let Some(prompt) = listed[stem.as_str()].as_str().filter(|prompt| !prompt.is_empty()) {
             return Ok(Some(prompt.to_string()));
         }
         let written = read_parameters(path)?.map(|written| written.prompt);

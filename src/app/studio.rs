@@ -27,7 +27,7 @@ pub struct Studio {
     /// The photo that reference attention looks at by default.
     pub reference: Option<RgbImage>,
     /// Tells what was learnt from anything else: empty without an adapter.
-    identity: String,
+    pub(super) identity: String,
     defaults: Settings,
 }
 
@@ -237,7 +237,8 @@ struct Depends<'a> {
 fn words(prompt: &str) -> String {
     let letters = prompt.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect::<String>();
     let words = letters.split_whitespace().collect::<Vec<_>>().join("-");
-    let words: String = words.chars().take(60).collect();
+    // with the seed and the digest it must not be longer than 255 bytes
+    let words: String = words.char_indices().take(60).take_while(|(at, _)| *at < 200).map(|(_, c)| c).collect();
     match words.trim_end_matches('-') {
         "" => "picture".into(),
         words => words.into(),
@@ -253,5 +254,6 @@ mod tests {
         assert_eq!(words("(S*) Thing, oil  painting!"), "s-thing-oil-painting");
         assert_eq!([words("--x"), words("?!"), words("")], ["x", "picture", "picture"]);
         assert_eq!(words(&"ab ".repeat(40)).len(), 59);
+        assert!(words(&"\u{20000}".repeat(90)).len() <= 203);
     }
 }

@@ -88,7 +88,7 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
     let name = request.base.as_deref().unwrap_or(MINI);
     let settings = settings(request, name)?;
     let subject = find_subject(request)?;
-    report(&subject, observer);
+    introduce(&subject, observer);
     if let Some(out) = &request.out {
         check_free(out)?;
     }
@@ -112,6 +112,8 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
         class_images: request.class_images.as_deref().map(|folder| own_images(folder, side)).transpose()?,
         settings,
     };
+    // what opening would refuse, now rather than after the training
+    manifest.check().map_err(|error| Usage(format!("{error:#}")))?;
     let (folder, lock) = begin(request.out.as_deref(), &subject, &manifest)?;
     remember(LAST_TRAINING, &folder, observer);
     run(
@@ -148,7 +150,8 @@ pub fn find_subject(request: &Request) -> Result<Subject> {
     })
 }
 
-fn report(subject: &Subject, observer: &mut dyn Observer) {
+/// Says what was found, and what is odd about it.
+fn introduce(subject: &Subject, observer: &mut dyn Observer) {
     observer.info(&format!("Subject: {}, a {}", subject.name, subject.class));
     observer.info(&subject.summary());
     for warning in &subject.warnings {
@@ -166,8 +169,8 @@ fn settings(request: &Request, base: &str) -> Result<Settings> {
     if let Some(path) = &request.config {
         layers = layers.file(path)?;
     }
-    let layers = layers.over(&request.overrides.toml(), "the command line")?;
-    layers.settings().map_err(|e| Usage(format!("{e:#}")).into())
+    let typed = |layers: Layers| layers.over(&request.overrides.toml(), "the command line")?.settings();
+    typed(layers).map_err(|e| Usage(format!("{e:#}")).into())
 }
 
 /// Finds out now what would fail after hours.
@@ -266,9 +269,10 @@ pub struct Run<'a> {
 /// If something cannot be read, computed or written.
 pub fn run(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
     let place = run.folder.display();
+    let first = manifest.steps + 1;
     match steps(run, manifest, observer) {
         Err(error) if error.is::<Interrupted>() => {
-            observer.info(&format!("Stopped before the first step. Go on with: eqdiff train --resume --out {place}"));
+            observer.info(&format!("Stopped before step {first}. Go on with: eqdiff train --resume --out {place}"));
             Ok(Trained { folder: run.folder.to_path_buf(), finished: false })
         }
         done => done,

@@ -28,7 +28,7 @@ pub const MINI: &str = "mini";
 
 /// A pretrained Stable Diffusion 1.x.
 pub struct Base {
-    /// What the user called it: `mini`, `sd14`, `OWNER/NAME` or a directory.
+    /// What the user called it: `mini`, `sd14`, `OWNER/NAME`, a directory or a file.
     pub name: String,
     /// The denoiser.
     pub unet: Unet,

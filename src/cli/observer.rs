@@ -90,7 +90,7 @@ impl Observer for Console {
             let json = match note {
                 Note::Info(text) => event("info", text),
                 Note::Warning(text) => event("warning", text),
-                Note::Picture(file) => json!({"event": "picture", "path": path(file)}).to_string(),
+                Note::Picture(file) => harmless(&json!({"event": "picture", "path": path(file)})),
             };
             return self.line(&json);
         }
@@ -136,7 +136,7 @@ impl Observer for Console {
                 let left = self.work.seconds_left();
                 let json = json!({"event": "progress", "work": name, "done": done, "of": units, "seconds_left": left,
                                   "values": values});
-                self.line(&json.to_string());
+                self.line(&harmless(&json));
             }
             _ => {}
         }
@@ -161,7 +161,7 @@ impl Observer for Console {
 
 /// An event with a text, for programs.
 pub(super) fn event(kind: &str, text: &str) -> String {
-    json!({"event": kind, "text": text}).to_string()
+    harmless(&json!({"event": kind, "text": text}))
 }
 
 /// Writes a line to the standard error. Nobody may listen any more: that is no reason to stop working.
@@ -182,6 +182,16 @@ pub(super) fn printable(text: &str) -> String {
     text.chars().map(sign).collect()
 }
 
+/// JSON in a line, without what could steer a terminal: such characters are escaped as JSON does it, so that they
+/// are still what they were.
+fn harmless(json: &serde_json::Value) -> String {
+    let sign = |c: char| match steers(c) {
+        true => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>(),
+        false => c.to_string(),
+    };
+    json.to_string().chars().map(sign).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +200,15 @@ mod tests {
     fn times_and_texts_are_readable() {
         assert_eq!([clock(5.4), clock(65.), clock(7384.)], ["0:05", "1:05", "2:03:04"]);
         assert_eq!(printable("a\x1b[31mb\nc\x07"), "a\\u{1b}[31mb\nc\\u{7}");
+    }
+
+    #[test]
+    fn lines_for_programs_stay_json() -> Result<(), serde_json::Error> {
+        let said = json!({"text": "a\u{9b}31m\u{202e}b\n\u{7f}\"日"});
+        let line = printable(&harmless(&said));
+        assert!(!line.contains(steers), "{line}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line)?, said);
+        Ok(())
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::optimiser::{AdamW, AdamWSettings};
 use super::state;
 use crate::adapter::{self, Manifest};
 use crate::base::Base;
-use crate::files::{Set, make_folder};
+use crate::files::{Set, make_own_folder};
 use crate::images::png::save_png;
 use crate::method::Method;
 use crate::model::tokenizer::PLACEHOLDER;
@@ -203,11 +203,7 @@ impl<'a, M: Method> Trainer<'a, M> {
             Ok(())
         })?;
         let path = self.preview_path();
-        let folder = self.folder.join("previews");
-        if folder.is_symlink() {
-            bail!("{} is a link, which no training makes: previews would land elsewhere", folder.display());
-        }
-        make_folder(&folder)?;
+        make_own_folder(&self.folder.join("previews"))?;
         save_png(&path, &contact_sheet(&cells, 2), &[])?;
         observe(Event::Preview(&path)).map(drop)
     }
