@@ -41,6 +41,9 @@ pub struct Manifest {
     pub side: usize,
     /// Training steps taken; 0 before the first checkpoint.
     pub steps: usize,
+    /// How the base's weights were kept; empty in adapters of older versions.
+    #[serde(default)]
+    pub dtype: String,
     /// The preset that the settings began with.
     #[serde(default)]
     pub preset: String,
@@ -71,7 +74,7 @@ impl Manifest {
     pub fn check(&self) -> Result<()> {
         self.settings.check()?;
         let texts = [&self.version, &self.placeholder, &self.subject, &self.class, &self.photos, &self.base];
-        let texts = texts.into_iter().chain([&self.fingerprint, &self.preset]);
+        let texts = texts.into_iter().chain([&self.fingerprint, &self.preset, &self.dtype]);
         if let Some(text) = texts.into_iter().find(|text| text.chars().any(char::is_control)) {
             bail!("{text:?} has control characters");
         }
@@ -123,7 +126,7 @@ impl Adapter {
     ///
     /// # Errors
     /// If `base` is another one, or tensors are missing, damaged or misshapen.
-    pub fn customisation(&self, base: &Base) -> Result<Customisation> {
+    pub fn tensors(&self, base: &Base) -> Result<BTreeMap<String, Tensor>> {
         if self.manifest.steps == 0 {
             bail!(
                 "the training in {0} was stopped before its first step: eqdiff train --resume --out {0}",
@@ -143,7 +146,7 @@ impl Adapter {
         let tensors = load_tensors(&self.folder.join(TENSORS), &base.device)?;
         check_shapes(base, &tensors, &self.manifest.settings)
             .with_context(|| format!("{} does not fit", self.folder.join(TENSORS).display()))?;
-        Ok(Customisation::from_tensors(&base.unet, &tensors)?)
+        Ok(tensors)
     }
 
     /// Where the subject's photos and masks are kept.

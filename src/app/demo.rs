@@ -76,7 +76,7 @@ pub fn demo(request: &Request, observer: &mut dyn Observer) -> Result<Evaluation
         bail!(Usage("--limit 0 leaves no prompt".into()));
     }
     check_target(&request.page)?;
-    html::check_ours(&request.page)?;
+    html::check_ours(&request.page)?; // before hours of training
     let trained = adapter(request, observer)?;
     if !trained.finished {
         bail!(Interrupted);

@@ -120,6 +120,9 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
         Reference::Photo(path) => Some(square(path, side, observer)?),
         Reference::Default => studio.reference.clone(),
     };
+    if matches!(request.reference, Reference::Photo(_)) && studio.learned.recorder().is_none() {
+        observer.warn("this adapter was trained without reference attention: --reference has no effect");
+    }
     warn_of_prompts(&texts, &studio, observer)?;
     let seed = request.seed.number(observer);
     let mut orders = Vec::new();

@@ -11,10 +11,11 @@ use super::{Machine, Observer, Usage, page, places};
 use crate::adapter::Adapter;
 use crate::evaluation::prompts::{self, without_placeholder};
 use crate::evaluation::scorer::{Concept, Scorer, Wanted};
-use crate::evaluation::scores::{Evaluation, Group, ImageScores, Measured, WITHOUT_ADAPTER};
-use crate::files::{check_target, check_writable, make_folder, make_own_folder, numbered, write_whole};
+use crate::evaluation::scores::{self, Evaluation, Group, ImageScores, Measured, WITHOUT_ADAPTER};
+use crate::files::{check_target, check_writable, make_own_folder, numbered, stage_folder, write_whole};
 use crate::images;
 use crate::model::tokenizer::PLACEHOLDER;
+use crate::report::html;
 use crate::sampling::Order;
 
 /// What to score, and with what.
@@ -63,12 +64,14 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     for file in [&request.json, &request.page].into_iter().flatten() {
         check_target(file)?;
     }
+    request.page.as_deref().map(html::check_ours).transpose()?;
+    request.json.as_deref().map(scores::check_ours).transpose()?;
     let adapter = Adapter::open(&folder)?;
     check_writable(&folder)?;
     let seed = request.seed.number(observer);
     let studio = Studio::open(&request.machine, None, Some(adapter), observer)?;
     let Some(adapter) = &studio.adapter else { bail!("no adapter") };
-    let folder = place(adapter, &studio.identity, request, seed)?;
+    let folder = place(adapter, &studio, request, seed)?;
     let manifest = &adapter.manifest;
     let scorer = request.scorer(&manifest.base)?;
     let (orders, groups): (Vec<Order>, Vec<Group>) = orders(&manifest.class, request.limit, seed).into_iter().unzip();
@@ -145,10 +148,14 @@ pub fn scored(
     Ok(Measured::new(images))
 }
 
+/// The file that says what an evaluation was asked for.
+const ASKED: &str = "asked.toml";
+
 /// What decides which pictures an evaluation has.
 #[derive(Serialize)]
 struct Asked {
     adapter: String,
+    base: String,
     steps: usize,
     guidance: f64,
     limit: Option<usize>,
@@ -158,16 +165,17 @@ struct Asked {
 }
 
 /// The folder of this evaluation: one that an earlier call of the same request began, or a new one.
-fn place(adapter: &Adapter, identity: &str, request: &Request, seed: u64) -> Result<PathBuf> {
+fn place(adapter: &Adapter, studio: &Studio, request: &Request, seed: u64) -> Result<PathBuf> {
     let sampling = &adapter.manifest.settings.sampling;
     let asked = toml::to_string(&Asked {
-        adapter: identity.to_string(),
+        adapter: studio.identity.clone(),
+        base: studio.base.identity.clone(),
         steps: sampling.steps,
         guidance: sampling.guidance,
         limit: request.limit,
         seed: seed.to_string(),
         baseline: request.baseline,
-        dtype: request.machine.precision.to_string(),
+        dtype: request.machine.precision.unwrap_or_default().to_string(),
     })
     .context("cannot write down what was asked for")?;
     for n in 1.. {
@@ -175,13 +183,12 @@ fn place(adapter: &Adapter, identity: &str, request: &Request, seed: u64) -> Res
         if folder.is_symlink() {
             continue; // nothing of ours: it may lead anywhere
         }
-        let file = folder.join("asked.toml");
         if !folder.exists() {
-            make_folder(&folder)?;
-            write_whole(&file, asked.as_bytes())?;
-            return Ok(folder);
+            let staged = stage_folder(&folder)?;
+            write_whole(&staged.path().join(ASKED), asked.as_bytes())?;
+            staged.place(&folder)?; // none: another evaluation was faster, perhaps of the same
         }
-        if std::fs::read_to_string(&file).is_ok_and(|known| known == asked) {
+        if std::fs::read_to_string(folder.join(ASKED)).is_ok_and(|known| known == asked) {
             return Ok(folder);
         }
     }

@@ -97,8 +97,8 @@ pub struct Machine {
     pub offline: bool,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
     pub device: String,
-    /// How weights are kept.
-    pub precision: Precision,
+    /// How weights are kept; none: as what goes on began, else in f32.
+    pub precision: Option<Precision>,
 }
 
 impl Machine {
@@ -114,7 +114,7 @@ impl Machine {
         }
         let (device, warning) = device(&self.device)?;
         warning.iter().for_each(|warning| observer.warn(warning));
-        let base = Base::load(name, self.offline, &device, self.precision);
+        let base = Base::load(name, self.offline, &device, self.precision.unwrap_or_default());
         let base = base.with_context(|| format!("cannot load the base {name}"))?;
         base.notes.iter().for_each(|note| observer.info(&format!("Base: {note}")));
         Ok(base)

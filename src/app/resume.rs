@@ -3,9 +3,10 @@
 use anyhow::{Context, Result, bail};
 
 use super::train::{Request, Run, Trained, find_subject, run};
-use super::{Observer, Usage, page, places};
-use crate::adapter::{Adapter, Manifest};
-use crate::files::Lock;
+use super::{Machine, Observer, Usage, page, places};
+use crate::adapter::{Adapter, MANIFEST, Manifest};
+use crate::files::{Lock, write_whole};
+use crate::ops::Precision;
 use crate::settings::Layers;
 use crate::subject::Crop;
 
@@ -28,19 +29,33 @@ pub fn resume(request: &Request, observer: &mut dyn Observer) -> Result<Trained>
         manifest.settings.training.steps = steps;
         manifest.settings.check().map_err(|error| Usage(format!("{error:#}")))?;
     }
+    let machine = Machine { precision: Some(precision(request, &manifest)?), ..request.machine.clone() };
     let base = match &request.base {
-        Some(name) => request.machine.base(name, observer)?,
-        None => request.machine.base_of_adapter(&manifest.base, observer)?,
+        Some(name) => machine.base(name, observer)?,
+        None => machine.base_of_adapter(&manifest.base, observer)?,
     };
     if base.fingerprint != manifest.fingerprint {
         bail!("the base {} is not the one that the training in {} began with", base.name, folder.display());
     }
+    // more steps are wanted whatever happens to this process
+    write_whole(&folder.join(MANIFEST), manifest.toml()?.as_bytes())?;
     places::remember(places::LAST_TRAINING, &folder, observer);
     run(
         &Run { base: &base, subject: &subject, folder: &folder, memory: request.memory, _lock: lock },
         manifest,
         observer,
     )
+}
+
+/// How weights were kept when the training began; older versions did not write it down.
+fn precision(request: &Request, manifest: &Manifest) -> Result<Precision> {
+    let Ok(known) = manifest.dtype.parse() else { return Ok(request.machine.precision.unwrap_or_default()) };
+    match request.machine.precision {
+        Some(given) if given != known => {
+            bail!(Usage(format!("--dtype {given}: the training began with {known}; leave it out")))
+        }
+        _ => Ok(known),
+    }
 }
 
 /// Whether anything that was given is not what the training began with.
@@ -90,7 +105,12 @@ fn contradictions(request: &Request, manifest: &Manifest) -> Result<()> {
             ..request.clone()
         })?;
         if given.digest() != manifest.photos {
-            return differs("--subject", &name, &format!("other photos of {}", manifest.subject));
+            let option = match (&request.images, &request.masks) {
+                (Some(_), _) => "--images",
+                (None, Some(_)) => "--masks",
+                (None, None) => "--subject",
+            };
+            return differs(option, &name, &format!("other photos of {}", manifest.subject));
         }
     }
     Ok(())

@@ -7,10 +7,11 @@ use image::RgbImage;
 use serde::Serialize;
 
 use super::{Interrupted, Machine, Note, Observer, page};
-use crate::adapter::{Adapter, TENSORS};
+use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
 use crate::files::digest;
 use crate::images::png::{Parameters, save_png};
+use crate::method::eqdiff::Customisation;
 use crate::method::eqdiff::rra::ReferenceNoise;
 use crate::method::{BaseAlone, Learned};
 use crate::sampling::{Drawn, Order, Style, draw};
@@ -63,20 +64,19 @@ impl Studio {
                 defaults,
             });
         };
-        let customisation = adapter.customisation(&base)?;
+        let tensors = adapter.tensors(&base)?;
+        let customisation = Customisation::from_tensors(&base.unet, &tensors)?;
         let reference = if customisation.has_reference() {
             let photo = page::subject(&adapter)?.photos.into_iter().next().context("the adapter has no photos")?;
             Some(photo.square(adapter.manifest.side as u32))
         } else {
             None
         };
-        let tensors = adapter.folder.join(TENSORS);
-        let bytes = std::fs::read(&tensors).with_context(|| format!("cannot read {}", tensors.display()))?;
         Ok(Self {
             base,
             learned: Box::new(customisation),
             reference,
-            identity: digest(&bytes, 16),
+            identity: digest(&serialised(&tensors, &[])?, 16),
             defaults: adapter.manifest.settings.clone(),
             adapter: Some(adapter),
         })
@@ -206,7 +206,7 @@ impl Studio {
             size: style.size,
             reference: style.reference.map(|(photo, class)| (digest(photo.as_raw(), 16), class)),
             reference_noise: style.reference_noise,
-            fingerprint: &self.base.fingerprint,
+            base: &self.base.identity,
             dtype: self.base.precision.to_string(),
             learned: identity,
         };
@@ -228,7 +228,7 @@ struct Depends<'a> {
     size: (usize, usize),
     reference: Option<(String, &'a str)>,
     reference_noise: ReferenceNoise,
-    fingerprint: &'a str,
+    base: &'a str,
     dtype: String,
     learned: &'a str,
 }

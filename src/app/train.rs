@@ -108,6 +108,7 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
         fingerprint: base.fingerprint.clone(),
         side,
         steps: 0,
+        dtype: base.precision.to_string(),
         preset: request.preset.clone().unwrap_or(PRESET.into()),
         class_images: request.class_images.as_deref().map(|folder| own_images(folder, side)).transpose()?,
         settings,
@@ -130,8 +131,10 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
 pub fn is_asked_for(manifest: &Manifest, request: &Request) -> Result<bool> {
     let name = request.base.as_deref().unwrap_or(MINI);
     let subject = find_subject(request)?;
-    let asked = (lasting_name(name), subject.digest(), settings(request, name)?);
-    Ok((&manifest.base, &manifest.photos, &manifest.settings) == (&asked.0, &asked.1, &asked.2))
+    let dtype = request.machine.precision.unwrap_or_default().to_string();
+    let asked = (lasting_name(name), subject.digest(), dtype, settings(request, name)?);
+    Ok((&manifest.base, &manifest.photos, &manifest.dtype, &manifest.settings)
+        == (&asked.0, &asked.1, &asked.2, &asked.3))
 }
 
 /// The subject that a request asks for.
@@ -182,6 +185,12 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
         base.scheduler.ddim(steps).map_err(|e| Usage(format!("{name}: {e}")))?;
     }
     init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
+    let looks = settings.rra.enabled && settings.rra.loss_weight > 0. || settings.cross_attention.loss_weight > 0.;
+    if looks && base.unit() / base.vae.factor() < 4 {
+        let text = "rra.loss_weight and cross_attention.loss_weight must be 0: their maps have a quarter of the latents' \
+                    side, and this base's UNet has no such level";
+        bail!(Usage(text.into()));
+    }
     // the losses look at maps of a quarter of the latents' side
     subject.check_at(side / base.vae.factor())?;
     Ok(())
@@ -309,7 +318,7 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
                 observer.advance(1, &losses.collect::<Vec<_>>());
             }
             Event::Saved if std::mem::take(&mut first) => remember(LAST_ADAPTER, folder, observer),
-            Event::Saved => {}
+            Event::Saved | Event::Drawing => {}
             Event::Preview(path) => observer.tell(super::Note::Picture(path)),
         }
         Ok(if observer.stopped() { Next::Stop } else { Next::Continue })

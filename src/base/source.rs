@@ -97,6 +97,15 @@ impl Folder {
         }
     }
 
+    /// Whether there is a file of that name here already.
+    pub fn has(&self, path: &str) -> bool {
+        match self {
+            Self::Embedded(dir) => dir.get_file(dir.path().join(path)).is_some(),
+            Self::Disk(folder) => folder.join(path).exists(),
+            Self::Random | Self::Single(_) | Self::Hub(_) => false,
+        }
+    }
+
     /// A text file.
     ///
     /// # Errors

@@ -125,12 +125,20 @@ struct MachineArgs {
     #[arg(long)]
     offline: bool,
     /// auto, cpu, cuda, cuda:N or metal
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = device_name)]
     device: String,
     /// How weights are kept: f32, or f16 or bf16 in half the memory. With bf16, processors that multiply
-    /// it compute in it; sums, norms and all that is trained stay in f32
-    #[arg(long, default_value = "f32")]
-    dtype: Precision,
+    /// it compute in it; sums, norms and all that is trained stay in f32 [default: f32, or as a training began]
+    #[arg(long)]
+    dtype: Option<Precision>,
+}
+
+/// A device as it is typed; whether there is one shows when it is opened.
+fn device_name(text: &str) -> Result<String, String> {
+    let (kind, index) = text.split_once(':').map_or((text, None), |(kind, index)| (kind, Some(index)));
+    let known = ["auto", "cpu", "cuda", "metal"].contains(&kind);
+    let numbered = index.is_none_or(|index| kind == "cuda" && index.parse::<usize>().is_ok());
+    if known && numbered { Ok(text.into()) } else { Err("auto, cpu, cuda, cuda:N or metal".into()) }
 }
 
 impl From<MachineArgs> for Machine {

@@ -138,6 +138,14 @@ impl Tokenizer {
         Ok(Tokens { ids, placeholder_cut: places.len() < all, placeholder: places, cut })
     }
 
+    /// All that decides how texts are encoded.
+    ///
+    /// # Errors
+    /// Never; the library that writes it could.
+    pub fn description(&self) -> Result<String> {
+        self.inner.to_string(false).map_err(|e| anyhow!("{e}"))
+    }
+
     /// Ids of a text without start and end tokens.
     ///
     /// # Errors
