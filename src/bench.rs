@@ -12,7 +12,8 @@ use crate::base::texts::Texts;
 use crate::base::{Base, Folder, Parts, ids_tensor};
 use crate::images::Mask;
 use crate::method::eqdiff::losses::{Batch, LossSettings, ReferenceBatch, training_losses};
-use crate::method::eqdiff::mgdp::Guidance;
+use crate::method::eqdiff::mgdp::{Average, Guidance};
+use crate::method::eqdiff::rra::Extent;
 use crate::method::eqdiff::{Band, Customisation, Customised};
 use crate::model::clip::Injection;
 use crate::model::tokenizer::Tokens;
@@ -176,9 +177,11 @@ impl Bench {
         let settings = LossSettings {
             guidance: Guidance::MaskGuided,
             dilations: 5,
+            average: Average::Area,
             time_gap: 2,
             prior_weight: 1.,
             reference_weight: 0.1,
+            reference_extent: Extent::Subject,
             cross_weight: 0.1,
             keep: self.plan(&base.unet, samples)?,
         };

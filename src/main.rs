@@ -13,10 +13,11 @@ const STACK: usize = 512 << 20;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let json = cli.json_progress();
     let worker = std::thread::Builder::new().name("eqdiff".into()).stack_size(STACK).spawn(move || run(cli));
     match worker.map(|worker| worker.join()) {
-        Ok(Ok(result)) => exit_code(result),
+        Ok(Ok(result)) => exit_code(result, json),
         Ok(Err(_)) => ExitCode::FAILURE, // a panic has printed itself
-        Err(error) => exit_code(Err(error.into())),
+        Err(error) => exit_code(Err(error.into()), json),
     }
 }

@@ -148,15 +148,11 @@ impl Layers {
         Ok(Self { table: Table::try_from(settings).context("cannot list the settings")? })
     }
 
-    /// What TOML text would change: names, new values and those of before.
-    ///
-    /// # Errors
-    /// As [`over`](Self::over).
-    pub fn changes(self, toml: &str, origin: &str) -> Result<Vec<(String, String, String)>> {
-        let before = entries(&self.table);
-        let after = entries(&self.over(toml, origin)?.table);
+    /// What further layers over these have changed: names, new values and those of before.
+    pub fn changes(&self, further: &Self) -> Vec<(String, String, String)> {
+        let (before, after) = (entries(&self.table), entries(&further.table));
         let changed = before.into_iter().zip(after).filter(|(before, after)| before.1 != after.1);
-        Ok(changed.map(|((name, before), (_, after))| (name, after, before)).collect())
+        changed.map(|((name, before), (_, after))| (name, after, before)).collect()
     }
 
     /// Lays TOML text over what is there; `origin` names it in errors.
@@ -264,6 +260,9 @@ impl Settings {
             [(fdte.low_cutoff, "low_cutoff"), (fdte.high_cutoff, "high_cutoff"), (fdte.cutoff, "cutoff")]
         {
             positive(value, &format!("fdte.{name}"))?;
+            if value > 1e6 {
+                bail!("fdte.{name} = {value}: at most 1000000, beyond any picture's frequencies");
+            }
         }
         not_negative(rra.loss_weight, "rra.loss_weight")?;
         not_negative(prior.weight, "prior.weight")?;
@@ -310,7 +309,9 @@ mod tests {
         assert_eq!(default.training.steps, 7);
         let error = Layers::new()?.over("[training]\nstep = 7", "my.toml").err().map(|e| format!("{e:#}"));
         assert!(error.is_some_and(|e| e.contains("my.toml") && e.contains("training.step")));
-        assert!(Layers::new()?.over("[training]\nlearning_rate = -1.0", "x")?.settings().is_err());
+        for wrong in ["[training]\nlearning_rate = -1.0", "[fdte]\nlow_cutoff = 1e300", "[fdte]\ncutoff = 0.0"] {
+            assert!(Layers::new()?.over(wrong, "x")?.settings().is_err(), "{wrong}");
+        }
         Ok(())
     }
 

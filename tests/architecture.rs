@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The modules from top to bottom: each may use those below it, and none above.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 21] = [
     "cli",
     "app",
     "verify",
@@ -24,6 +24,7 @@ const ORDER: [&str; 20] = [
     "files",
     "rng",
     "machine",
+    "memory",
 ];
 
 /// No file is longer.
@@ -61,14 +62,18 @@ fn no_arrow_climbs() {
         };
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         for used in code.flat_map(|line| line.split("crate::").skip(1)) {
-            if rank(used.trim_start_matches('{')).is_some_and(|used| used < own) {
-                climbing.push(format!("{file}: crate::{}", used.split(['{', ';', '(']).next().unwrap_or_default()));
+            // one path, or several in braces
+            let paths = used.strip_prefix('{').and_then(|list| list.split('}').next()).unwrap_or(used);
+            let several = paths.len() < used.len();
+            let paths = paths.split(',').take(if several { usize::MAX } else { 1 }).map(str::trim);
+            for path in paths.filter(|path| rank(path).is_some_and(|used| used < own)) {
+                climbing.push(format!("{file}: crate::{path}"));
             }
         }
     }
     assert!(climbing.is_empty(), "modules above are used by {climbing:#?}");
     unknown.sort();
-    assert_eq!(unknown, ["lib.rs", "main.rs", "memory.rs"], "modules without a place in the order");
+    assert_eq!(unknown, ["lib.rs", "main.rs"], "modules without a place in the order");
 }
 
 #[test]
@@ -89,7 +94,7 @@ fn files_are_of_readable_size() {
 fn fronts_do_not_depend_on_the_target() {
     let fronts = all().into_iter().filter(|(file, _)| file.starts_with("ops/") && file.matches('/').count() == 1);
     let conditional = |(file, text): (String, String)| {
-        text.lines().any(|line| line.contains("#[cfg(") && !line.contains("cfg(test)")).then_some(file)
+        text.lines().any(|line| line.contains("cfg") && !line.contains("cfg(test)")).then_some(file)
     };
     let found: Vec<String> = fronts.filter_map(conditional).filter(|file| file != "ops/mod.rs").collect();
     assert!(found.is_empty(), "{found:?}");

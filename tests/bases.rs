@@ -303,6 +303,9 @@ fn weights_in_other_files() {
             .expect("a file");
         fails(name, &[file.rsplit('/').next().unwrap_or_default(), "git lfs pull"]);
     }
+    let long = std::fs::File::create(copied("long").join("unet/config.json")).expect("a file");
+    long.set_len(1 << 40).expect("a sparse file");
+    fails("long", &["unet/config.json", "1099511627776 bytes"]);
     let name = "damaged";
     let file = copied(name).join(VAE);
     let mut whole = bytes(&file);

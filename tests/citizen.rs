@@ -93,6 +93,9 @@ fn logs_and_programs_hear_of_progress() {
     let text = place.ok(&resumed);
     let events: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect();
+    let output = place.run(&["train", "--resume", "--out", "o", "--lr", "9", "--json-progress"]);
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).expect("an object");
+    assert!(error["event"] == "error" && error["text"].as_str().is_some_and(|text| text.contains("9")), "{error}");
     let last = events.iter().rfind(|event| event["event"] == "progress").expect("progress");
     assert_eq!((&last["work"], &last["done"], &last["of"]), (&"Training".into(), &5.into(), &5.into()));
     assert!(last["values"]["total"].as_f64().is_some_and(f64::is_finite), "{last}");

@@ -125,6 +125,7 @@ fn adapters_that_do_not_fit() {
     place.ok(&train(&base, &["--subject", "thing"]));
     place.fails(1, &["fingerprint", "mini"], &sample("adapter", &["--base", "mini"]));
     place.fails(2, &["--size", "64"], &sample("adapter", &["--size", "100x100"]));
+    place.fails(2, &["--size", "8192"], &sample("adapter", &["--size", "64x18446744073709551552"]));
     place.fails(2, &["--steps"], &sample("adapter", &["--steps", "0"]));
     place.fails(1, &["no.safetensors"], &sample("adapter", &["--init-latents", "no.safetensors"]));
     assert!(place.ok(&["sample", "--prompt", "a thing"]).contains("no S*"));

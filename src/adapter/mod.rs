@@ -46,6 +46,9 @@ pub struct Manifest {
     /// The files of another program that it was made of, if it was not trained here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub imported: Vec<String>,
+    /// How the base's weights were kept; empty in adapters of older versions.
+    #[serde(default)]
+    pub dtype: String,
     /// The preset that the settings began with.
     #[serde(default)]
     pub preset: String,
@@ -70,10 +73,13 @@ const LARGEST: f32 = 1e6;
 
 impl Manifest {
     /// Whether it makes sense: it may come from somebody else.
-    fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// If it does not; the message has what is wrong.
+    pub fn check(&self) -> Result<()> {
         self.settings.check()?;
         let texts = [&self.version, &self.placeholder, &self.subject, &self.class, &self.photos, &self.base];
-        let texts = texts.into_iter().chain([&self.fingerprint, &self.preset]).chain(&self.imported);
+        let texts = texts.into_iter().chain([&self.fingerprint, &self.preset, &self.dtype]).chain(&self.imported);
         if let Some(text) = texts.into_iter().find(|text| text.chars().any(char::is_control)) {
             bail!("{text:?} has control characters");
         }
@@ -122,14 +128,6 @@ impl Adapter {
     }
 
     /// The trained parts, for the base that they were trained on.
-    ///
-    /// # Errors
-    /// As [`tensors`](Self::tensors).
-    pub fn customisation(&self, base: &Base) -> Result<Customisation> {
-        Ok(Customisation::from_tensors(&base.unet, &self.tensors(base)?)?)
-    }
-
-    /// The trained tensors, for the base that they were trained on.
     ///
     /// # Errors
     /// If `base` is another one, or tensors are missing, damaged or misshapen.

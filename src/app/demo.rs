@@ -65,7 +65,7 @@ fn adapter(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
 /// Trains, draws with and without the adapter, scores, and writes the page. What an earlier call left unfinished goes on.
 ///
 /// # Errors
-/// As [`train`] and [`evaluate`]; [`Interrupted`] if the user stops it.
+/// As [`train()`] and [`evaluate()`]; [`Interrupted`] if the user stops it.
 pub fn demo(request: &Request, observer: &mut dyn Observer) -> Result<Evaluation> {
     let bundled = subject::bundled();
     if !bundled.contains(&request.subject) {
@@ -76,7 +76,7 @@ pub fn demo(request: &Request, observer: &mut dyn Observer) -> Result<Evaluation
         bail!(Usage("--limit 0 leaves no prompt".into()));
     }
     check_target(&request.page)?;
-    html::check_ours(&request.page)?;
+    html::check_ours(&request.page)?; // before hours of training
     let trained = adapter(request, observer)?;
     if !trained.finished {
         bail!(Interrupted);

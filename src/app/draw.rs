@@ -12,8 +12,8 @@ use super::{Machine, Observer, Usage, places};
 use crate::adapter::{Adapter, load_tensors};
 use crate::base::Base;
 use crate::evaluation::prompts;
-use crate::files::{check_writable, write_whole};
-use crate::images::png::{OURS, is_ours, png_bytes};
+use crate::files::check_writable;
+use crate::images::png::{is_ours, save_over_ours};
 use crate::images::{self, shown};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::contact_sheet;
@@ -124,6 +124,9 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
         Reference::Photo(path) => Some(square(path, side, observer)?),
         Reference::Default => studio.reference.clone(),
     };
+    if matches!(request.reference, Reference::Photo(_)) && studio.learned.recorder().is_none() {
+        observer.warn("this adapter was trained without reference attention: --reference has no effect");
+    }
     warn_of_prompts(&texts, &studio, observer)?;
     let seed = request.seed.number(observer);
     let mut orders = Vec::new();
@@ -171,8 +174,7 @@ fn sheet_path(folder: &Path) -> PathBuf {
 fn save_sheet(path: &Path, files: &[PathBuf], orders: &[Order], columns: usize) -> Result<()> {
     let cells =
         files.iter().zip(orders).take(SHEET).map(|(file, order)| Ok((images::open(file)?, order.prompt.clone())));
-    let sheet = contact_sheet(&cells.collect::<Result<Vec<_>>>()?, columns);
-    write_whole(path, &png_bytes(&sheet, &[OURS])?)
+    save_over_ours(path, &contact_sheet(&cells.collect::<Result<Vec<_>>>()?, columns))
 }
 
 fn texts(request: &Request, adapter: Option<&Adapter>) -> Result<Vec<String>> {

@@ -8,13 +8,14 @@ use serde::Serialize;
 use super::draw::{Seed, Source};
 use super::studio::Studio;
 use super::{Machine, Observer, Usage, page, places};
-use crate::adapter::{Adapter, TENSORS};
+use crate::adapter::Adapter;
 use crate::evaluation::prompts::{self, without_placeholder};
 use crate::evaluation::scorer::{Concept, Scorer, Wanted};
-use crate::evaluation::scores::{Evaluation, Group, ImageScores, Measured, WITHOUT_ADAPTER};
-use crate::files::{check_target, check_writable, digest, make_folder, numbered, write_whole};
+use crate::evaluation::scores::{self, Evaluation, Group, ImageScores, Measured, WITHOUT_ADAPTER};
+use crate::files::{check_target, check_writable, make_own_folder, numbered, stage_folder, write_whole};
 use crate::images;
 use crate::model::tokenizer::PLACEHOLDER;
+use crate::report::html;
 use crate::sampling::Order;
 
 /// What to score, and with what.
@@ -63,12 +64,14 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     for file in [&request.json, &request.page].into_iter().flatten() {
         check_target(file)?;
     }
+    request.page.as_deref().map(html::check_ours).transpose()?;
+    request.json.as_deref().map(scores::check_ours).transpose()?;
     let adapter = Adapter::open(&folder)?;
     check_writable(&folder)?;
     let seed = request.seed.number(observer);
-    let folder = place(&folder, request, seed)?;
     let studio = Studio::open(&request.machine, None, Some(adapter), observer)?;
     let Some(adapter) = &studio.adapter else { bail!("no adapter") };
+    let folder = place(adapter, &studio, request, seed)?;
     let manifest = &adapter.manifest;
     let scorer = request.scorer(&manifest.base)?;
     let (orders, groups): (Vec<Order>, Vec<Group>) = orders(&manifest.class, request.limit, seed).into_iter().unzip();
@@ -92,7 +95,7 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     };
     if request.baseline {
         let below = folder.join("without-adapter");
-        make_folder(&below)?;
+        make_own_folder(&below)?;
         let plain = |order: &Order| Order { prompt: without_placeholder(&order.prompt, PLACEHOLDER), ..order.clone() };
         let plain: Vec<Order> = orders.iter().map(plain).collect();
         let files = studio.draw_plain(&studio.style("", None), &plain, &below, observer)?;
@@ -145,10 +148,14 @@ pub fn scored(
     Ok(Measured::new(images))
 }
 
+/// The file that says what an evaluation was asked for.
+const ASKED: &str = "asked.toml";
+
 /// What decides which pictures an evaluation has.
 #[derive(Serialize)]
 struct Asked {
     adapter: String,
+    base: String,
     steps: usize,
     guidance: f64,
     limit: Option<usize>,
@@ -158,34 +165,32 @@ struct Asked {
 }
 
 /// The folder of this evaluation: one that an earlier call of the same request began, or a new one.
-fn place(adapter: &Path, request: &Request, seed: u64) -> Result<PathBuf> {
-    let tensors = adapter.join(TENSORS);
-    let bytes = std::fs::read(&tensors).with_context(|| format!("cannot read {}", tensors.display()))?;
-    let sampling = Adapter::open(adapter)?.manifest.settings.sampling;
+fn place(adapter: &Adapter, studio: &Studio, request: &Request, seed: u64) -> Result<PathBuf> {
+    let sampling = &adapter.manifest.settings.sampling;
     let asked = toml::to_string(&Asked {
-        adapter: digest(&bytes, 16),
+        adapter: studio.identity.clone(),
+        base: studio.base.identity.clone(),
         steps: sampling.steps,
         guidance: sampling.guidance,
         limit: request.limit,
         seed: seed.to_string(),
         baseline: request.baseline,
-        dtype: request.machine.precision.to_string(),
+        dtype: request.machine.precision.unwrap_or_default().to_string(),
     })
     .context("cannot write down what was asked for")?;
     for n in 1.. {
-        let folder = numbered(&adapter.join("evaluation"), n);
+        let folder = numbered(&adapter.folder.join("evaluation"), n);
         if folder.is_symlink() {
             continue; // nothing of ours: it may lead anywhere
         }
-        let file = folder.join("asked.toml");
         if !folder.exists() {
-            make_folder(&folder)?;
-            write_whole(&file, asked.as_bytes())?;
-            return Ok(folder);
+            let staged = stage_folder(&folder)?;
+            write_whole(&staged.path().join(ASKED), asked.as_bytes())?;
+            staged.place(&folder)?; // none: another evaluation was faster, perhaps of the same
         }
-        if std::fs::read_to_string(&file).is_ok_and(|known| known == asked) {
+        if std::fs::read_to_string(folder.join(ASKED)).is_ok_and(|known| known == asked) {
             return Ok(folder);
         }
     }
-    bail!("there is no free name for an evaluation in {}", adapter.display())
+    bail!("there is no free name for an evaluation in {}", adapter.folder.display())
 }

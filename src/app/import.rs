@@ -74,6 +74,7 @@ pub fn import(request: &Request, observer: &mut dyn Observer) -> Result<PathBuf>
         fingerprint: base.fingerprint.clone(),
         side: base.side(),
         steps: 0,
+        dtype: base.precision.to_string(),
         imported: request.files.iter().map(|file| file.display().to_string()).collect(),
         preset: String::new(),
         class_images: None,

@@ -99,8 +99,8 @@ pub struct Machine {
     pub offline: bool,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
     pub device: String,
-    /// How weights are kept.
-    pub precision: Precision,
+    /// How weights are kept; none: as what goes on began, else in f32.
+    pub precision: Option<Precision>,
 }
 
 impl Machine {
@@ -116,7 +116,7 @@ impl Machine {
         }
         let (device, warning) = device(&self.device)?;
         warning.iter().for_each(|warning| observer.warn(warning));
-        let base = Base::load(name, self.offline, &device, self.precision);
+        let base = Base::load(name, self.offline, &device, self.precision.unwrap_or_default());
         let base = base.with_context(|| format!("cannot load the base {name}"))?;
         base.notes.iter().for_each(|note| observer.info(&format!("Base: {note}")));
         Ok(base)
@@ -129,7 +129,8 @@ impl Machine {
     /// As [`base`](Self::base).
     pub fn base_of_adapter(&self, name: &str, observer: &mut dyn Observer) -> Result<Base> {
         let here = Self { offline: true, ..self.clone() };
-        let remote = Folder::find(name, true)?.is_remote();
+        let found = Folder::find(name, true).context("the adapter's base (--base says where it is now)")?;
+        let remote = found.is_remote();
         here.base(name, observer).with_context(|| match remote && !self.offline {
             true => format!("the adapter's base is not on this machine: give --base {name} to download it"),
             false => "the adapter's base".to_string(),

@@ -1,14 +1,14 @@
 //! Going on with a training: what it began with is used again, and what contradicts that is refused.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, bail};
 
 use super::train::{Request, Run, Trained, find_subject, run};
-use super::{Observer, Usage, page, places};
-use crate::adapter::{Adapter, Manifest};
-use crate::files::Lock;
+use super::{Machine, Observer, Usage, page, places};
+use crate::adapter::{Adapter, MANIFEST, Manifest};
+use crate::files::{Lock, write_whole};
+use crate::ops::Precision;
 use crate::settings::Layers;
+use crate::subject::Crop;
 
 /// Goes on with the training in `request.out`, or with the one that began last. A training that was stopped before its
 /// first step begins anew.
@@ -27,21 +27,35 @@ pub fn resume(request: &Request, observer: &mut dyn Observer) -> Result<Trained>
     contradictions(request, &manifest)?;
     if let Some(steps) = request.overrides.steps {
         manifest.settings.training.steps = steps;
-        manifest.settings.check()?;
+        manifest.settings.check().map_err(|error| Usage(format!("{error:#}")))?;
     }
+    let machine = Machine { precision: Some(precision(request, &manifest)?), ..request.machine.clone() };
     let base = match &request.base {
-        Some(name) => request.machine.base(name, observer)?,
-        None => request.machine.base_of_adapter(&manifest.base, observer)?,
+        Some(name) => machine.base(name, observer)?,
+        None => machine.base_of_adapter(&manifest.base, observer)?,
     };
     if base.fingerprint != manifest.fingerprint {
         bail!("the base {} is not the one that the training in {} began with", base.name, folder.display());
     }
+    // more steps are wanted whatever happens to this process
+    write_whole(&folder.join(MANIFEST), manifest.toml()?.as_bytes())?;
     places::remember(places::LAST_TRAINING, &folder, observer);
     run(
         &Run { base: &base, subject: &subject, folder: &folder, memory: request.memory, _lock: lock },
         manifest,
         observer,
     )
+}
+
+/// How weights were kept when the training began; older versions did not write it down.
+fn precision(request: &Request, manifest: &Manifest) -> Result<Precision> {
+    let Ok(known) = manifest.dtype.parse() else { return Ok(request.machine.precision.unwrap_or_default()) };
+    match request.machine.precision {
+        Some(given) if given != known => {
+            bail!(Usage(format!("--dtype {given}: the training began with {known}; leave it out")))
+        }
+        _ => Ok(known),
+    }
 }
 
 /// Whether anything that was given is not what the training began with.
@@ -59,15 +73,16 @@ fn contradictions(request: &Request, manifest: &Manifest) -> Result<()> {
     if let Some(class) = request.class.as_deref().filter(|class| class.trim() != manifest.class) {
         return differs("--class", class, &manifest.class);
     }
-    let typed = request.overrides.toml();
-    let file = request.config.as_deref().map(read).transpose()?;
-    let layers = [("--config", file.as_deref()), ("the command line", Some(typed.as_str()))];
-    for (origin, toml) in layers.into_iter().filter_map(|(origin, toml)| Some((origin, toml?))) {
-        let changed = Layers::of(&manifest.settings)?.changes(toml, origin)?;
-        // more steps, or fewer, are what one goes on for
-        if let Some((key, given, known)) = changed.into_iter().find(|(key, ..)| key != "training.steps") {
-            return differs(&format!("{key} ="), &given, &known);
-        }
+    let mut given = Layers::of(&manifest.settings)?;
+    if let Some(path) = &request.config {
+        given = given.file(path)?;
+    }
+    // over the file, as when the training began: what the file alone says may have been overridden then too
+    let given = given.over(&request.overrides.toml(), "the command line").map_err(|e| Usage(format!("{e:#}")))?;
+    let changed = Layers::of(&manifest.settings)?.changes(&given);
+    // more steps, or fewer, are what one goes on for
+    if let Some((key, given, known)) = changed.into_iter().find(|(key, ..)| key != "training.steps") {
+        return differs(&format!("{key} ="), &given, &known);
     }
     match (&request.class_images, &manifest.class_images) {
         (Some(given), Some(own)) if std::path::absolute(given)? != own.folder => {
@@ -76,7 +91,13 @@ fn contradictions(request: &Request, manifest: &Manifest) -> Result<()> {
         (Some(given), None) => return differs("--class-images", &given.display().to_string(), "images of its own"),
         _ => {}
     }
-    if request.subject.is_some() || request.images.is_some() || request.masks.is_some() {
+    let names_photos = request.subject.is_some() || request.images.is_some() || request.masks.is_some();
+    if !names_photos && (request.invert_masks || request.crop != Crop::None) {
+        bail!(Usage(
+            "--invert-masks, --crop: this training keeps its photos and masks as it took them: leave it out".into()
+        ));
+    }
+    if names_photos {
         let name = request.subject.clone().unwrap_or_else(|| manifest.subject.clone());
         let given = find_subject(&Request {
             subject: Some(name.clone()),
@@ -84,12 +105,13 @@ fn contradictions(request: &Request, manifest: &Manifest) -> Result<()> {
             ..request.clone()
         })?;
         if given.digest() != manifest.photos {
-            return differs("--subject", &name, &format!("other photos of {}", manifest.subject));
+            let option = match (&request.images, &request.masks) {
+                (Some(_), _) => "--images",
+                (None, Some(_)) => "--masks",
+                (None, None) => "--subject",
+            };
+            return differs(option, &name, &format!("other photos of {}", manifest.subject));
         }
     }
     Ok(())
-}
-
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }

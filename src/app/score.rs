@@ -9,7 +9,7 @@ use super::evaluate::{Request, scored};
 use crate::base::MINI;
 use crate::evaluation::prompts;
 use crate::evaluation::scorer::Wanted;
-use crate::evaluation::scores::{Evaluation, Group};
+use crate::evaluation::scores::{self, Evaluation, Group};
 use crate::files::check_target;
 use crate::images::png::read_parameters;
 use crate::images::{self, pictures_in};
@@ -32,6 +32,7 @@ pub struct Pictures {
 pub fn score(pictures: &Pictures, request: &Request, observer: &mut dyn Observer) -> Result<Evaluation> {
     if let Some(file) = &request.json {
         check_target(file)?;
+        scores::check_ours(file)?;
     }
     let files = pictures_of(&pictures.generated, observer)?;
     let photos = pictures_of(&pictures.concept, observer)?;
@@ -92,7 +93,7 @@ fn known_prompts(pictures: &Pictures, files: &[PathBuf]) -> Result<Vec<Option<St
     };
     let prompt = |path: &PathBuf| {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some(prompt) = listed[stem.as_str()].as_str() {
+        if let Some(prompt) = listed[stem.as_str()].as_str().filter(|prompt| !prompt.is_empty()) {
             return Ok(Some(prompt.to_string()));
         }
         let written = read_parameters(path)?.map(|written| written.prompt);

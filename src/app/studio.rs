@@ -7,10 +7,11 @@ use image::RgbImage;
 use serde::Serialize;
 
 use super::{Interrupted, Machine, Note, Observer, page};
-use crate::adapter::{Adapter, TENSORS};
+use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
 use crate::files::digest;
 use crate::images::png::{Parameters, save_png};
+use crate::method::eqdiff::Customisation;
 use crate::method::eqdiff::rra::ReferenceNoise;
 use crate::method::{BaseAlone, Learned};
 use crate::sampling::{Drawn, Order, Style, draw};
@@ -27,7 +28,7 @@ pub struct Studio {
     /// The photo that reference attention looks at by default.
     pub reference: Option<RgbImage>,
     /// Tells what was learnt from anything else: empty without an adapter.
-    identity: String,
+    pub(super) identity: String,
     defaults: Settings,
 }
 
@@ -63,20 +64,19 @@ impl Studio {
                 defaults,
             });
         };
-        let customisation = adapter.customisation(&base)?;
+        let tensors = adapter.tensors(&base)?;
+        let customisation = Customisation::from_tensors(&base.unet, &tensors)?;
         let reference = if customisation.has_reference() {
             let photo = page::subject(&adapter)?.photos.into_iter().next().context("the adapter has no photos")?;
             Some(photo.square(adapter.manifest.side as u32))
         } else {
             None
         };
-        let tensors = adapter.folder.join(TENSORS);
-        let bytes = std::fs::read(&tensors).with_context(|| format!("cannot read {}", tensors.display()))?;
         Ok(Self {
             base,
             learned: Box::new(customisation),
             reference,
-            identity: digest(&bytes, 16),
+            identity: digest(&serialised(&tensors, &[])?, 16),
             defaults: adapter.manifest.settings.clone(),
             adapter: Some(adapter),
         })
@@ -210,7 +210,7 @@ impl Studio {
             size: style.size,
             reference: style.reference.map(|(photo, class)| (digest(photo.as_raw(), 16), class)),
             reference_noise: style.reference_noise,
-            fingerprint: &self.base.fingerprint,
+            base: &self.base.identity,
             dtype: self.base.precision.to_string(),
             learned: identity,
         };
@@ -234,7 +234,7 @@ struct Depends<'a> {
     size: (usize, usize),
     reference: Option<(String, &'a str)>,
     reference_noise: ReferenceNoise,
-    fingerprint: &'a str,
+    base: &'a str,
     dtype: String,
     learned: &'a str,
 }
@@ -243,7 +243,8 @@ struct Depends<'a> {
 fn words(prompt: &str) -> String {
     let letters = prompt.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect::<String>();
     let words = letters.split_whitespace().collect::<Vec<_>>().join("-");
-    let words: String = words.chars().take(60).collect();
+    // with the seed and the digest it must not be longer than 255 bytes
+    let words: String = words.char_indices().take(60).take_while(|(at, _)| *at < 200).map(|(_, c)| c).collect();
     match words.trim_end_matches('-') {
         "" => "picture".into(),
         words => words.into(),
@@ -259,5 +260,6 @@ mod tests {
         assert_eq!(words("(S*) Thing, oil  painting!"), "s-thing-oil-painting");
         assert_eq!([words("--x"), words("?!"), words("")], ["x", "picture", "picture"]);
         assert_eq!(words(&"ab ".repeat(40)).len(), 59);
+        assert!(words(&"\u{20000}".repeat(90)).len() <= 203);
     }
 }

@@ -89,7 +89,7 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
     let name = request.base.as_deref().unwrap_or(MINI);
     let settings = settings(request, name)?;
     let subject = find_subject(request)?;
-    report(&subject, observer);
+    introduce(&subject, observer);
     if let Some(out) = &request.out {
         check_free(out)?;
     }
@@ -110,10 +110,13 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
         side,
         steps: 0,
         imported: Vec::new(),
+        dtype: base.precision.to_string(),
         preset: request.preset.clone().unwrap_or(PRESET.into()),
         class_images: request.class_images.as_deref().map(|folder| own_images(folder, side)).transpose()?,
         settings,
     };
+    // what opening would refuse, now rather than after the training
+    manifest.check().map_err(|error| Usage(format!("{error:#}")))?;
     let (folder, lock) = begin(request.out.as_deref(), &subject, &manifest)?;
     remember(LAST_TRAINING, &folder, observer);
     run(
@@ -130,8 +133,10 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
 pub fn is_asked_for(manifest: &Manifest, request: &Request) -> Result<bool> {
     let name = request.base.as_deref().unwrap_or(MINI);
     let subject = find_subject(request)?;
-    let asked = (lasting_name(name), subject.digest(), settings(request, name)?);
-    Ok((&manifest.base, &manifest.photos, &manifest.settings) == (&asked.0, &asked.1, &asked.2))
+    let dtype = request.machine.precision.unwrap_or_default().to_string();
+    let asked = (lasting_name(name), subject.digest(), dtype, settings(request, name)?);
+    Ok((&manifest.base, &manifest.photos, &manifest.dtype, &manifest.settings)
+        == (&asked.0, &asked.1, &asked.2, &asked.3))
 }
 
 /// The subject that a request asks for.
@@ -150,7 +155,8 @@ pub fn find_subject(request: &Request) -> Result<Subject> {
     })
 }
 
-fn report(subject: &Subject, observer: &mut dyn Observer) {
+/// Says what was found, and what is odd about it.
+fn introduce(subject: &Subject, observer: &mut dyn Observer) {
     observer.info(&format!("Subject: {}, a {}", subject.name, subject.class));
     observer.info(&subject.summary());
     for warning in &subject.warnings {
@@ -168,8 +174,8 @@ fn settings(request: &Request, base: &str) -> Result<Settings> {
     if let Some(path) = &request.config {
         layers = layers.file(path)?;
     }
-    let layers = layers.over(&request.overrides.toml(), "the command line")?;
-    layers.settings().map_err(|e| Usage(format!("{e:#}")).into())
+    let typed = |layers: Layers| layers.over(&request.overrides.toml(), "the command line")?.settings();
+    typed(layers).map_err(|e| Usage(format!("{e:#}")).into())
 }
 
 /// Finds out now what would fail after hours.
@@ -183,6 +189,12 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
         sampler(name, &base.scheduler, steps).map_err(|e| Usage(format!("{setting}: {e}")))?;
     }
     init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
+    let looks = settings.rra.enabled && settings.rra.loss_weight > 0. || settings.cross_attention.loss_weight > 0.;
+    if looks && base.unit() / base.vae.factor() < 4 {
+        let text = "rra.loss_weight and cross_attention.loss_weight must be 0: their maps have a quarter of the latents' \
+                    side, and this base's UNet has no such level";
+        bail!(Usage(text.into()));
+    }
     // the losses look at maps of a quarter of the latents' side
     subject.check_at(side / base.vae.factor())?;
     Ok(())
@@ -270,9 +282,10 @@ pub struct Run<'a> {
 /// If something cannot be read, computed or written.
 pub fn run(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
     let place = run.folder.display();
+    let first = manifest.steps + 1;
     match steps(run, manifest, observer) {
         Err(error) if error.is::<Interrupted>() => {
-            observer.info(&format!("Stopped before the first step. Go on with: eqdiff train --resume --out {place}"));
+            observer.info(&format!("Stopped before step {first}. Go on with: eqdiff train --resume --out {place}"));
             Ok(Trained { folder: run.folder.to_path_buf(), finished: false })
         }
         done => done,
@@ -309,7 +322,7 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
                 observer.advance(1, &losses.collect::<Vec<_>>());
             }
             Event::Saved if std::mem::take(&mut first) => remember(LAST_ADAPTER, folder, observer),
-            Event::Saved => {}
+            Event::Saved | Event::Drawing => {}
             Event::Preview(path) => observer.tell(super::Note::Picture(path)),
         }
         Ok(if observer.stopped() { Next::Stop } else { Next::Continue })

@@ -77,12 +77,18 @@ impl Hub {
             Ok(found) => return Ok(found),
             Err(error) => error,
         };
+        let (folder, file) = paths[0].rsplit_once('/').unwrap_or(("", &paths[0]));
+        let pickles = [file.replace(".safetensors", ".bin"), "pytorch_model.bin".into()];
+        let cached = pickles.iter().find_map(|name| self.cached(format!("{folder}/{name}").trim_start_matches('/')));
+        if let Some((found, what)) = cached.and_then(|found| crate::weights::foreign(&found).map(|what| (found, what)))
+        {
+            bail!("{} of {} is not in the cache, only {}, which is {what}", paths[0], self.id, found.display());
+        }
         let Some(Ok(about)) = self.remote.as_ref().map(ApiRepo::info) else { return Err(error) };
         let files: Vec<&str> = about.siblings.iter().map(|file| file.rfilename.as_str()).collect();
         if let Some(path) = paths.iter().find(|path| files.contains(&path.as_str())) {
             return self.get(path);
         }
-        let folder = paths[0].rsplit_once('/').map_or("", |(folder, _)| folder);
         let inside = files.iter().filter(|file| file.rsplit_once('/').map_or("", |(folder, _)| folder) == folder);
         for file in inside {
             if let Some(what) = crate::weights::foreign(file.as_ref()) {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
 
+use crate::files::digest;
 use crate::model::clip::TowerConfig;
 use crate::model::unet::{LATENTS, UnetConfig};
 use crate::model::{ClipText, Config, Scheduler, Tokenizer, Unet, Vae};
@@ -28,7 +29,7 @@ pub const MINI: &str = "mini";
 
 /// A pretrained Stable Diffusion 1.x.
 pub struct Base {
-    /// What the user called it: `mini`, `sd14`, `OWNER/NAME` or a directory.
+    /// What the user called it: `mini`, `sd14`, `OWNER/NAME`, a directory or a file.
     pub name: String,
     /// The denoiser.
     pub unet: Unet,
@@ -42,6 +43,8 @@ pub struct Base {
     pub scheduler: Scheduler,
     /// Tells this base's weights from others', whatever precision they are stored in.
     pub fingerprint: String,
+    /// Tells everything that its pictures depend on from others: all weights, configurations, tokenizer, program.
+    pub identity: String,
     /// Where it computes.
     pub device: Device,
     /// How its layers keep their weights.
@@ -62,9 +65,11 @@ impl Base {
         // before anything else, since the error of a file that is no base says what it is instead
         let fingerprint = fingerprint(&[&parts.weights(UNET)?, &parts.weights(TEXT)?])?;
         let text: TowerConfig = config(folder, "text_encoder/config.json")?;
+        let tokenizer = tokenizer(folder, "tokenizer/", &text)?;
         let base = Self {
             name: name.to_string(),
-            tokenizer: tokenizer(folder, "tokenizer/", &text)?,
+            identity: identity(&parts, &fingerprint, &tokenizer)?,
+            tokenizer,
             scheduler: parts.scheduler()?,
             unet: parts.unet()?,
             vae: parts.vae()?,
@@ -93,8 +98,7 @@ impl Base {
     /// If the base cannot be found.
     pub fn defaults(name: &str, offline: bool) -> Result<Option<String>> {
         let folder = Folder::find(name, offline)?;
-        let brings = !matches!(folder, Folder::Hub(_) | Folder::Single(_));
-        Ok(if brings { folder.text("eqdiff.toml").ok() } else { None })
+        folder.has("eqdiff.toml").then(|| folder.text("eqdiff.toml")).transpose()
     }
 
     /// Side of the pictures that the base was trained on, in pixels.
@@ -226,6 +230,16 @@ fn fingerprint(files: &[&Weights]) -> Result<String> {
         }
     }
     Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A digest of what the fingerprint leaves out: the autoencoder, the configurations, the tokenizer, the program.
+fn identity(parts: &Parts, fingerprint: &str, tokenizer: &Tokenizer) -> Result<String> {
+    let vae = self::fingerprint(&[&parts.weights(VAE)?])?;
+    let mut all = format!("{fingerprint} {vae} {} {}", env!("CARGO_PKG_VERSION"), tokenizer.description()?);
+    for file in ["unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"] {
+        all += &parts.folder.text(file)?;
+    }
+    Ok(digest(all.as_bytes(), 8))
 }
 
 /// A tensor of token ids [B, L].

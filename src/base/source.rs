@@ -8,7 +8,7 @@ use include_dir::{Dir, include_dir};
 
 use super::hub::{self, Hub};
 use super::{MINI, sd1};
-use crate::weights::{Part, Weights, foreign, refuse_foreign};
+use crate::weights::{self, Part, Weights, foreign};
 
 static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/mini");
 
@@ -26,7 +26,7 @@ pub struct Model {
 
 /// A folder of model files.
 pub enum Folder {
-    /// Made up: see [`sd1`].
+    /// Made up: see `sd1`.
     Random,
     /// A part of the program.
     Embedded(&'static Dir<'static>),
@@ -59,9 +59,9 @@ impl Folder {
         if path.is_file() {
             return Ok(Self::Single(path.to_path_buf()));
         }
-        let weights =
+        let named_so =
             foreign(path).is_some() || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
-        if weights || !hub::is_id(id) {
+        if named_so || !hub::is_id(id) {
             bail!(
                 "no base {name:?}: there is no such file or directory; give mini, sd14, OWNER/NAME of the Hugging Face \
                  hub, a directory in the diffusers layout or a safetensors file"
@@ -97,6 +97,15 @@ impl Folder {
         }
     }
 
+    /// Whether there is a file of that name here already.
+    pub fn has(&self, path: &str) -> bool {
+        match self {
+            Self::Embedded(dir) => dir.get_file(dir.path().join(path)).is_some(),
+            Self::Disk(folder) => folder.join(path).exists(),
+            Self::Random | Self::Single(_) | Self::Hub(_) => false,
+        }
+    }
+
     /// A text file.
     ///
     /// # Errors
@@ -123,10 +132,7 @@ impl Folder {
             let file = dir.get_file(dir.path().join(path)).and_then(|f| f.contents_utf8());
             return file.map(str::to_string).with_context(|| format!("no {path} is embedded in this program"));
         }
-        let file = self.on_disk(path)?;
-        let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        refuse_foreign(&bytes).with_context(|| format!("the file {} cannot be used", file.display()))?;
-        String::from_utf8(bytes).with_context(|| format!("{} is no text", file.display()))
+        weights::text(&self.on_disk(path)?)
     }
 
     /// Whether a single file stands alone, without the tokenizer that repositories have beside it.

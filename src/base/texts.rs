@@ -41,7 +41,7 @@ impl<'a> Texts<'a> {
         Tensor::cat(&states, 0)
     }
 
-    /// States [1, L, d] of a prompt whose placeholder stands for `embedding` [d].
+    /// States [1, L, d] of a prompt whose placeholder stands for `embedding`, `[d]`.
     pub fn with_concept(&self, tokens: &Tokens, embedding: &Tensor) -> Result<Tensor> {
         if tokens.placeholder.is_empty() {
             return self.plain(tokens);

@@ -9,12 +9,13 @@ use image::RgbImage;
 use super::Outcome;
 use super::output::print;
 use crate::app::Observer;
+use crate::app::train::PRESET;
 use crate::files::make_folder;
 use crate::images::png::save_over_ours;
 use crate::images::{self, shown};
 use crate::method::eqdiff::Band;
 use crate::method::eqdiff::fdte::split_channels;
-use crate::settings::Layers;
+use crate::settings::{Layers, PRESETS};
 
 /// A spectrum takes 16 bytes for each pixel: 384 MiB for so many.
 const MOST_PIXELS: f64 = 24. * (1 << 20) as f64;
@@ -26,7 +27,7 @@ pub(super) struct BandsArgs {
     /// A picture: PNG, JPEG, WebP, TIFF, BMP or GIF
     image: PathBuf,
     /// Whose filter: eqdiff (the released code's) or paper
-    #[arg(long, default_value = "eqdiff")]
+    #[arg(long, value_parser = PRESETS.map(|(name, _)| name), default_value = PRESET, hide_possible_values = true)]
     preset: String,
     /// A TOML file with settings
     #[arg(long, value_name = "FILE")]

@@ -24,8 +24,8 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct EvalArgs {
-    /// Which metrics, separated by commas
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "clip-t,clip-i,dino")]
+    /// Which metrics, separated by commas: clip-t, clip-i, dino
+    #[arg(long, value_delimiter = ',', default_value = "clip-t,clip-i,dino")]
     metrics: Vec<Wanted>,
     /// The adapter to score: it draws the built-in prompts [default: the last one trained]
     #[arg(long, value_name = "DIR", conflicts_with = "generated")]
@@ -37,7 +37,7 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "N", conflicts_with = "generated")]
     limit: Option<usize>,
     /// The seed of the first picture; the others count up. -1: any
-    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true, conflicts_with = "generated")]
     seed: Seed,
     /// Score the pictures of this folder instead; their prompts are in prompts.json there or in the folder
     /// above, in --prompts, or in the files

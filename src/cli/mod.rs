@@ -13,16 +13,15 @@ mod signals;
 mod train;
 mod verify;
 
-use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::{Interrupted, Machine, Usage};
 use crate::files::advice;
 use crate::ops::{Precision, check_level};
-use observer::{Console, printable};
+use observer::{Console, event, say};
 use output::Closed;
 
 /// Teach Stable Diffusion a subject from 4-6 photos, then draw it in any style.
@@ -96,32 +95,35 @@ pub fn run(cli: Cli) -> Result<Outcome> {
     }
 }
 
-/// The exit code of a command: 0 for success, 1 for failure, 2 for wrong usage, 130 when stopped. Says what went wrong.
-pub fn exit_code(result: Result<Outcome>) -> ExitCode {
-    // whoever closed the standard error does not want to know
-    let say = |text: String| {
-        let _ = writeln!(std::io::stderr(), "{}", printable(&text));
-    };
-    let failed = |error: &Error| {
-        say(format!("error: {error:#}"));
-        if let Some(advice) = advice(error) {
-            say(format!("help: {advice}"));
-        }
-    };
-    match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Failed) => ExitCode::FAILURE,
-        Ok(Outcome::Interrupted) => ExitCode::from(130),
-        Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
-        Err(error) if error.is::<Interrupted>() => {
-            say("Stopped".into());
-            ExitCode::from(130)
-        }
-        Err(error) => {
-            failed(&error);
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
-        }
+impl Cli {
+    /// Whether the standard error is read by a program.
+    pub fn json_progress(&self) -> bool {
+        self.json_progress
     }
+}
+
+/// The exit code of a command: 0 for success, 1 for failure, 2 for wrong usage, 130 when stopped. Says what went wrong,
+/// as JSON to programs.
+pub fn exit_code(result: Result<Outcome>, json: bool) -> ExitCode {
+    let error = match result {
+        Ok(Outcome::Done) => return ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => return ExitCode::FAILURE,
+        Ok(Outcome::Interrupted) => return ExitCode::from(130),
+        Err(error) if error.is::<Closed>() => return ExitCode::SUCCESS,
+        Err(error) => error,
+    };
+    let tell = |kind: &str, plain: &str, text: &str| {
+        say(&if json { event(kind, text) } else { format!("{plain}{text}") });
+    };
+    if error.is::<Interrupted>() {
+        tell("info", "", "Stopped");
+        return ExitCode::from(130);
+    }
+    tell("error", "error: ", &format!("{error:#}"));
+    if let Some(advice) = advice(&error) {
+        tell("info", "help: ", advice);
+    }
+    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
 
 /// Where models come from and where they compute.
@@ -131,12 +133,20 @@ struct MachineArgs {
     #[arg(long)]
     offline: bool,
     /// auto, cpu, cuda, cuda:N or metal
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = device_name)]
     device: String,
     /// How weights are kept: f32, or f16 or bf16 in half the memory. With bf16, processors that multiply
-    /// it compute in it; sums, norms and all that is trained stay in f32
-    #[arg(long, default_value = "f32")]
-    dtype: Precision,
+    /// it compute in it; sums, norms and all that is trained stay in f32 [default: f32, or as a training began]
+    #[arg(long)]
+    dtype: Option<Precision>,
+}
+
+/// A device as it is typed; whether there is one shows when it is opened.
+fn device_name(text: &str) -> Result<String, String> {
+    let (kind, index) = text.split_once(':').map_or((text, None), |(kind, index)| (kind, Some(index)));
+    let known = ["auto", "cpu", "cuda", "metal"].contains(&kind);
+    let numbered = index.is_none_or(|index| kind == "cuda" && index.parse::<usize>().is_ok());
+    if known && numbered { Ok(text.into()) } else { Err("auto, cpu, cuda, cuda:N or metal".into()) }
 }
 
 impl From<MachineArgs> for Machine {

@@ -48,7 +48,10 @@ const JSON_EVERY: Duration = Duration::from_millis(200);
 impl Console {
     /// Listens to Ctrl-C from now on.
     pub(super) fn new(json: bool) -> Self {
-        signals::listen();
+        signals::listen(move || {
+            let text = "Stopping soon; what is finished is kept (once more to stop at once)";
+            say(&if json { event("info", text) } else { format!("\n{text}") });
+        });
         let now = Instant::now();
         let shown = match (json, stderr().is_terminal()) {
             (true, _) => Shown::Json(now),
@@ -58,14 +61,10 @@ impl Console {
         Self { shown, work: Work::default() }
     }
 
-    /// Nobody may listen any more: that is no reason to stop working.
     fn line(&self, text: &str) {
-        let write = || {
-            let _ = writeln!(stderr(), "{}", printable(text));
-        };
         match &self.shown {
-            Shown::Bar(bar) => bar.suspend(write),
-            _ => write(),
+            Shown::Bar(bar) => bar.suspend(|| say(text)),
+            _ => say(text),
         }
     }
 }
@@ -89,11 +88,11 @@ impl Observer for Console {
         if let Shown::Json(_) = self.shown {
             let path = |path: &Path| path.display().to_string();
             let json = match note {
-                Note::Info(text) => json!({"event": "info", "text": text}),
-                Note::Warning(text) => json!({"event": "warning", "text": text}),
-                Note::Picture(file) => json!({"event": "picture", "path": path(file)}),
+                Note::Info(text) => event("info", text),
+                Note::Warning(text) => event("warning", text),
+                Note::Picture(file) => harmless(&json!({"event": "picture", "path": path(file)})),
             };
-            return self.line(&json.to_string());
+            return self.line(&json);
         }
         match note {
             Note::Info(text) => self.line(text),
@@ -137,7 +136,7 @@ impl Observer for Console {
                 let left = self.work.seconds_left();
                 let json = json!({"event": "progress", "work": name, "done": done, "of": units, "seconds_left": left,
                                   "values": values});
-                self.line(&json.to_string());
+                self.line(&harmless(&json));
             }
             _ => {}
         }
@@ -160,6 +159,16 @@ impl Observer for Console {
     }
 }
 
+/// An event with a text, for programs.
+pub(super) fn event(kind: &str, text: &str) -> String {
+    harmless(&json!({"event": kind, "text": text}))
+}
+
+/// Writes a line to the standard error. Nobody may listen any more: that is no reason to stop working.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(stderr(), "{}", printable(line));
+}
+
 /// Seconds as people read them: 1:05, 2:03:04.
 fn clock(seconds: f64) -> String {
     let all = seconds.round() as u64;
@@ -173,6 +182,16 @@ pub(super) fn printable(text: &str) -> String {
     text.chars().map(sign).collect()
 }
 
+/// JSON in a line, without what could steer a terminal: such characters are escaped as JSON does it, so that they
+/// are still what they were.
+fn harmless(json: &serde_json::Value) -> String {
+    let sign = |c: char| match steers(c) {
+        true => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>(),
+        false => c.to_string(),
+    };
+    json.to_string().chars().map(sign).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +200,15 @@ mod tests {
     fn times_and_texts_are_readable() {
         assert_eq!([clock(5.4), clock(65.), clock(7384.)], ["0:05", "1:05", "2:03:04"]);
         assert_eq!(printable("a\x1b[31mb\nc\x07"), "a\\u{1b}[31mb\nc\\u{7}");
+    }
+
+    #[test]
+    fn lines_for_programs_stay_json() -> Result<(), serde_json::Error> {
+        let said = json!({"text": "a\u{9b}31m\u{202e}b\n\u{7f}\"日"});
+        let line = printable(&harmless(&said));
+        assert!(!line.contains(steers), "{line}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line)?, said);
+        Ok(())
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(super) struct SampleArgs {
     #[arg(long, value_name = "WxH", value_parser = size)]
     size: Option<(usize, usize)>,
     /// The photo of the subject that reference attention looks at [default: the first of the training]
-    #[arg(long, value_name = "PHOTO")]
+    #[arg(long, value_name = "PHOTO", conflicts_with = "no_adapter")]
     reference: Option<PathBuf>,
     /// Draw without reference attention
     #[arg(long, conflicts_with = "reference")]

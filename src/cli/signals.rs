@@ -1,23 +1,22 @@
 //! Ctrl-C and its relatives: the first asks to stop, the second ends the program.
 
-use std::io::Write;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Begins to listen. What the program was started to ignore (`nohup`) stays ignored.
-pub(super) fn listen() {
+/// Begins to listen, and calls `asked` at the first signal. What the program was started to ignore (`nohup`) stays
+/// ignored.
+pub(super) fn listen(asked: impl Fn() + Send + 'static) {
     static LISTENING: Once = Once::new();
     LISTENING.call_once(|| {
         let ignored = hangup_is_ignored();
         // without a handler the signals simply end the program
-        let _ = ctrlc::set_handler(|| {
+        let _ = ctrlc::set_handler(move || {
             if STOP.swap(true, Ordering::SeqCst) {
                 std::process::exit(130);
             }
-            let _ =
-                writeln!(std::io::stderr(), "\nStopping soon; what is finished is kept (once more to stop at once)");
+            asked();
         });
         if ignored {
             ignore_hangup();

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::Outcome;
+use super::observer::say;
 use super::output::print;
+use super::{Outcome, device_name};
 use crate::base::device;
 use crate::ops::Precision;
 use crate::verify;
@@ -17,7 +18,7 @@ pub(super) struct VerifyArgs {
     /// A folder of recorded cases (scripts/golden makes them) [default: a small set in the program]
     cases: Option<PathBuf>,
     /// auto, cpu, cuda, cuda:N or metal
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = device_name)]
     device: String,
     /// How weights are kept: f32, f16 or bf16; the bound of the latter two is 2e-2
     #[arg(long, default_value = "f32")]
@@ -27,7 +28,11 @@ pub(super) struct VerifyArgs {
 /// Prints a line for each check.
 pub(super) fn run(args: &VerifyArgs) -> Result<Outcome> {
     let (mut passed, mut failed, mut printed) = (0, 0, Ok(()));
-    verify::run(args.cases.as_deref(), &device(&args.device)?.0, args.dtype, &mut |check| {
+    let (device, warning) = device(&args.device)?;
+    if let Some(warning) = warning {
+        say(&format!("Warning: {warning}"));
+    }
+    verify::run(args.cases.as_deref(), &device, args.dtype, &mut |check| {
         let verdict = if check.passed() { "ok" } else { "FAILED" };
         if printed.is_ok() {
             printed = print(format!("{verdict:<6} {:.1e} (bound {:.0e})  {}", check.error, check.bound, check.name));

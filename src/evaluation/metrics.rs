@@ -54,14 +54,21 @@ pub fn pairwise(images: &Tensor, concept: &Tensor) -> Result<Likeness> {
 }
 
 /// Rows of length one, in f32; a row of zeros stays one, so that its cosines are 0 and not NaN.
+///
+/// # Errors
+/// If there are no rows, or one is not finite.
 fn unit(features: &Tensor) -> Result<Tensor> {
     let (rows, _) = features.dims2()?;
     if rows == 0 {
         bail!("there are no features to compare")
     }
     let features = features.to_dtype(DType::F32)?;
-    let length = features.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(f32::MIN_POSITIVE)?;
-    features.broadcast_div(&length)
+    let length = features.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
+    // a maximum would make a score of 0 of what is no number
+    if !length.sum_all()?.to_scalar::<f32>()?.is_finite() {
+        bail!("the features are not finite: the encoder is damaged")
+    }
+    features.broadcast_div(&length.maximum(f32::MIN_POSITIVE)?)
 }
 
 fn mean(values: &[f32]) -> f32 {
@@ -113,5 +120,9 @@ mod tests {
         assert!(clip_t(&two, &one).is_err());
         assert!(pairwise(&two, &rows(&[[1., 0., 0.]])).is_err());
         assert!(pairwise(&two.narrow(0, 0, 0).unwrap(), &one).is_err());
+        for wrong in [f32::NAN, f32::INFINITY] {
+            let wrong = rows(&[[wrong, 0.]]);
+            assert!(clip_t(&wrong, &one).is_err() && pairwise(&one, &wrong).is_err());
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::model::Vit;
 use crate::model::tokenizer::PLACEHOLDER;
 
 /// Which metrics are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// How well pictures follow their prompts.
     ClipT,
@@ -26,6 +26,19 @@ pub enum Wanted {
 impl Wanted {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::ClipT, Self::ClipI, Self::Dino];
+}
+
+impl std::str::FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "clip-t" => Ok(Self::ClipT),
+            "clip-i" => Ok(Self::ClipI),
+            "dino" => Ok(Self::Dino),
+            _ => Err("one of clip-t, clip-i and dino".into()),
+        }
+    }
 }
 
 /// The encoders that the wanted metrics need.

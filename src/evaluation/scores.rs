@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::files::write_whole;
@@ -214,6 +214,19 @@ impl Evaluation {
         let mut json = serde_json::to_vec_pretty(self).context("cannot write the scores as JSON")?;
         json.push(b'\n');
         write_whole(path, &json)
+    }
+}
+
+/// Whether scores may be written here: a file that is there already has scores of this program.
+///
+/// # Errors
+/// If it does not; the message names it.
+pub fn check_ours(path: &Path) -> Result<()> {
+    match std::fs::read(path) {
+        Ok(bytes) if serde_json::from_slice::<Evaluation>(&bytes).is_err() => {
+            bail!("{} is there already and holds no scores of eqdiff: give another name with --json", path.display())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -34,25 +34,23 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     write().with_context(|| cannot_write(path))
 }
 
-/// Writes a file, unless there is one of that name already: then that one stays and the answer is false.
-///
-/// # Errors
-/// If it cannot be written; the message names it.
-pub fn write_new(path: &Path, bytes: &[u8]) -> Result<bool> {
-    let write = || match staged(path, bytes)?.persist_noclobber(path) {
-        Ok(_) => sync_folder(path).map(|()| true),
-        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error.error),
-    };
-    write().with_context(|| cannot_write(path))
-}
-
 /// Makes a folder and those above it.
 ///
 /// # Errors
 /// If it cannot be made; the message names it.
 pub fn make_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
+}
+
+/// Makes a folder in one that may come from somebody else: it must not be a link, which could lead anywhere.
+///
+/// # Errors
+/// If it is one, or cannot be made; the message names it.
+pub fn make_own_folder(folder: &Path) -> Result<()> {
+    if folder.is_symlink() {
+        bail!("{} is a link, which no program of ours makes: files would land elsewhere", folder.display());
+    }
+    make_folder(folder)
 }
 
 /// Makes sure that files can be written into a folder, which is made if need be: a mistake that is better
@@ -152,8 +150,7 @@ mod tests {
         let path = folder.path().join("a.txt");
         write_whole(&path, b"one")?;
         write_whole(&path, b"two")?;
-        assert!(!write_new(&path, b"three")? && write_new(&folder.path().join("b.txt"), b"b")?);
-        assert_eq!((content(&path), entries(folder.path())?.len()), ("two".into(), 2));
+        assert_eq!((content(&path), entries(folder.path())?.len()), ("two".into(), 1));
         let error = write_whole(&folder.path().join("none/a.txt"), b"").unwrap_err();
         assert!(error.to_string().contains("none"), "{error:#}");
         Ok(())

@@ -55,7 +55,8 @@ impl<'a> Set<'a> {
         for part in parts {
             part.keep().with_context(|| cannot_write(self.folder))?;
         }
-        finish_set(self.folder)
+        // by what was written, not by what is there: a reader that finishes an older set may remove the journal
+        finish(self.folder, &journal)
     }
 }
 
@@ -65,11 +66,16 @@ impl<'a> Set<'a> {
 /// If files cannot be renamed, or the folder's journal is not one that a [`Set`] wrote.
 pub fn finish_set(folder: &Path) -> Result<()> {
     let path = folder.join(JOURNAL);
-    let journal = match fs::read_to_string(&path) {
-        Ok(journal) => journal,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
+    match fs::read_to_string(&path) {
+        Ok(journal) => finish(folder, &journal),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Gives the parts that a journal lists their names, and removes it.
+fn finish(folder: &Path, journal: &str) -> Result<()> {
+    let path = folder.join(JOURNAL);
     for line in journal.lines() {
         let (part, name) = line.split_once('\t').with_context(|| format!("{} is damaged", path.display()))?;
         // the folder may come from somebody else: nothing outside it is touched

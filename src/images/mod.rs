@@ -1,7 +1,7 @@
 //! Pictures: the one way of reading files, and between pixels and tensors.
 //!
-//! A file is what its content says ([`format`]); [`decode`] gives its pixels in its own form within a bound of
-//! memory, [`read`] makes an upright sRGB picture on white of them, [`levels`] a mask. [`listing`] finds a
+//! A file is what its content says (`format`); `decode` gives its pixels in its own form within a bound of
+//! memory, [`read`](read()) makes an upright sRGB picture on white of them, `levels` a mask. `listing` finds a
 //! folder's pictures.
 
 mod decode;

@@ -112,15 +112,15 @@ pub fn read_parameters(path: &Path) -> Result<Option<Written>> {
 }
 
 /// The text by which this program knows its own sheets and bands.
-pub const OURS: (&str, &str) = ("Software", "eqdiff");
+const OURS: (&str, &str) = ("Software", "eqdiff");
 
-/// Whether a file is a PNG that carries [`OURS`].
+/// Whether a file is a PNG that says it is this program's.
 pub fn is_ours(path: &Path) -> bool {
     let text = || text_of(&mut BufReader::new(File::open(path)?), OURS.0.as_bytes());
     text().is_ok_and(|text| text.as_deref() == Some(OURS.1))
 }
 
-/// Writes a PNG that carries [`OURS`]; an older one is replaced only if it does so too.
+/// Writes a PNG that says it is this program's; an older one is replaced only if it does so too.
 ///
 /// # Errors
 /// If the file is somebody else's or cannot be written; the message names it.

@@ -247,7 +247,7 @@ impl ClipText {
         self.config.vocab_size
     }
 
-    /// The vocabulary's embedding [d] of a token.
+    /// The vocabulary's embedding `[d]` of a token.
     pub fn token_embedding(&self, id: u32) -> Result<Tensor> {
         self.token_embedding.i(id as usize)
     }

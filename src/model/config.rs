@@ -42,6 +42,10 @@ pub trait Config: DeserializeOwned {
 fn named<T: DeserializeOwned>(all: Value, error: serde_json::Error) -> anyhow::Error {
     let said = error.to_string();
     let Value::Object(all) = all else { return error.into() };
+    // a file of more keys than any model has is not worth the search
+    if all.len() > 1000 {
+        return error.into();
+    }
     let culprit = all.keys().find(|key| {
         let others = all.iter().filter(|(other, _)| other != key).map(|(key, value)| (key.clone(), value.clone()));
         serde_json::from_value::<T>(Value::Object(others.collect())).err().is_none_or(|error| error.to_string() != said)

@@ -138,6 +138,14 @@ impl Tokenizer {
         Ok(Tokens { ids, placeholder_cut: places.len() < all, placeholder: places, cut })
     }
 
+    /// All that decides how texts are encoded.
+    ///
+    /// # Errors
+    /// Never; the library that writes it could.
+    pub fn description(&self) -> Result<String> {
+        self.inner.to_string(false).map_err(|e| anyhow!("{e}"))
+    }
+
     /// Ids of a text without start and end tokens.
     ///
     /// # Errors
@@ -146,7 +154,7 @@ impl Tokenizer {
         Ok(self.encoded(text)?.get_ids().to_vec())
     }
 
-    /// The token that `word` names: by its id, else as an entry of the vocabulary exactly as it is spelt there ("dog</w>"
+    /// The token that `word` names: by its id, else as an entry of the vocabulary exactly as it is spelt there (`dog</w>`
     /// ends a word, "dog" does not), else the first of the text.
     ///
     /// # Errors

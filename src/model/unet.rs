@@ -108,10 +108,14 @@ impl Config for UnetConfig {
         within("the length of block_out_channels", count, 1..=8)?;
         for (key, kinds) in [("down_block_types", &self.down_block_types), ("up_block_types", &self.up_block_types)] {
             anyhow::ensure!(kinds.len() == count, "{} {key} for {count} block_out_channels", kinds.len());
-        }
-        for kind in self.down_block_types.iter().chain(&self.up_block_types) {
             let known = ["CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"];
-            anyhow::ensure!(known.contains(&kind.as_str()), "block type {kind:?} is not known ({})", known.join(", "));
+            let strange = kinds.iter().find(|kind| !known.contains(&kind.as_str()));
+            anyhow::ensure!(
+                strange.is_none(),
+                "{key} has {}, which is not known ({})",
+                strange.map_or("", |kind| kind),
+                known.join(", ")
+            );
         }
         for (block, &width) in widths.iter().enumerate() {
             within("block_out_channels", width, CHANNELS)?;

@@ -115,7 +115,9 @@ fn standardised(x: &Tensor, eps: f32) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Draw, assert_alike, at_every_level};
+    use candle_core::DType;
+
+    use super::super::testing::{Draw, assert_alike, assert_close, at_every_level};
     use super::*;
 
     #[test]
@@ -142,6 +144,27 @@ mod tests {
             }
             Ok(())
         });
+    }
+
+    #[test]
+    fn other_precisions_are_composed() -> Result<()> {
+        let draw = Draw::new("norm in f64");
+        let (x, dy) = (draw.normal(&[2, 6, 8], 2.)?, draw.normal(&[2, 6, 8], 1.)?);
+        let (weight, bias) = (draw.normal(&[8], 1.)?, draw.normal(&[8], 1.)?);
+        let wide = |t: &Tensor| t.to_dtype(DType::F64);
+        let narrow = |t: Tensor| t.to_dtype(DType::F32);
+        let group = |weight, bias| GroupNorm::new(weight, bias, 2, 1e-5).with_silu();
+        let layer = |weight, bias| LayerNorm::new(weight, bias, 1e-5);
+        let pairs: [(Box<dyn Norm>, Box<dyn Norm>); 2] = [
+            (Box::new(group(weight.clone(), bias.clone())), Box::new(group(wide(&weight)?, wide(&bias)?))),
+            (Box::new(layer(weight.clone(), bias.clone())), Box::new(layer(wide(&weight)?, wide(&bias)?))),
+        ];
+        for (kernel, composed) in pairs {
+            let (x64, dy64) = (wide(&x)?, wide(&dy)?);
+            assert_close(&kernel.forward(&x)?, &narrow(composed.forward(&x64)?)?, 1e-5, "result")?;
+            assert_close(&kernel.backward(&x, &dy)?, &narrow(composed.backward(&x64, &dy64)?)?, 1e-5, "gradient")?;
+        }
+        Ok(())
     }
 
     #[test]

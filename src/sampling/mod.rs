@@ -138,14 +138,20 @@ pub fn together(pixels: usize) -> usize {
     (4096 / pixels).clamp(1, 8)
 }
 
+/// Pictures with a longer side are a slip of the hand: no machine has memory for them.
+const LONGEST_SIDE: usize = 8192;
+
 /// Width and height of the latents of a picture of that size.
 ///
 /// # Errors
-/// If the sides do not divide into the UNet's levels.
+/// If the sides do not divide into the UNet's levels, or are absurdly long.
 pub fn latent_size(base: &Base, (width, height): (usize, usize)) -> Result<(usize, usize)> {
     let unit = base.unit();
     if width == 0 || height == 0 || !width.is_multiple_of(unit) || !height.is_multiple_of(unit) {
         bail!("{width}x{height} pixels: both sides must be multiples of {unit}");
+    }
+    if width.max(height) > LONGEST_SIDE {
+        bail!("{width}x{height} pixels: at most {LONGEST_SIDE} on each side");
     }
     Ok((width / base.vae.factor(), height / base.vae.factor()))
 }

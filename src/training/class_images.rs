@@ -24,8 +24,8 @@ pub struct Asked<'a> {
     pub class: &'a str,
     /// Their side in pixels.
     pub side: usize,
-    /// The base's fingerprint.
-    pub fingerprint: &'a str,
+    /// The base's identity.
+    pub base: &'a str,
     /// How the base's weights are kept.
     pub dtype: String,
     /// Sampling steps.
@@ -40,7 +40,7 @@ impl<'a> Asked<'a> {
         Self {
             class,
             side,
-            fingerprint: &base.fingerprint,
+            base: &base.identity,
             dtype: base.precision.to_string(),
             steps: settings.prior.class_steps,
             guidance: settings.sampling.guidance,

@@ -46,11 +46,14 @@ impl Log {
         }
         for row in reader.records() {
             let row = row.with_context(damaged)?;
-            let number = |i: usize| row.get(i).and_then(|field| field.parse::<f64>().ok());
-            let step = number(0).with_context(|| format!("{} has a row without a step", path.display()))? as usize;
+            let number = |i: usize| match row.get(i).unwrap_or_default() {
+                "" => Ok(None),
+                field => field.parse::<f64>().map(Some).with_context(damaged),
+            };
+            let step = number(0)?.with_context(|| format!("{} has a row without a step", path.display()))? as usize;
             if step <= steps {
-                let losses = (1..=self.names.len()).map(number).collect();
-                let gradient_norm = number(self.names.len() + 1).unwrap_or(f64::NAN);
+                let losses = (1..=self.names.len()).map(number).collect::<Result<_>>()?;
+                let gradient_norm = number(self.names.len() + 1)?.unwrap_or(f64::NAN);
                 self.records.push(Record { step, losses, gradient_norm });
             }
         }
@@ -127,6 +130,8 @@ mod tests {
         assert_eq!(again.records, log.records[..1]);
         assert_eq!(again.records[0].losses, [Some(0.75), Some(0.5), None]);
         assert!(Log::new(&["other"]).read(&path, 1).is_err());
+        std::fs::write(&path, "step,total,denoise,prior,gradient_norm\n1,0.7x,0.5,,1\n")?;
+        assert!(Log::new(&["denoise", "prior"]).read(&path, 1).is_err_and(|e| e.to_string().contains("damaged")));
         assert!(log.push(3, &[("unheard of", 1.)], 0.).unwrap_err().to_string().contains("unheard of"));
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Tensor, Var};
 use image::RgbImage;
 
@@ -12,7 +12,7 @@ use super::optimiser::{AdamW, AdamWSettings};
 use super::state;
 use crate::adapter::{self, Manifest};
 use crate::base::Base;
-use crate::files::{Set, make_folder};
+use crate::files::{Set, make_own_folder};
 use crate::images::png::save_png;
 use crate::method::Method;
 use crate::model::tokenizer::PLACEHOLDER;
@@ -25,6 +25,8 @@ pub enum Event<'a> {
     Step(&'a Record, &'a [&'static str]),
     /// A checkpoint is on the disk.
     Saved,
+    /// A preview is being drawn.
+    Drawing,
     /// A preview picture is on the disk.
     Preview(&'a Path),
 }
@@ -117,20 +119,27 @@ impl<'a, M: Method> Trainer<'a, M> {
         let settings = self.manifest.settings.training.clone();
         let every = |interval: usize, step: usize| interval > 0 && step.is_multiple_of(interval);
         // a run that was killed between a checkpoint and the preview of the same step draws it now
-        if self.steps() > 0 && every(settings.preview_every, self.steps()) && !self.preview_path().is_file() {
-            self.preview(&mut observe)?;
+        if self.steps() > 0
+            && every(settings.preview_every, self.steps())
+            && !self.preview_path().is_file()
+            && self.preview(&mut observe)? == Next::Stop
+        {
+            return Ok(());
         }
         while self.steps() < settings.steps {
             self.step().with_context(|| format!("step {}", self.steps() + 1))?;
             let Some(record) = self.log.last() else { bail!("a step left no record") };
-            let next = observe(Event::Step(record, self.log.names()))?;
-            let done = next == Next::Stop || self.steps() == settings.steps;
-            if done || self.steps() == 1 || every(settings.checkpoint_every, self.steps()) {
+            let mut next = observe(Event::Step(record, self.log.names()))?;
+            let last = next == Next::Stop || self.steps() == settings.steps;
+            if last || self.steps() == 1 || every(settings.checkpoint_every, self.steps()) {
                 self.save()?;
                 observe(Event::Saved)?;
             }
-            if every(settings.preview_every, self.steps()) {
-                self.preview(&mut observe)?;
+            if next == Next::Continue && every(settings.preview_every, self.steps()) {
+                next = self.preview(&mut observe)?;
+                if next == Next::Stop {
+                    self.save()?;
+                }
             }
             if next == Next::Stop {
                 break;
@@ -179,8 +188,8 @@ impl<'a, M: Method> Trainer<'a, M> {
         self.folder.join(format!("previews/step-{:06}.png", self.steps()))
     }
 
-    /// Draws the subject with fixed prompts and seeds.
-    fn preview(&self, observe: &mut impl FnMut(Event) -> Result<Next>) -> Result<()> {
+    /// Draws the subject with fixed prompts and seeds. Stopped in the middle there is no preview: the next run draws it.
+    fn preview(&self, observe: &mut impl FnMut(Event) -> Result<Next>) -> Result<Next> {
         let Manifest { settings, class, side, .. } = &self.manifest;
         let prompts = [format!("photo of a {PLACEHOLDER} {class}"), format!("{PLACEHOLDER} {class} in van gogh style")];
         let style = Style {
@@ -198,20 +207,23 @@ impl<'a, M: Method> Trainer<'a, M> {
             .flat_map(|prompt| (0..2).map(|seed| Order { prompt: prompt.clone(), seed, init_latents: None }))
             .collect();
         let mut cells = Vec::with_capacity(orders.len());
-        draw(self.base, &self.method.learned(&self.trained())?, &style, &orders, |drawn| {
+        let mut next = Next::Continue;
+        let drawn = draw(self.base, &self.method.learned(&self.trained())?, &style, &orders, |drawn| {
             if let Drawn::Picture(i, picture) = drawn {
                 cells.push((picture, orders[i].prompt.clone()));
             }
+            next = observe(Event::Drawing)?;
+            ensure!(next == Next::Continue, "stopped");
             Ok(())
-        })?;
-        let path = self.preview_path();
-        let folder = self.folder.join("previews");
-        if folder.is_symlink() {
-            bail!("{} is a link, which no training makes: previews would land elsewhere", folder.display());
+        });
+        if next == Next::Stop {
+            return Ok(next);
         }
-        make_folder(&folder)?;
+        drawn?;
+        let path = self.preview_path();
+        make_own_folder(&self.folder.join("previews"))?;
         save_png(&path, &contact_sheet(&cells, 2), &[])?;
-        observe(Event::Preview(&path)).map(drop)
+        observe(Event::Preview(&path))
     }
 }
 

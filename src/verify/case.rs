@@ -50,13 +50,13 @@ impl<'a> Checks<'a> {
         Self { show, least_bound }
     }
 
-    /// The relative L2 distance of tensors of one shape; infinite for others.
+    /// The relative L2 distance of tensors of as many numbers; infinite for others.
     pub(super) fn tensors(&mut self, name: String, ours: &Tensor, recorded: &Tensor, bound: f64) -> Result<()> {
         let flat = |t: &Tensor| -> Result<Vec<f64>> {
             Ok(t.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
         };
-        let same_shape = ours.elem_count() == recorded.elem_count();
-        let error = if same_shape { distance(&flat(ours)?, &flat(recorded)?) } else { f64::INFINITY };
+        let as_many = ours.elem_count() == recorded.elem_count();
+        let error = if as_many { distance(&flat(ours)?, &flat(recorded)?) } else { f64::INFINITY };
         self.check(name, error, bound);
         Ok(())
     }

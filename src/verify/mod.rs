@@ -49,6 +49,10 @@ pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &
     // one step with each way to keep what the gradient needs
     step::step(folder, "first_step", &base, Keep::ALL, &mut checks)?;
     step::step(folder, "step", &base, Keep::INPUTS, &mut checks)?;
+    // cases recorded by older scripts do not have this one
+    if folder.join("paper_step.safetensors").is_file() {
+        step::step(folder, "paper_step", &base, Keep::ALL, &mut checks)?;
+    }
     sampling::sample(folder, &base, &mut checks)?;
     metrics::metrics(folder, device, &mut checks)
 }

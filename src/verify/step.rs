@@ -12,7 +12,8 @@ use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::images::Mask;
 use crate::method::eqdiff::losses::{Batch, LossSettings, ReferenceBatch, training_losses};
-use crate::method::eqdiff::mgdp::Guidance;
+use crate::method::eqdiff::mgdp::{Average, Guidance};
+use crate::method::eqdiff::rra::Extent;
 use crate::method::eqdiff::{Band, Customisation};
 use crate::model::tokenizer::Tokens;
 use crate::ops::Keep;
@@ -26,9 +27,17 @@ struct StepSettings {
     prior_weight: f64,
     reference_weight: f64,
     cross_weight: f64,
+    #[serde(default = "yes")]
+    area_normalised: bool,
+    #[serde(default = "yes")]
+    inside_only: bool,
     prompts: Vec<String>,
     placeholder: String,
     adamw: RecordedAdamW,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -55,9 +64,11 @@ pub(super) fn step(folder: &Path, name: &str, base: &Base, keep: Keep, checks: &
         &LossSettings {
             guidance: Guidance::MaskGuided,
             dilations: settings.dilate_iterations,
+            average: if settings.area_normalised { Average::Area } else { Average::Picture },
             time_gap: settings.time_gap,
             prior_weight: settings.prior_weight,
             reference_weight: settings.reference_weight,
+            reference_extent: if settings.inside_only { Extent::Subject } else { Extent::Everywhere },
             cross_weight: settings.cross_weight,
             keep,
         },

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::header::{self, Stored};
-use super::source::Source;
+use super::source::{self, Source};
 use super::{foreign, original};
 
 /// The tensors of a checkpoint, and the files that they lie in.
@@ -47,9 +47,7 @@ impl Checkpoint {
     pub(super) fn sharded(index: &Path, find: impl Fn(&str) -> Result<PathBuf>) -> Result<Self> {
         let name = index.display().to_string();
         let context = || format!("the index {name} cannot be used");
-        let text = std::fs::read(index).with_context(context)?;
-        foreign::refuse(&text).with_context(context)?;
-        let Index { weight_map } = serde_json::from_slice(&text).with_context(context)?;
+        let Index { weight_map } = serde_json::from_str(&source::text(index)?).with_context(context)?;
         let mut by_shard = BTreeMap::<&str, Vec<&str>>::new();
         for (tensor, shard) in &weight_map {
             by_shard.entry(shard).or_default().push(tensor);

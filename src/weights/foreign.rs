@@ -16,9 +16,9 @@ const BEGINNINGS: [(&[u8], &str); 8] = [
     (b"\x80\x02", PICKLE),
     (b"\x80\x04", PICKLE),
     (b"GGUF", "a GGUF file, whose quantised weights cannot be customised: take the model's safetensors file"),
-    (b"<!DOCTYPE", "a web page, not the file: was it downloaded from a page that asks for a log-in?"),
-    (b"<!doctype", "a web page, not the file: was it downloaded from a page that asks for a log-in?"),
-    (b"<html", "a web page, not the file: was it downloaded from a page that asks for a log-in?"),
+    (b"<!DOCTYPE", "a web page, not the file: was it saved from a page that asks for a log-in?"),
+    (b"<!doctype", "a web page, not the file: was it saved from a page that asks for a log-in?"),
+    (b"<html", "a web page, not the file: was it saved from a page that asks for a log-in?"),
 ];
 
 /// Endings of names, and what such files are.
@@ -40,7 +40,7 @@ const ENDINGS: [(&str, &str); 11] = [
 ///
 /// # Errors
 /// With what it is and what to do.
-pub fn refuse(start: &[u8]) -> Result<()> {
+pub(super) fn refuse(start: &[u8]) -> Result<()> {
     match BEGINNINGS.iter().find(|(beginning, _)| start.starts_with(beginning)) {
         Some((_, what)) => bail!("it is {what}"),
         None => Ok(()),

@@ -38,7 +38,7 @@ pub(super) fn read(source: &Source) -> Result<BTreeMap<String, Stored>> {
     let rest = source.len().saturating_sub(8);
     let Some(length) = length.filter(|&length| length <= rest.min(MOST)) else {
         foreign::refuse(start)?;
-        bail!("it is no safetensors file, or not a whole one (a broken download?): its header does not fit its size");
+        bail!("it is no safetensors file, or not a whole one (an incomplete copy?): its header does not fit its size");
     };
     let mut text = vec![0; length as usize];
     source.read(&mut text, 8)?;
@@ -64,7 +64,7 @@ fn checked(mut entries: Vec<(String, Entry)>, first: u64, end: u64) -> Result<BT
         ensure!(tensors.insert(name.clone(), stored).is_none(), "two of its tensors are called {name}");
     }
     let (have, need) = (end - first, before);
-    ensure!(have >= need, "it is cut short (a broken download?): {need} bytes of data should follow, {have} do");
+    ensure!(have >= need, "it is cut short (an incomplete copy?): {need} bytes of data should follow, {have} do");
     ensure!(have == need, "{} bytes follow its last tensor: something was added to it", have - need);
     Ok(tensors)
 }

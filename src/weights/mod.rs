@@ -21,8 +21,9 @@ use checkpoint::Checkpoint;
 use source::Source;
 use values::Failure;
 
-pub use foreign::{by_name as foreign, refuse as refuse_foreign};
+pub use foreign::by_name as foreign;
 pub use original::Part;
+pub use source::text;
 
 /// The tensors of one checkpoint, or those under a prefix of their names.
 ///

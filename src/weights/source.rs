@@ -4,6 +4,10 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
+use anyhow::{Context, ensure};
+
+use super::foreign;
+
 /// A file, or bytes of the program. A file is read piece by piece, never mapped: pages of a map stay counted as the
 /// program's memory beside what was made of them, and a file that is cut while it is mapped ends the process.
 pub(super) enum Source {
@@ -16,12 +20,13 @@ pub(super) enum Source {
 impl Source {
     /// Opens a file.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path)?;
-        let about = file.metadata()?;
-        if !about.is_file() {
+        // asked before it is opened: a pipe would wait for its writer
+        if !std::fs::metadata(path)?.is_file() {
             return Err(Error::new(ErrorKind::InvalidInput, "it is not a file"));
         }
-        Ok(Self::File(file, about.len()))
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok(Self::File(file, length))
     }
 
     /// Its length in bytes.
@@ -43,6 +48,21 @@ impl Source {
             Self::File(file, _) => read_at(file, buffer, at),
         }
     }
+}
+
+/// The whole of a text file of a model, which has a few megabytes at most.
+///
+/// # Errors
+/// If it cannot be read, is too large for text, or is a file of another kind.
+pub fn text(path: &Path) -> anyhow::Result<String> {
+    const MOST: u64 = 64 << 20;
+    let context = || format!("cannot use {}", path.display());
+    let source = Source::open(path).with_context(context)?;
+    ensure!(source.len() <= MOST, "{} has {} bytes: no text of a model is so long", path.display(), source.len());
+    let mut bytes = vec![0; source.len() as usize];
+    source.read(&mut bytes, 0).with_context(context)?;
+    foreign::refuse(&bytes).with_context(context)?;
+    String::from_utf8(bytes).with_context(|| format!("{} is no text", path.display()))
 }
 
 #[cfg(unix)]

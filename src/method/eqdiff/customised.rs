@@ -21,7 +21,7 @@ pub struct Customisation {
 
 impl Customisation {
     /// What training starts from, under the names of the adapter's tensors: the concept embedding
-    /// `init` [d] for each vector, the base's cross-attention keys and values, and fresh reference
+    /// `init` `[d]` for each vector, the base's cross-attention keys and values, and fresh reference
     /// attention.
     pub fn initial(unet: &Unet, init: &Tensor, fdte: bool, rra: bool) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = BTreeMap::from([(ConceptEmbedding::LOW.to_string(), init.copy()?)]);

@@ -79,7 +79,7 @@ impl Data {
             Ok(posterior)
         };
         let mut reference = |image: &RgbImage, mask: &GrayImage, prompt: &str, name: &str, rng: &mut ChaCha8Rng| {
-            let augmented = augment(image, mask, rng);
+            let augmented = augment(image, mask, recipe.rra.augmentation, rng);
             anyhow::Ok(ReferenceImage {
                 posterior: encode(images::to_tensor(&augmented.image, &base.device)?, name)?,
                 mask: Mask::from_gray(&augmented.mask).at(latent_side),

@@ -216,7 +216,7 @@ impl Fdte {
     }
 }
 
-/// The learnt vectors [d] that stand for `S*`.
+/// The learnt vectors `[d]` that stand for `S*`.
 #[derive(Clone, Debug)]
 pub struct ConceptEmbedding {
     /// S_LF; without FDTE the only vector.
@@ -240,7 +240,7 @@ impl ConceptEmbedding {
         Ok(Self { low: low.clone(), high: tensors.get(Self::HIGH).cloned() })
     }
 
-    /// The embedding [d] for a band: S_LF, S_HF or their sum. Both vectors take part in each, so that a
+    /// The embedding `[d]` for a band: S_LF, S_HF or their sum. Both vectors take part in each, so that a
     /// step whose samples show one band only still has a gradient (zero) for the other.
     pub fn of(&self, band: Band) -> Result<Tensor> {
         let Some(high) = &self.high else { return Ok(self.low.clone()) };

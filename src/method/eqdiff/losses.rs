@@ -2,8 +2,8 @@
 
 use candle_core::{Result, Tensor};
 
-use super::mgdp::{self, Guidance};
-use super::rra::reference_loss;
+use super::mgdp::{self, Average, Guidance};
+use super::rra::{Extent, reference_loss};
 use super::{Band, Customisation, Customised, ReferenceRecorder, Watch};
 use crate::base::Base;
 use crate::base::texts::{Texts, placeholder_columns};
@@ -50,12 +50,16 @@ pub struct LossSettings {
     pub guidance: Guidance,
     /// Dilations of the mask at this latent side.
     pub dilations: usize,
+    /// What the masked error is divided by.
+    pub average: Average,
     /// Timesteps that the reference is ahead.
     pub time_gap: usize,
     /// Weight of the class images.
     pub prior_weight: f64,
     /// Weight of L_ra.
     pub reference_weight: f64,
+    /// Where L_ra looks.
+    pub reference_extent: Extent,
     /// Weight of the cross-attention loss.
     pub cross_weight: f64,
     /// What the step keeps of its forward pass.
@@ -142,7 +146,7 @@ pub fn training_losses(
         let error = error.index_select(subject, 0)?;
         let denoise = match settings.guidance {
             Guidance::Off => error.mean_all()?,
-            _ => mgdp::masked_loss(&error, &mask.index_select(subject, 0)?)?.mean_all()?,
+            _ => mgdp::masked_loss(&error, &mask.index_select(subject, 0)?, settings.average)?.mean_all()?,
         };
         add("denoise", denoise, 1.)?;
     }
@@ -152,7 +156,8 @@ pub fn training_losses(
     if let Some(subject) = &subject {
         let m_g = small_masks(&batch.masks)?.index_select(subject, 0)?;
         if let (Some(map), true) = (processor.on_subject.mean()?, settings.reference_weight > 0.) {
-            add("reference", reference_loss(&map.index_select(subject, 0)?, &m_g)?, settings.reference_weight)?;
+            let loss = reference_loss(&map.index_select(subject, 0)?, &m_g, settings.reference_extent)?;
+            add("reference", loss, settings.reference_weight)?;
         }
         if let (Some(map), true) = (processor.of_concept.mean()?, settings.cross_weight > 0.) {
             add("cross", cross_attention_loss(&map.index_select(subject, 0)?, &m_g)?, settings.cross_weight)?;

@@ -17,6 +17,17 @@ pub enum Guidance {
     MaskGuided,
 }
 
+/// What the masked error is divided by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Average {
+    /// The mask's area, as in the released code: a small subject counts as much as a large one.
+    #[default]
+    Area,
+    /// The picture's: the plain mean of equation 7.
+    Picture,
+}
+
 /// Settings of MGDP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +36,9 @@ pub struct Mgdp {
     pub mask: Guidance,
     /// Dilations of the mask at 64x64 latents; other sides scale it, at least one.
     pub dilations: usize,
+    /// What the masked error is divided by.
+    #[serde(default)]
+    pub average: Average,
 }
 
 impl Mgdp {
@@ -39,11 +53,14 @@ pub fn masked_noise(mask: &Tensor, noisy: &Tensor, clean: &Tensor) -> Result<Ten
     clean + (noisy - clean)?.broadcast_mul(mask)?
 }
 
-/// The squared error [B, 4, h, w] of each sample inside its mask [B, 1, h, w], divided by the mask's
-/// area: [B]. The mask has one channel and the error four, so this is four times a mean. An empty mask has no loss.
-pub fn masked_loss(error: &Tensor, mask: &Tensor) -> Result<Tensor> {
-    let area = mask.sum((1, 2, 3))?.maximum(1f32)?; // masks are 0 or 1
-    error.broadcast_mul(mask)?.sum((1, 2, 3))? / area
+/// The squared error [B, 4, h, w] of each sample inside its mask [B, 1, h, w], averaged: `[B]`. The mask has one channel
+/// and the error four, so divided by the mask's area it is four times a mean. An empty mask has no loss.
+pub fn masked_loss(error: &Tensor, mask: &Tensor, average: Average) -> Result<Tensor> {
+    let inside = error.broadcast_mul(mask)?;
+    match average {
+        Average::Area => inside.sum((1, 2, 3))? / mask.sum((1, 2, 3))?.maximum(1f32)?, // masks are 0 or 1
+        Average::Picture => inside.mean((1, 2, 3)),
+    }
 }
 
 #[cfg(test)]
@@ -54,14 +71,16 @@ mod tests {
     fn an_empty_mask_divides_by_nothing() -> Result<()> {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &candle_core::Device::Cpu);
         let (error, mask) = ((zeros(&[2, 4, 2, 2])? + 3.)?, zeros(&[2, 1, 2, 2])?);
-        assert_eq!(masked_loss(&error, &mask)?.to_vec1::<f32>()?, [0., 0.]);
-        assert_eq!(masked_loss(&error, &(mask + 1.)?)?.to_vec1::<f32>()?, [12., 12.]);
+        let loss = |mask: &Tensor, average| masked_loss(&error, mask, average)?.to_vec1::<f32>();
+        assert_eq!([loss(&mask, Average::Area)?, loss(&mask, Average::Picture)?], [[0.; 2]; 2]);
+        let full = (mask + 1.)?;
+        assert_eq!([loss(&full, Average::Area)?, loss(&full, Average::Picture)?], [[12.; 2], [3.; 2]]);
         Ok(())
     }
 
     #[test]
     fn dilations_scale_with_the_latents() {
-        let mgdp = Mgdp { mask: Guidance::MaskGuided, dilations: 5 };
+        let mgdp = Mgdp { mask: Guidance::MaskGuided, dilations: 5, average: Average::Area };
         assert_eq!([4, 16, 64, 128].map(|side| mgdp.dilations_at(side)), [1, 1, 5, 10]);
     }
 }

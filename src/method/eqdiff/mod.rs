@@ -52,9 +52,11 @@ impl Recipe {
         LossSettings {
             guidance: self.mgdp.mask,
             dilations: self.mgdp.dilations_at(latent_side),
+            average: self.mgdp.average,
             time_gap: self.rra.time_gap,
             prior_weight: self.prior_weight,
             reference_weight: self.rra.loss_weight,
+            reference_extent: self.rra.loss_extent,
             cross_weight: self.cross_weight,
             keep,
         }
@@ -68,7 +70,7 @@ pub struct EqDiff<'a> {
     recipe: &'a Recipe,
     losses: LossSettings,
     texts: Texts<'a>,
-    /// What the concept embedding starts from [d].
+    /// What the concept embedding starts from, `[d]`.
     init: Tensor,
 }
 

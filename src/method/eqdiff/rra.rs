@@ -21,6 +21,28 @@ pub enum ReferenceNoise {
     Matched,
 }
 
+/// Where L_ra looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Extent {
+    /// Inside the subject, as in the released code.
+    #[default]
+    Subject,
+    /// Everywhere, as in equation 10: outside the subject nothing looks at the reference's subject.
+    Everywhere,
+}
+
+/// How references are augmented.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Augmentation {
+    /// Scaled, pasted, cropped, as in the released code.
+    #[default]
+    Released,
+    /// Rotated and mirrored before that, as the paper says (section 5.1).
+    Paper,
+}
+
 /// Settings of RRA.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +53,12 @@ pub struct Rra {
     pub time_gap: usize,
     /// Weight of the reference attention loss L_ra.
     pub loss_weight: f64,
+    /// Where that loss looks.
+    #[serde(default)]
+    pub loss_extent: Extent,
+    /// How references are augmented.
+    #[serde(default)]
+    pub augmentation: Augmentation,
     /// How the reference is fed during sampling.
     pub reference_noise: ReferenceNoise,
     /// Augmented references made of each photo, encoded once.
@@ -129,7 +157,11 @@ impl ReferenceAttention {
     }
 }
 
-/// L_ra: inside the subject, attention falls on the reference's subject. `on_subject` and `mask` [B, N].
-pub fn reference_loss(on_subject: &Tensor, mask: &Tensor) -> Result<Tensor> {
-    ((on_subject * mask)? - mask)?.sqr()?.mean_all()
+/// L_ra: the subject's attention falls on the reference's subject. `on_subject` and `mask` [B, N].
+pub fn reference_loss(on_subject: &Tensor, mask: &Tensor, extent: Extent) -> Result<Tensor> {
+    let seen = match extent {
+        Extent::Subject => (on_subject * mask)?,
+        Extent::Everywhere => on_subject.clone(),
+    };
+    (seen - mask)?.sqr()?.mean_all()
 }

@@ -69,3 +69,24 @@ pub(crate) unsafe fn grown<T: Number>(numbers: &mut Vec<T>, length: usize) -> &m
     }
     &mut numbers[..length]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_written_shows() {
+        // SAFETY: tests have debug assertions, which fill the room
+        unsafe {
+            let mut numbers = room::<f32>(100);
+            assert!(numbers.iter().all(|x| x.is_nan()));
+            numbers.fill(1.);
+            for length in [40, 300, 7] {
+                let again = grown(&mut numbers, length);
+                assert!(again.len() == length && again.iter().all(|x| x.is_nan()));
+                again.fill(2.);
+            }
+            assert!(Line::values(&room::<Line>(3)).iter().all(|x| x.is_nan()));
+        }
+    }
+}
