@@ -127,3 +127,19 @@ fn samplers_draw_pictures_of_their_own_whatever_is_drawn_beside_them() {
         place.fails(2, &[part], &draw(&base, "wrong", &command));
     }
 }
+
+#[test]
+fn pictures_are_drawn_again_from_what_they_say() {
+    let (place, base) = (Place::new(), tiny_base());
+    let settings = ["--steps", "3", "--sampler", "unipc", "--guidance", "2.5", "--guidance-rescale", "0.5"];
+    let others = ["--prompt", "a dog, at: \"home\"", "--negative", "mud", "--seed", "77", "--size", "128x64"];
+    place.ok(&draw(&base, "d", &[&settings[..], &others].concat()));
+    let first = pictures(&place.path("d")).remove(0);
+    let first = first.to_str().expect("a name");
+    assert!(place.ok(&draw(&base, "d", &["--like", first])).contains("1 of 1 pictures"));
+    place.ok(&draw(&base, "d", &["--like", first, "--seed", "78", "--count", "2"]));
+    assert_eq!(pictures(&place.path("d")).len(), 3);
+    place.subject("thing");
+    place.fails(1, &["thing/0.png", "does not say"], &draw(&base, "d", &["--like", "thing/0.png"]));
+    place.fails(1, &["nowhere.png"], &draw(&base, "d", &["--like", "nowhere.png"]));
+}

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
+use super::like::like;
 use super::studio::Studio;
 use super::{Machine, Observer, Usage, places};
 use crate::adapter::{Adapter, load_tensors};
@@ -29,13 +30,14 @@ pub struct Request {
     pub prompt_file: Option<PathBuf>,
     pub adapter: Source,
     pub base: Option<String>,
-    pub negative: String,
+    pub like: Option<PathBuf>,
+    pub negative: Option<String>,
     pub sampler: Option<SamplerName>,
     pub steps: Option<usize>,
     pub guidance: Option<f64>,
     pub guidance_rescale: Option<f64>,
     pub count: usize,
-    pub seed: Seed,
+    pub seed: Option<Seed>,
     pub size: Option<(usize, usize)>,
     pub reference: Reference,
     pub init_latents: Option<PathBuf>,
@@ -107,6 +109,8 @@ const MOST: usize = 100_000;
 /// # Errors
 /// [`Usage`] if the request makes no sense, else if something cannot be read, drawn or written.
 pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBuf>> {
+    let taken_over = request.like.as_deref().map(|picture| like(picture, request, observer)).transpose()?;
+    let request = taken_over.as_ref().unwrap_or(request);
     let adapter = match &request.adapter {
         Source::LastAdapter => Some(Adapter::open(&places::adapter(None)?)?),
         Source::Adapter(folder) => Some(Adapter::open(folder)?),
@@ -128,7 +132,7 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
         observer.warn("this adapter was trained without reference attention: --reference has no effect");
     }
     warn_of_prompts(&texts, &studio, observer)?;
-    let seed = request.seed.number(observer);
+    let seed = request.seed.unwrap_or(Seed::Given(0)).number(observer);
     let mut orders = Vec::new();
     for (i, text) in texts.iter().enumerate() {
         for j in 0..request.count {
@@ -136,7 +140,7 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
             orders.push(Order { prompt: text.clone(), seed, init_latents: latents.clone() });
         }
     }
-    let mut style = studio.style(&request.negative, reference.as_ref());
+    let mut style = studio.style(request.negative.as_deref().unwrap_or_default(), reference.as_ref());
     style.size = size;
     style.sampler = request.sampler.unwrap_or(style.sampler);
     style.steps = request.steps.unwrap_or(style.steps);

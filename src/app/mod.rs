@@ -6,6 +6,7 @@ pub mod draw;
 pub mod evaluate;
 pub mod export;
 pub mod import;
+mod like;
 pub mod page;
 pub mod places;
 pub mod resume;

@@ -15,6 +15,7 @@ Examples:
   eqdiff sample --prompt \"S* dog in van gogh style\"
   eqdiff sample --prompts prompts.txt --count 4 --seed 7 --out drawn
   eqdiff sample --prompt \"a S* dog\" --sampler dpmpp-2m-karras --steps 25 --guidance-rescale 0.7
+  eqdiff sample --like drawn/s-dog-7-1a2b3c4d.png --count 4 --guidance 9
   eqdiff sample --base sd14 --no-adapter --prompt \"a dog on the moon\"";
 
 /// Arguments of `sample`.
@@ -22,7 +23,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(super) struct SampleArgs {
     /// What to draw; S* stands for the subject. Repeatable
-    #[arg(long, value_name = "TEXT", required_unless_present = "prompts")]
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["prompts", "like"])]
     prompt: Vec<String>,
     /// A file with a prompt in each line ({} or S* stands for the subject, # begins a comment)
     #[arg(long, value_name = "FILE")]
@@ -33,9 +34,12 @@ pub(super) struct SampleArgs {
     /// Draw with the base alone
     #[arg(long, conflicts_with = "adapter")]
     no_adapter: bool,
+    /// Draw like this picture: its prompts, seed, size and settings, as far as they are not given here
+    #[arg(long, value_name = "PICTURE")]
+    like: Option<PathBuf>,
     /// What the pictures shall not show
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    negative: String,
+    #[arg(long, value_name = "TEXT")]
+    negative: Option<String>,
     /// The way from noise to picture [default: the adapter's setting]
     #[arg(long, value_name = "NAME", value_enum)]
     sampler: Option<SamplerName>,
@@ -52,9 +56,9 @@ pub(super) struct SampleArgs {
     /// Pictures of each prompt
     #[arg(long, value_name = "N", default_value_t = 1)]
     count: usize,
-    /// The seed of the first picture; the others count up. -1: any
-    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
-    seed: Seed,
+    /// The seed of the first picture; the others count up. -1: any [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    seed: Option<Seed>,
     /// Size in pixels [default: the base's]
     #[arg(long, value_name = "WxH", value_parser = size)]
     size: Option<(usize, usize)>,
@@ -87,6 +91,7 @@ pub(super) fn run(args: SampleArgs, observer: &mut dyn Observer) -> Result<Outco
             (None, false) => Source::LastAdapter,
         },
         base: args.base,
+        like: args.like,
         negative: args.negative,
         sampler: args.sampler,
         steps: args.steps,

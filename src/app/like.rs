@@ -1,0 +1,72 @@
+//! Drawing like a picture that exists: what its file says of how it was drawn.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use super::Observer;
+use super::draw::{Request, Seed};
+use crate::images::Written;
+use crate::images::png::read_parameters;
+use crate::settings::SamplerName;
+
+/// The request with what the picture's file says where nothing else was asked for.
+///
+/// # Errors
+/// If the file cannot be read, or says nothing.
+pub(super) fn like(path: &Path, request: &Request, observer: &mut dyn Observer) -> Result<Request> {
+    let name = path.display();
+    let written = read_parameters(path)?.with_context(|| format!("{name} does not say how it was drawn"))?;
+    let sampler = sampler(&written);
+    if let (None, Some(title)) = (sampler, written.setting("Sampler")) {
+        observer.warn(&format!("the sampler {title:?} of {name} is not one of ours: another one draws"));
+    }
+    let request = request.clone();
+    let own_prompts = request.prompts.is_empty() && request.prompt_file.is_none();
+    Ok(Request {
+        prompts: if own_prompts { vec![written.prompt.clone()] } else { request.prompts },
+        negative: request.negative.or(Some(written.negative.clone())),
+        sampler: request.sampler.or(sampler),
+        steps: request.steps.or_else(|| number(&written, "Steps")),
+        guidance: request.guidance.or_else(|| number(&written, "CFG scale")),
+        guidance_rescale: request.guidance_rescale.or_else(|| number(&written, "CFG rescale")),
+        seed: request.seed.or_else(|| number(&written, "Seed").map(Seed::Given)),
+        size: request.size.or_else(|| size(&written)),
+        ..request
+    })
+}
+
+fn number<T: FromStr>(written: &Written, name: &str) -> Option<T> {
+    written.setting(name)?.parse().ok()
+}
+
+fn size(written: &Written) -> Option<(usize, usize)> {
+    let (width, height) = written.setting("Size")?.split_once('x')?;
+    Some((width.parse().ok()?, height.parse().ok()?))
+}
+
+/// The sampler by its title; newer web UIs write its noise levels apart.
+fn sampler(written: &Written) -> Option<SamplerName> {
+    let title = written.setting("Sampler")?;
+    let karras = written.setting("Schedule type") == Some("Karras");
+    let whole = if karras { format!("{title} Karras") } else { title.to_string() };
+    SamplerName::value_variants().iter().copied().find(|name| name.title().eq_ignore_ascii_case(&whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_web_uis_are_understood() {
+        let text = "a dog\nNegative prompt: mud\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, \
+                    Seed: 5, Size: 512x640, Model: x";
+        let written = Written::parse(text);
+        assert_eq!(sampler(&written), Some(SamplerName::Dpmpp2mKarras));
+        assert_eq!((size(&written), number(&written, "CFG scale")), (Some((512, 640)), Some(7.)));
+        assert_eq!(sampler(&Written::parse("a\nSteps: 2, Sampler: Euler a")), Some(SamplerName::EulerA));
+        assert_eq!(sampler(&Written::parse("a\nSteps: 2, Sampler: DPM fast, Size: big")), None);
+    }
+}
