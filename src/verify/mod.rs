@@ -4,6 +4,7 @@
 mod case;
 mod metrics;
 mod models;
+mod samplers;
 mod sampling;
 mod step;
 
@@ -41,6 +42,7 @@ pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &
     let mut checks = Checks::new(show, if precision == Precision::F32 { 0. } else { case::HALF });
     models::bands(folder, &mut checks)?;
     models::tokens(folder, &mut checks)?;
+    samplers::samplers(folder, device, &mut checks)?;
     let name = folder.join("model");
     let base = Base::load(&name.display().to_string(), true, device, precision)?;
     models::vae(folder, &base, &mut checks)?;
