@@ -211,9 +211,10 @@ impl Bench {
             negative: one(&text, 0)?,
             sampler: &Ddim::new(&base.scheduler, together(pixels))?,
             guidance: 6.,
+            guidance_rescale: 0.,
             batch: together(pixels),
         };
-        let draft = |i| Ok(Draft { text: one(&text, i)?, latents: one(&latents, i)? });
+        let draft = |i| Ok(Draft { text: one(&text, i)?, latents: one(&latents, i)?, seed: i as u64 });
         let mut drafts = (0..prompts).map(draft).collect::<Result<Vec<_>>>()?;
         self.time(|| denoise(&base, &plan, &mut drafts, |_| Ok(())))
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -76,10 +77,53 @@ pub struct CrossAttention {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sampling {
-    /// DDIM steps.
+    /// The way from noise to latents; adapters from before there was a choice do not name it.
+    #[serde(default)]
+    pub sampler: SamplerName,
+    /// Its steps.
     pub steps: usize,
     /// Guidance scale.
     pub guidance: f64,
+    /// How much of the guided prediction is brought to the spread of the unguided one.
+    #[serde(default)]
+    pub guidance_rescale: f64,
+}
+
+/// The samplers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SamplerName {
+    /// DDIM without noise, as the method was published
+    #[default]
+    Ddim,
+    /// DPM-Solver++ of second order, many steps in one
+    #[serde(rename = "dpmpp-2m")]
+    #[value(name = "dpmpp-2m")]
+    Dpmpp2m,
+    /// The same at Karras' noise levels
+    #[serde(rename = "dpmpp-2m-karras")]
+    #[value(name = "dpmpp-2m-karras")]
+    Dpmpp2mKarras,
+    /// Euler's method
+    Euler,
+    /// Euler's method with fresh noise at every step
+    EulerA,
+    /// UniPC of second order
+    Unipc,
+}
+
+impl SamplerName {
+    /// What AUTOMATIC1111 calls it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Ddim => "DDIM",
+            Self::Dpmpp2m => "DPM++ 2M",
+            Self::Dpmpp2mKarras => "DPM++ 2M Karras",
+            Self::Euler => "Euler",
+            Self::EulerA => "Euler a",
+            Self::Unipc => "UniPC",
+        }
+    }
 }
 
 /// Layers of settings, each over the ones before.
@@ -244,6 +288,9 @@ impl Settings {
             positive(prior.class_steps as f64, "prior.class_steps")?;
         }
         positive(sampling.steps as f64, "sampling.steps")?;
+        if !(0. ..=1.).contains(&sampling.guidance_rescale) {
+            bail!("sampling.guidance_rescale = {}: it must be from 0 to 1", sampling.guidance_rescale);
+        }
         not_negative(sampling.guidance, "sampling.guidance")
     }
 }
@@ -265,6 +312,17 @@ mod tests {
         for wrong in ["[training]\nlearning_rate = -1.0", "[fdte]\nlow_cutoff = 1e300", "[fdte]\ncutoff = 0.0"] {
             assert!(Layers::new()?.over(wrong, "x")?.settings().is_err(), "{wrong}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn samplers_are_named_the_same_everywhere() -> Result<()> {
+        for name in SamplerName::value_variants() {
+            let value = name.to_possible_value().context("no value")?;
+            let layers = Layers::new()?.over(&format!("[sampling]\nsampler = {:?}", value.get_name()), "x")?;
+            assert_eq!(layers.settings()?.sampling.sampler, *name);
+        }
+        assert!(Layers::new()?.over("[sampling]\nguidance_rescale = 2", "x")?.settings().is_err());
         Ok(())
     }
 

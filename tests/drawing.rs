@@ -96,3 +96,34 @@ fn output_places_are_checked_first() {
     place.fails(1, &["mine.html"], &["demo", "--out", "mine.html"]);
     assert_eq!(bytes(&place.path("mine.html")), b"<p>mine</p>");
 }
+
+#[test]
+fn samplers_draw_pictures_of_their_own_whatever_is_drawn_beside_them() {
+    let (place, base) = (Place::new(), tiny_base());
+    let samplers = ["ddim", "dpmpp-2m", "dpmpp-2m-karras", "euler", "euler-a", "unipc"];
+    for sampler in samplers {
+        place.ok(&draw(&base, "all", &["--prompt", "a dog", "--steps", "4", "--sampler", sampler]));
+    }
+    let all = pictures(&place.path("all"));
+    let different: std::collections::HashSet<Vec<u8>> =
+        all.iter().map(|path| image::open(path).expect("a picture").to_rgb8().into_raw()).collect();
+    assert_eq!((all.len(), different.len()), (6, 6));
+    assert!(all.iter().any(|path| String::from_utf8_lossy(&bytes(path)).contains("Sampler: DPM++ 2M Karras")));
+    // fresh noise belongs to the picture
+    let noisy = ["--steps", "3", "--sampler", "euler-a", "--guidance-rescale", "0.7"];
+    place.ok(&draw(&base, "pair", &[&["--prompt", "a dog", "--prompt", "a cat"][..], &noisy].concat()));
+    place.ok(&draw(&base, "alone", &[&["--prompt", "a cat", "--seed", "1"][..], &noisy].concat()));
+    let [one, two] = ["pair", "alone"].map(|folder| picture(&place.path(folder), "a-cat-1"));
+    assert_eq!(one.file_name(), two.file_name());
+    let [one, two] = [one, two].map(|path| image::open(path).expect("a picture").to_rgb8());
+    let gap = one.iter().zip(two.iter()).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(gap <= Some(1), "{gap:?}");
+    for (part, wrong) in [
+        ("dpmpp-2m-karras", ["--sampler", "dpm"]),
+        ("--guidance-rescale", ["--guidance-rescale", "1.5"]),
+        ("1 to 999", ["--sampler", "unipc"]),
+    ] {
+        let command = [&["--prompt", "a dog", "--steps", "1000"][..], &wrong].concat();
+        place.fails(2, &[part], &draw(&base, "wrong", &command));
+    }
+}

@@ -1,6 +1,8 @@
 //! What training produces: a folder with the trained tensors, the settings that made them, and the
 //! subject's photos, which sampling and evaluation look at.
 
+pub mod formats;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +43,9 @@ pub struct Manifest {
     pub side: usize,
     /// Training steps taken; 0 before the first checkpoint.
     pub steps: usize,
+    /// The files of another program that it was made of, if it was not trained here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imported: Vec<String>,
     /// How the base's weights were kept; empty in adapters of older versions.
     #[serde(default)]
     pub dtype: String,
@@ -74,7 +79,7 @@ impl Manifest {
     pub fn check(&self) -> Result<()> {
         self.settings.check()?;
         let texts = [&self.version, &self.placeholder, &self.subject, &self.class, &self.photos, &self.base];
-        let texts = texts.into_iter().chain([&self.fingerprint, &self.preset, &self.dtype]);
+        let texts = texts.into_iter().chain([&self.fingerprint, &self.preset, &self.dtype]).chain(&self.imported);
         if let Some(text) = texts.into_iter().find(|text| text.chars().any(char::is_control)) {
             bail!("{text:?} has control characters");
         }
@@ -127,7 +132,7 @@ impl Adapter {
     /// # Errors
     /// If `base` is another one, or tensors are missing, damaged or misshapen.
     pub fn tensors(&self, base: &Base) -> Result<BTreeMap<String, Tensor>> {
-        if self.manifest.steps == 0 {
+        if self.manifest.steps == 0 && self.manifest.imported.is_empty() {
             bail!(
                 "the training in {0} was stopped before its first step: eqdiff train --resume --out {0}",
                 self.folder.display()

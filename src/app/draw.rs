@@ -17,7 +17,9 @@ use crate::images::png::{is_ours, save_over_ours};
 use crate::images::{self, shown};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::contact_sheet;
+use crate::sampling::samplers::sampler;
 use crate::sampling::{Order, latent_size};
+use crate::settings::SamplerName;
 
 /// What to draw, with what, and where to. What is not given is the adapter's or the base's.
 #[derive(Clone, Debug)]
@@ -28,8 +30,10 @@ pub struct Request {
     pub adapter: Source,
     pub base: Option<String>,
     pub negative: String,
+    pub sampler: Option<SamplerName>,
     pub steps: Option<usize>,
     pub guidance: Option<f64>,
+    pub guidance_rescale: Option<f64>,
     pub count: usize,
     pub seed: Seed,
     pub size: Option<(usize, usize)>,
@@ -134,11 +138,16 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     }
     let mut style = studio.style(&request.negative, reference.as_ref());
     style.size = size;
+    style.sampler = request.sampler.unwrap_or(style.sampler);
     style.steps = request.steps.unwrap_or(style.steps);
     style.guidance = request.guidance.unwrap_or(style.guidance);
-    base.scheduler.ddim(style.steps).map_err(|e| Usage(format!("--steps: {e}")))?;
+    style.guidance_rescale = request.guidance_rescale.unwrap_or(style.guidance_rescale);
+    sampler(style.sampler, &base.scheduler, style.steps).map_err(|e| Usage(format!("--steps: {e}")))?;
     if !style.guidance.is_finite() {
         bail!(Usage("--guidance: give a finite number".into()));
+    }
+    if !(0. ..=1.).contains(&style.guidance_rescale) {
+        bail!(Usage("--guidance-rescale: give a number from 0 to 1".into()));
     }
     let mut files = studio.draw(&style, &orders, &request.out, observer)?;
     if let [file] = &files[..] {

@@ -4,6 +4,8 @@
 pub mod demo;
 pub mod draw;
 pub mod evaluate;
+pub mod export;
+pub mod import;
 pub mod page;
 pub mod places;
 pub mod resume;

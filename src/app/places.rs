@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{Observer, Usage};
-use crate::files::{make_folder, write_whole};
+use crate::files::{is_empty, make_folder, write_whole};
 
 /// Where results go.
 pub const OUTPUTS: &str = "outputs";
@@ -15,6 +15,17 @@ pub const LAST_ADAPTER: &str = "last-adapter.txt";
 
 /// The training that began last.
 pub const LAST_TRAINING: &str = "last-training.txt";
+
+/// Makes sure that a new folder can get that name.
+///
+/// # Errors
+/// [`Usage`] if something is there already.
+pub fn check_unused(folder: &Path) -> Result<()> {
+    if folder.exists() && !(folder.is_dir() && is_empty(folder)?) {
+        bail!(Usage(format!("{} is there already: name another folder with --out", folder.display())));
+    }
+    Ok(())
+}
 
 /// Remembers a folder under `name`. Where nothing can be remembered, names have to be given: no reason to fail.
 pub fn remember(name: &str, folder: &Path, observer: &mut dyn Observer) {

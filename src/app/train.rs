@@ -16,7 +16,8 @@ use crate::images::png::save_png;
 use crate::method::eqdiff::data::{self, Data};
 use crate::method::eqdiff::{EqDiff, init_token};
 use crate::model::tokenizer::PLACEHOLDER;
-use crate::settings::{Layers, Settings};
+use crate::sampling::samplers::sampler;
+use crate::settings::{Layers, SamplerName, Settings};
 use crate::subject::{self, Crop, Subject};
 use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::class_images::{self, Asked};
@@ -119,6 +120,7 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
         fingerprint: base.fingerprint.clone(),
         side,
         steps: 0,
+        imported: Vec::new(),
         dtype: base.precision.to_string(),
         preset: request.preset.clone().unwrap_or(PRESET.into()),
         class_images: request.class_images.as_deref().map(|folder| own_images(folder, side)).transpose()?,
@@ -190,10 +192,12 @@ fn settings(request: &Request, base: &str) -> Result<Settings> {
 /// Finds out now what would fail after hours.
 fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Result<()> {
     crate::sampling::latent_size(base, (side, side)).context("training.side")?;
-    for (steps, name) in
-        [(settings.sampling.steps, "sampling.steps"), (settings.prior.class_steps, "prior.class_steps")]
-    {
-        base.scheduler.ddim(steps).map_err(|e| Usage(format!("{name}: {e}")))?;
+    let (sampling, prior) = (&settings.sampling, &settings.prior);
+    for (name, steps, setting) in [
+        (sampling.sampler, sampling.steps, "sampling.steps"),
+        (SamplerName::Ddim, prior.class_steps, "prior.class_steps"),
+    ] {
+        sampler(name, &base.scheduler, steps).map_err(|e| Usage(format!("{setting}: {e}")))?;
     }
     init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
     let looks = settings.rra.enabled && settings.rra.loss_weight > 0. || settings.cross_attention.loss_weight > 0.;
@@ -208,7 +212,7 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
 }
 
 /// A folder's whole path, so that a training goes on from wherever it is called; other names as they are.
-fn lasting_name(base: &str) -> String {
+pub(super) fn lasting_name(base: &str) -> String {
     match Path::new(base).exists() {
         true => std::path::absolute(base).map_or_else(|_| base.into(), |path| path.display().to_string()),
         false => base.into(),
@@ -257,7 +261,7 @@ fn begin(out: Option<&Path>, subject: &Subject, manifest: &Manifest) -> Result<(
 }
 
 /// Sampling and evaluation look at the photos, so the adapter brings them along.
-fn keep_photos(subject: &Subject, folder: &Path) -> Result<()> {
+pub(super) fn keep_photos(subject: &Subject, folder: &Path) -> Result<()> {
     let (photos, masks) = (folder.join("photos"), folder.join("masks"));
     make_folder(&photos)?;
     make_folder(&masks)?;

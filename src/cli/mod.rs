@@ -4,6 +4,8 @@ mod bands;
 mod bench;
 mod demo;
 mod eval;
+mod export;
+mod import;
 mod observer;
 mod output;
 mod sample;
@@ -48,6 +50,10 @@ enum Command {
     Sample(Box<sample::SampleArgs>),
     /// Score an adapter, or a folder of pictures
     Eval(Box<eval::EvalArgs>),
+    /// Write an adapter as other programs read it
+    Export(export::ExportArgs),
+    /// Make an adapter of another program's files
+    Import(import::ImportArgs),
     /// Train, draw and score a bundled subject, and show it all on one page
     Demo(demo::DemoArgs),
     /// Write the low and the high frequency band of a picture
@@ -80,6 +86,8 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Train(args) => train::run(*args, &mut console()),
         Command::Sample(args) => sample::run(*args, &mut console()),
         Command::Eval(args) => eval::run(*args, &mut console()),
+        Command::Export(args) => export::run(args, &mut console()),
+        Command::Import(args) => import::run(args, &mut console()),
         Command::Demo(args) => demo::run(args, &mut console()),
         Command::Bands(args) => bands::run(&args, &mut console()),
         Command::Bench(args) => bench::run(&args),

@@ -8,11 +8,13 @@ use clap::Args;
 use super::{MachineArgs, Outcome};
 use crate::app::Observer;
 use crate::app::draw::{Reference, Request, Seed, Source, draw};
+use crate::settings::SamplerName;
 
 const EXAMPLES: &str = "\
 Examples:
   eqdiff sample --prompt \"S* dog in van gogh style\"
   eqdiff sample --prompts prompts.txt --count 4 --seed 7 --out drawn
+  eqdiff sample --prompt \"a S* dog\" --sampler dpmpp-2m-karras --steps 25 --guidance-rescale 0.7
   eqdiff sample --base sd14 --no-adapter --prompt \"a dog on the moon\"";
 
 /// Arguments of `sample`.
@@ -34,12 +36,19 @@ pub(super) struct SampleArgs {
     /// What the pictures shall not show
     #[arg(long, value_name = "TEXT", default_value = "")]
     negative: String,
-    /// DDIM steps [default: the adapter's setting]
+    /// The way from noise to picture [default: the adapter's setting]
+    #[arg(long, value_name = "NAME", value_enum)]
+    sampler: Option<SamplerName>,
+    /// Sampling steps [default: the adapter's setting]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
     /// Guidance scale [default: the adapter's setting]
     #[arg(long, value_name = "X")]
     guidance: Option<f64>,
+    /// Against overexposure by strong guidance: how much of it is brought to the spread of the prediction
+    /// without guidance, 0 to 1; 0.7 is usual [default: the adapter's setting]
+    #[arg(long, value_name = "X")]
+    guidance_rescale: Option<f64>,
     /// Pictures of each prompt
     #[arg(long, value_name = "N", default_value_t = 1)]
     count: usize,
@@ -79,8 +88,10 @@ pub(super) fn run(args: SampleArgs, observer: &mut dyn Observer) -> Result<Outco
         },
         base: args.base,
         negative: args.negative,
+        sampler: args.sampler,
         steps: args.steps,
         guidance: args.guidance,
+        guidance_rescale: args.guidance_rescale,
         count: args.count,
         seed: args.seed,
         size: args.size,

@@ -139,6 +139,7 @@ mod tests {
                 steps: 50,
                 sampler: "DDIM",
                 guidance: 7.5,
+                guidance_rescale: 0.,
                 seed: 42,
                 width: 512,
                 height: 256,

@@ -29,6 +29,7 @@ pub struct Parameters<'a> {
     pub steps: usize,
     pub sampler: &'a str,
     pub guidance: f64,
+    pub guidance_rescale: f64,
     pub seed: u64,
     pub width: u32,
     pub height: u32,
@@ -45,9 +46,13 @@ impl std::fmt::Display for Parameters<'_> {
         let quoted = self.model.contains([',', ':', '\n']);
         let model = if quoted { serde_json::Value::from(self.model).to_string() } else { self.model.into() };
         let Self { steps, sampler, guidance, seed, width, height, .. } = self;
+        let rescale = match self.guidance_rescale {
+            0. => String::new(),
+            share => format!("CFG rescale: {share}, "),
+        };
         write!(
             f,
-            "Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, Seed: {seed}, Size: {width}x{height}, \
+            "Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, {rescale}Seed: {seed}, Size: {width}x{height}, \
              Model: {model}, Version: eqdiff {}",
             env!("CARGO_PKG_VERSION")
         )
@@ -67,7 +72,7 @@ pub fn save_png(path: &Path, image: &RgbImage, text: &[(&str, &str)]) -> Result<
 ///
 /// # Errors
 /// If the picture has no pixels.
-fn png_bytes(image: &RgbImage, text: &[(&str, &str)]) -> Result<Vec<u8>> {
+pub fn png_bytes(image: &RgbImage, text: &[(&str, &str)]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, image.width(), image.height());
     encoder.set_color(png::ColorType::Rgb);
@@ -228,6 +233,7 @@ mod tests {
             steps: 50,
             sampler: "DDIM",
             guidance: 7.5,
+            guidance_rescale: 0.,
             seed: 42,
             width: 512,
             height: 256,
@@ -241,6 +247,8 @@ mod tests {
         (parameters.negative, parameters.model) = ("blurry", "a,b");
         let text = parameters.to_string();
         assert!(text.starts_with("a S* dog\nNegative prompt: blurry\nSteps") && text.contains("Model: \"a,b\""));
+        parameters.guidance_rescale = 0.7;
+        assert!(parameters.to_string().contains("CFG scale: 7.5, CFG rescale: 0.7, Seed: 42"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The noise schedule of Stable Diffusion and DDIM's deterministic steps.
+//! The noise schedule of Stable Diffusion.
 
 use candle_core::{Result, Tensor};
 use serde::Deserialize;
@@ -157,17 +157,28 @@ pub struct Scheduler {
     alphas_cumprod: Vec<f64>,
 }
 
-/// One step of DDIM, from `timestep` to the one before it.
+/// A noise level: latents are the clean ones by `signal` plus normal noise by `noise`, whose squares sum to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DdimStep {
-    /// The timestep that the denoiser is asked at.
-    pub timestep: usize,
-    /// Cumulative alpha here and at the previous timestep.
-    alpha: f64,
-    alpha_previous: f64,
-    prediction: Prediction,
-    /// Clean latents stay within this of 0.
-    bound: Option<f64>,
+pub struct Level {
+    /// The share of the clean latents.
+    pub signal: f64,
+    /// The share of the noise.
+    pub noise: f64,
+}
+
+impl Level {
+    /// No noise.
+    pub const CLEAN: Self = Self { signal: 1., noise: 0. };
+
+    /// That of a cumulative alpha.
+    pub fn of_alpha(alpha: f64) -> Self {
+        Self { signal: alpha.sqrt(), noise: (1. - alpha).sqrt() }
+    }
+
+    /// `clean` latents with `noise` at this level.
+    pub fn mixed(self, clean: &Tensor, noise: &Tensor) -> Result<Tensor> {
+        (clean * self.signal)? + (noise * self.noise)?
+    }
 }
 
 impl Scheduler {
@@ -213,58 +224,56 @@ impl Scheduler {
         }
     }
 
-    /// The steps of DDIM (eta 0) at the timesteps that the configuration's spacing gives, as in diffusers, no timestep
-    /// twice.
-    ///
-    /// # Errors
-    /// If `steps` is 0 or more than there are timesteps.
-    pub fn ddim(&self, steps: usize) -> Result<Vec<DdimStep>> {
-        let count = self.timesteps();
-        if steps == 0 || steps > count {
-            candle_core::bail!("{steps} sampling steps: choose 1 to {count}");
-        }
-        let ratio = count / steps;
-        // with as many steps as timesteps there is no room for an offset
-        let offset = self.config.steps_offset.min(count - 1 - (steps - 1) * ratio);
-        let timestep = |i: usize| match self.config.timestep_spacing {
-            Spacing::Leading => i * ratio + offset,
-            Spacing::Trailing => {
-                let from_last = (steps - 1 - i) as f64 * (count as f64 / steps as f64);
-                (count as f64 - from_last).round_ties_even() as usize - 1
-            }
-            Spacing::Linspace => ((count - 1) as f64 / (steps.max(2) - 1) as f64 * i as f64).round_ties_even() as usize,
-        };
-        let last = if self.config.set_alpha_to_one { 1. } else { self.alphas_cumprod[0] };
-        let step = |i: usize| {
-            let timestep = timestep(i);
-            let alpha_previous = timestep.checked_sub(ratio).map_or(last, |t| self.alphas_cumprod[t]);
-            DdimStep {
-                timestep,
-                alpha: self.alphas_cumprod[timestep],
-                alpha_previous,
-                prediction: self.config.prediction_type,
-                bound: self.config.clip_sample.then_some(self.config.clip_sample_range),
-            }
-        };
-        Ok((0..steps).rev().map(step).collect())
+    /// The cumulative alpha of a timestep.
+    pub fn alpha(&self, timestep: usize) -> f64 {
+        self.alphas_cumprod[timestep]
     }
-}
 
-impl DdimStep {
-    /// The latents one step earlier, given what the denoiser predicted of `latents`.
-    pub fn apply(&self, latents: &Tensor, predicted: &Tensor) -> Result<Tensor> {
-        let (signal, rest) = (self.alpha.sqrt(), (1. - self.alpha).sqrt());
-        let (clean, noise) = match self.prediction {
+    /// The cumulative alpha that DDIM's last step leads to.
+    pub fn last_alpha(&self) -> f64 {
+        if self.config.set_alpha_to_one { 1. } else { self.alphas_cumprod[0] }
+    }
+
+    /// What DDIM's clean latents stay within of 0, if the configuration says so.
+    pub fn bound(&self) -> Option<f64> {
+        self.config.clip_sample.then_some(self.config.clip_sample_range)
+    }
+
+    /// The clean latents and the noise that `latents` at `level` are made of by what the denoiser predicted of them.
+    pub fn parted(&self, latents: &Tensor, predicted: &Tensor, level: Level) -> Result<(Tensor, Tensor)> {
+        let Level { signal, noise: rest } = level;
+        Ok(match self.config.prediction_type {
             Prediction::Epsilon => (((latents - (predicted * rest)?)? / signal)?, predicted.clone()),
             Prediction::VPrediction => {
                 (((latents * signal)? - (predicted * rest)?)?, ((predicted * signal)? + (latents * rest)?)?)
             }
+        })
+    }
+
+    /// The timesteps that `steps` steps visit, the largest first, spaced as the configuration says and as in diffusers,
+    /// no timestep twice. As if there were `beyond` steps more at the end, which are not taken.
+    ///
+    /// # Errors
+    /// If `steps` is 0 or more than there are timesteps.
+    pub fn visited(&self, steps: usize, beyond: usize) -> Result<Vec<usize>> {
+        let (count, points) = (self.timesteps(), steps + beyond);
+        if steps == 0 || points > count {
+            candle_core::bail!("{steps} sampling steps: choose 1 to {}", count.saturating_sub(beyond));
+        }
+        let ratio = count / points;
+        // with as many steps as timesteps there is no room for an offset
+        let offset = self.config.steps_offset.min(count - 1 - (points - 1) * ratio);
+        let timestep = |i: usize| match self.config.timestep_spacing {
+            Spacing::Leading => i * ratio + offset,
+            Spacing::Trailing => {
+                let from_last = (points - 1 - i) as f64 * (count as f64 / steps as f64);
+                (count as f64 - from_last).round_ties_even() as usize - 1
+            }
+            Spacing::Linspace => {
+                ((count - 1) as f64 / (points.max(2) - 1) as f64 * i as f64).round_ties_even() as usize
+            }
         };
-        let clean = match self.bound {
-            Some(bound) => clean.clamp(-bound, bound)?,
-            None => clean,
-        };
-        (clean * self.alpha_previous.sqrt())? + (noise * (1. - self.alpha_previous).sqrt())?
+        Ok((beyond..points).rev().map(timestep).collect())
     }
 }
 
@@ -278,11 +287,15 @@ mod tests {
     fn stable_diffusion_schedule() -> anyhow::Result<()> {
         let scheduler = Scheduler::from_json("{}")?;
         assert!((scheduler.alphas_cumprod[999] - 0.004_66).abs() < 1e-6);
-        let steps = scheduler.ddim(50)?;
-        assert_eq!((steps[0].timestep, steps[49].timestep), (981, 1));
-        assert_eq!(steps[49].alpha_previous, scheduler.alphas_cumprod[0]);
-        assert_eq!(steps[48].alpha_previous, steps[49].alpha);
-        assert!(scheduler.ddim(0).is_err() && scheduler.ddim(1001).is_err() && scheduler.ddim(1000).is_ok());
+        let visited = scheduler.visited(50, 0)?;
+        assert_eq!((visited[0], visited[49]), (981, 1));
+        for (steps, beyond, fits) in
+            [(0, 0, false), (1001, 0, false), (1000, 0, true), (1000, 1, false), (999, 1, true)]
+        {
+            assert_eq!(scheduler.visited(steps, beyond).is_ok(), fits, "{steps} {beyond}");
+        }
+        // with a step beyond, as diffusers' multistep solvers space them
+        assert_eq!(scheduler.visited(3, 1)?, [751, 501, 251]);
         Ok(())
     }
 
@@ -308,7 +321,7 @@ mod tests {
             ("linspace", 1000, 166_666_500, [999, 998, 0]),
         ] {
             let scheduler = Scheduler::from_json(&format!(r#"{{"timestep_spacing": "{spacing}"}}"#))?;
-            let visited: Vec<usize> = scheduler.ddim(steps)?.iter().map(|step| step.timestep).collect();
+            let visited = scheduler.visited(steps, 0)?;
             assert!(visited.is_sorted_by(|a, b| a > b), "{spacing} {steps}: {visited:?}");
             assert_eq!(visited.iter().enumerate().map(|(i, t)| (i + 1) * t).sum::<usize>(), weighted, "{spacing}");
             assert_eq!([visited[0], visited[1.min(steps - 1)], visited[steps - 1]], ends, "{spacing} {steps}");
@@ -316,97 +329,15 @@ mod tests {
         Ok(())
     }
 
-    /// Latents, noise (or prediction), and for each configuration what diffusers' `DDIMScheduler` (0.42) makes of them
-    /// in the step of that number: `step`, `add_noise`.
+    /// Diffusers' `DDIMScheduler.get_velocity` (0.42) at timestep 781, and its cumulative alpha of trained betas.
     #[test]
-    fn equals_diffusers() -> anyhow::Result<()> {
+    fn velocities_and_trained_betas_equal_diffusers() -> anyhow::Result<()> {
         let tensor = |values: [f32; 4]| Tensor::new(&values, &Device::Cpu)?.reshape((1, 4, 1, 1));
         let (latents, noise) = (tensor([0.5, -1.25, 2., 0.125])?, tensor([-0.75, 0.5, 1.5, -2.])?);
-        let close = |ours: &Tensor, recorded: [f32; 4]| -> Result<()> {
-            let ours = ours.flatten_all()?.to_vec1::<f32>()?;
-            assert!(ours.iter().zip(recorded).all(|(a, b)| (a - b).abs() < 2e-5), "{ours:?} {recorded:?}");
-            Ok(())
-        };
-        for (json, steps, i, stepped, noised) in [
-            (
-                r#"{}"#,
-                50,
-                10,
-                [0.610_585, -1.403_645, 2.040_39, 0.314_543],
-                [-0.629_293, 0.228_439, 1.883_968, -1.930_004],
-            ),
-            (
-                r#"{"beta_schedule": "linear"}"#,
-                50,
-                10,
-                [0.625_355, -1.424_983, 2.048_46, 0.338_781],
-                [-0.678_857, 0.333_744, 1.746_603, -1.966_921],
-            ),
-            (
-                r#"{"beta_schedule": "squaredcos_cap_v2"}"#,
-                50,
-                10,
-                [0.613_982, -1.406_367, 2.035_097, 0.322_996],
-                [-0.540_508, 0.054_864, 2.080_75, -1.844_025],
-            ),
-            (
-                r#"{"timestep_spacing": "trailing"}"#,
-                30,
-                0,
-                [0.768_875, -1.626_09, 2.106_452, 0.582_531],
-                [-0.714_118, 0.413_503, 1.633_031, -1.986_801],
-            ),
-            (
-                r#"{"timestep_spacing": "linspace"}"#,
-                30,
-                5,
-                [0.701_093, -1.530_024, 2.075_508, 0.468_843],
-                [-0.654_055, 0.280_163, 1.818_244, -1.949_617],
-            ),
-            (
-                r#"{"prediction_type": "v_prediction"}"#,
-                50,
-                10,
-                [0.513_878, -1.259_093, 1.971_723, 0.162_219],
-                [-0.629_293, 0.228_439, 1.883_968, -1.930_004],
-            ),
-            (
-                r#"{"prediction_type": "v_prediction", "rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}"#,
-                50,
-                0,
-                [0.506_925, -1.254_578, 1.986_021, 0.143_519],
-                [-0.75, 0.5, 1.5, -2.],
-            ),
-            (
-                r#"{"prediction_type": "v_prediction", "rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}"#,
-                50,
-                20,
-                [0.520_932, -1.263_591, 1.956_944, 0.181_299],
-                [-0.520_979, 0.018_79, 2.117_146, -1.822_34],
-            ),
-            (
-                r#"{"clip_sample": true, "clip_sample_range": 0.75}"#,
-                50,
-                10,
-                [-0.560_508, 0.317_013, 1.630_946, -1.777_982],
-                [-0.629_293, 0.228_439, 1.883_968, -1.930_004],
-            ),
-            (
-                r#"{"set_alpha_to_one": true}"#,
-                50,
-                49,
-                [0.531_412, -1.271_724, 1.939_734, 0.207_736],
-                [0.468_614, -1.228_295, 2.060_214, 0.042_335],
-            ),
-        ] {
-            let scheduler = Scheduler::from_json(json)?;
-            let step = scheduler.ddim(steps)?[i];
-            close(&step.apply(&latents, &noise)?, stepped)?;
-            close(&scheduler.add_noise(&latents, &noise, &[step.timestep])?, noised)?;
-        }
-        // the same class's `get_velocity` at timestep 781
         let scheduler = Scheduler::from_json(r#"{"prediction_type": "v_prediction"}"#)?;
-        close(&scheduler.target(&latents, &noise, &[781])?, [-0.645_361, 1.326_769, -1.643_37, -0.539_176])?;
+        let velocity = scheduler.target(&latents, &noise, &[781])?.flatten_all()?.to_vec1::<f32>()?;
+        let recorded = [-0.645_361, 1.326_769, -1.643_37, -0.539_176f32];
+        assert!(velocity.iter().zip(recorded).all(|(a, b)| (a - b).abs() < 2e-5), "{velocity:?}");
         let betas: Vec<String> = (0..1000).map(|i| (0.1 * (i + 1) as f64 / 1000.).to_string()).collect();
         let trained = Scheduler::from_json(&format!(r#"{{"trained_betas": [{}]}}"#, betas.join(",")))?;
         assert!((trained.alphas_cumprod[500] / 2.786_431e-6 - 1.).abs() < 1e-4, "{}", trained.alphas_cumprod[500]);

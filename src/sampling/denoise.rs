@@ -3,10 +3,11 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::samplers::Sampler;
+use super::samplers::{Past, Sampler};
 use crate::base::Base;
 use crate::method::{Learned, Seen};
 use crate::model::tiled;
+use crate::rng;
 
 /// The photo that the denoiser looks at.
 pub struct Reference {
@@ -30,6 +31,8 @@ pub struct Plan<'a> {
     pub sampler: &'a dyn Sampler,
     /// Guidance scale.
     pub guidance: f64,
+    /// See [`rescaled`].
+    pub guidance_rescale: f64,
     /// Pictures that go through the UNet together.
     pub batch: usize,
 }
@@ -40,6 +43,8 @@ pub struct Draft {
     pub text: Tensor,
     /// Its latents [1, 4, h, w]: noise at first, the picture's at the end.
     pub latents: Tensor,
+    /// What the noise of samplers that add some is drawn from.
+    pub seed: u64,
 }
 
 /// Denoises all `drafts`; `progress` is told after every pass with the number of picture-steps done.
@@ -53,16 +58,18 @@ pub fn denoise(
     mut progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<()> {
     let together = plan.batch.max(1);
+    let mut pasts = vec![Past::default(); drafts.len()];
     for (chunk, timesteps) in plan.sampler.timesteps().chunks(together).enumerate() {
         let seen = look_at(base, plan, timesteps)?;
         for (i, &timestep) in timesteps.iter().enumerate() {
             let seen = seen.as_ref().map(|seen| seen.every(timesteps.len(), i)).transpose()?;
-            for drafts in drafts.chunks_mut(together) {
+            for (drafts, pasts) in drafts.chunks_mut(together).zip(pasts.chunks_mut(together)) {
                 let latents = Tensor::cat(&drafts.iter().map(|d| &d.latents).collect::<Vec<_>>(), 0)?;
                 let guided = predicted(base, plan, &latents, timestep, seen.as_ref(), drafts)?;
-                let latents = plan.sampler.step(chunk * together + i, &latents, &guided)?;
-                for (i, draft) in drafts.iter_mut().enumerate() {
-                    draft.latents = latents.narrow(0, i, 1)?.copy()?;
+                let step = chunk * together + i;
+                for (j, (draft, past)) in drafts.iter_mut().zip(pasts).enumerate() {
+                    let latents = plan.sampler.step(step, &draft.latents, &guided.narrow(0, j, 1)?, past)?;
+                    draft.latents = noised(latents, plan.sampler.noise(step), draft.seed, step)?;
                 }
                 progress(drafts.len())?;
             }
@@ -71,7 +78,16 @@ pub fn denoise(
     Ok(())
 }
 
-/// The guided prediction of the noise in `latents` [B, 4, h, w].
+/// `latents` with `amount` of noise that depends on a picture's seed and the step alone, not on other pictures.
+fn noised(latents: Tensor, amount: f64, seed: u64, step: usize) -> Result<Tensor> {
+    if amount == 0. {
+        return Ok(latents);
+    }
+    let noise = rng::normal(latents.shape(), &mut rng::stream(seed, "ancestral", step as u64), latents.device())?;
+    Ok((latents + (noise * amount)?)?)
+}
+
+/// What the denoiser predicts of `latents` [B, 4, h, w], guided.
 fn predicted(
     base: &Base,
     plan: &Plan,
@@ -86,7 +102,17 @@ fn predicted(
     let mut attention = plan.learned.attention(seen);
     let predicted = base.unet.forward(latents, &vec![timestep; count], &Tensor::cat(&text, 0)?, attention.as_mut())?;
     let (without, with) = (predicted.detach().narrow(0, 0, count)?, predicted.detach().narrow(0, count, count)?);
-    Ok((&without + ((with - &without)? * plan.guidance)?)?)
+    let guided = (&without + ((&with - &without)? * plan.guidance)?)?;
+    if plan.guidance_rescale == 0. { Ok(guided) } else { rescaled(&guided, &with, plan.guidance_rescale) }
+}
+
+/// A share `rescale` of the `guided` prediction [B, ...] brought to the spread that the prediction `with` the prompt has,
+/// picture by picture (Lin et al. 2024, section 3.4): strong guidance overexposes less.
+pub fn rescaled(guided: &Tensor, with: &Tensor, rescale: f64) -> Result<Tensor> {
+    let spread = |x: &Tensor| x.flatten_from(1)?.var_keepdim(1)?.sqrt();
+    let factor = (((spread(with)? / spread(guided)?)? * rescale)? + (1. - rescale))?;
+    let shape = [&[guided.dim(0)?][..], &vec![1; guided.rank() - 1]].concat();
+    Ok(guided.broadcast_mul(&factor.reshape(shape)?)?)
 }
 
 /// What the frozen base sees in the reference at each of the timesteps, first unconditionally, then with the class

@@ -13,8 +13,9 @@ use crate::images;
 use crate::method::eqdiff::rra::ReferenceNoise;
 use crate::method::{Learned, plain};
 use crate::rng;
-pub use denoise::{Draft, Plan, Reference, denoise};
-use samplers::Ddim;
+use crate::settings::SamplerName;
+pub use denoise::{Draft, Plan, Reference, denoise, rescaled};
+use samplers::sampler;
 
 /// One picture to draw.
 #[derive(Clone, Debug)]
@@ -31,10 +32,14 @@ pub struct Order {
 pub struct Style<'a> {
     /// What the pictures shall not show.
     pub negative: &'a str,
-    /// DDIM steps.
+    /// The way from noise to latents.
+    pub sampler: SamplerName,
+    /// Its steps.
     pub steps: usize,
     /// Guidance scale.
     pub guidance: f64,
+    /// See [`rescaled`].
+    pub guidance_rescale: f64,
     /// Width and height in pixels.
     pub size: (usize, usize),
     /// The photo that the denoiser looks at, a square of the training side, with the class word.
@@ -68,6 +73,7 @@ pub fn draw(
     let texts = Texts::new(base);
     let (width, height) = latent_size(base, style.size)?;
     let negative = texts.plain(&plain(base, style.negative)?)?;
+    let sampler = sampler(style.sampler, &base.scheduler, style.steps)?;
     let plan = Plan {
         learned,
         reference: style
@@ -77,8 +83,9 @@ pub fn draw(
             .transpose()
             .context("the reference photo")?,
         negative,
-        sampler: &Ddim::new(&base.scheduler, style.steps)?,
+        sampler: sampler.as_ref(),
         guidance: style.guidance,
+        guidance_rescale: style.guidance_rescale,
         batch: together(width * height),
     };
     let size = if plan.reference.is_some() { GROUP } else { plan.batch };
@@ -89,7 +96,7 @@ pub fn draw(
                 Some(latents) => latents.clone(),
                 None => rng::normal((1, 4, height, width), &mut rng::stream(order.seed, "latents", 0), &base.device)?,
             };
-            drafts.push(Draft { text: learned.text(base, &texts, &order.prompt)?, latents });
+            drafts.push(Draft { text: learned.text(base, &texts, &order.prompt)?, latents, seed: order.seed });
         }
         denoise(base, &plan, &mut drafts, |steps| tell(Drawn::Steps(steps)))?;
         for (j, (draft, order)) in drafts.iter().zip(group).enumerate() {

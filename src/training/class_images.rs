@@ -15,7 +15,7 @@ use crate::images::{self, pictures_in};
 use crate::method::BaseAlone;
 use crate::method::eqdiff::rra::ReferenceNoise;
 use crate::sampling::{Drawn, Order, Style, draw};
-use crate::settings::Settings;
+use crate::settings::{SamplerName, Settings};
 
 /// What generated class images depend on: others are other pictures.
 #[derive(Clone, Debug, Serialize)]
@@ -79,8 +79,10 @@ pub fn generated(
     let missing: Vec<usize> = (0..count).filter(|&i| !path(i).is_file()).collect();
     let style = Style {
         negative: "",
+        sampler: SamplerName::Ddim,
         steps: asked.steps,
         guidance: asked.guidance,
+        guidance_rescale: 0.,
         size: (asked.side, asked.side),
         reference: None,
         reference_noise: ReferenceNoise::Clean,

@@ -194,8 +194,10 @@ impl<'a, M: Method> Trainer<'a, M> {
         let prompts = [format!("photo of a {PLACEHOLDER} {class}"), format!("{PLACEHOLDER} {class} in van gogh style")];
         let style = Style {
             negative: "",
+            sampler: settings.sampling.sampler,
             steps: settings.sampling.steps,
             guidance: settings.sampling.guidance,
+            guidance_rescale: settings.sampling.guidance_rescale,
             size: (*side, *side),
             reference: Some((&self.reference, class.as_str())),
             reference_noise: settings.rra.reference_noise,

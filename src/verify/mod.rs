@@ -4,6 +4,7 @@
 mod case;
 mod metrics;
 mod models;
+mod samplers;
 mod sampling;
 mod step;
 
@@ -41,13 +42,17 @@ pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &
     let mut checks = Checks::new(show, if precision == Precision::F32 { 0. } else { case::HALF });
     models::bands(folder, &mut checks)?;
     models::tokens(folder, &mut checks)?;
+    samplers::samplers(folder, device, &mut checks)?;
     let name = folder.join("model");
     let base = Base::load(&name.display().to_string(), true, device, precision)?;
     models::vae(folder, &base, &mut checks)?;
     // one step with each way to keep what the gradient needs
     step::step(folder, "first_step", &base, Keep::ALL, &mut checks)?;
     step::step(folder, "step", &base, Keep::INPUTS, &mut checks)?;
-    step::step(folder, "paper_step", &base, Keep::ALL, &mut checks)?;
+    // cases recorded by older scripts do not have this one
+    if folder.join("paper_step.safetensors").is_file() {
+        step::step(folder, "paper_step", &base, Keep::ALL, &mut checks)?;
+    }
     sampling::sample(folder, &base, &mut checks)?;
     metrics::metrics(folder, device, &mut checks)
 }

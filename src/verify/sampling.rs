@@ -56,11 +56,12 @@ pub(super) fn sample(folder: &Path, base: &Base, checks: &mut Checks) -> Result<
             negative: negative.clone(),
             sampler: &Ddim::new(&base.scheduler, steps)?,
             guidance,
+            guidance_rescale: 0.,
             batch: 2,
         };
         let init = case.get("in.init_latents")?;
         // twice the same picture, so that the batched path is what is checked
-        let draft = || Draft { text: prompt.clone(), latents: init.clone() };
+        let draft = || Draft { text: prompt.clone(), latents: init.clone(), seed: 0 };
         let mut drafts = [draft(), draft()];
         denoise(base, &plan, &mut drafts, |_| Ok(()))?;
         for (i, draft) in drafts.iter().enumerate() {

@@ -1,0 +1,259 @@
+//! Adapters for other programs.
+
+mod merged;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
+
+use super::{Machine, Observer, Usage, page, places};
+use crate::adapter::formats::lora::Lora;
+use crate::adapter::formats::{custom_diffusion, embedding, release};
+use crate::adapter::{Adapter, serialised};
+use crate::base::{Base, Folder};
+use crate::files::{Set, check_writable, stage_folder, write_whole};
+use crate::images::png::png_bytes;
+use crate::method::eqdiff::{Band, Customisation};
+
+/// What to export, and how.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // each is explained by `eqdiff export --help`
+pub struct Request {
+    pub adapter: Option<PathBuf>,
+    pub to: Layout,
+    pub rank: usize,
+    pub name: Option<String>,
+    pub base: Option<String>,
+    pub out: Option<PathBuf>,
+    pub machine: Machine,
+}
+
+/// Whose layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Layout {
+    /// Custom Diffusion weights and embeddings for diffusers
+    Diffusers,
+    /// A LoRA and an embedding for AUTOMATIC1111, Forge and ComfyUI, and for diffusers too
+    Webui,
+    /// As the authors' released code keeps it
+    Release,
+    /// The base's own files with the adapter's keys and values in them, and the embedding
+    Merged,
+}
+
+impl Layout {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Diffusers => "diffusers",
+            Self::Webui => "webui",
+            Self::Release => "release",
+            Self::Merged => "merged",
+        }
+    }
+}
+
+/// What the exported folder says of itself.
+const DIFFUSERS: &str = include_str!("export/diffusers.md");
+const WEBUI: &str = include_str!("export/webui.md");
+const RELEASE: &str = include_str!("export/release.md");
+const MERGED: &str = include_str!("export/merged.md");
+
+/// An adapter on its way out.
+struct Export<'a> {
+    adapter: &'a Adapter,
+    base: &'a Base,
+    tensors: BTreeMap<String, Tensor>,
+    learned: Customisation,
+    /// What files and the token are called.
+    name: String,
+    rank: usize,
+}
+
+/// Files by name.
+type Files = Vec<(String, Vec<u8>)>;
+
+/// Exports, and gives the files.
+///
+/// # Errors
+/// [`Usage`] if the request makes no sense, else if the adapter or its base cannot be read or the files not written.
+pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBuf>> {
+    if request.rank == 0 {
+        bail!(Usage("--rank: give 1 or more".into()));
+    }
+    let adapter = Adapter::open(&places::adapter(request.adapter.as_deref())?)?;
+    let name = match &request.name {
+        Some(name) if is_plain(name) => name.clone(),
+        Some(name) => bail!(Usage(format!("--name {name:?}: letters, digits, - and _ only"))),
+        None => default_name(&adapter.manifest.subject),
+    };
+    let out = match &request.out {
+        Some(folder) => folder.clone(),
+        None => beside(&adapter.folder, request.to.name()),
+    };
+    match request.to {
+        Layout::Merged => places::check_unused(&out)?,
+        _ => check_writable(&out)?,
+    }
+    let base = match &request.base {
+        Some(base) => request.machine.base(base, observer)?,
+        None => request.machine.base_of_adapter(&adapter.manifest.base, observer)?,
+    };
+    let tensors = adapter.tensors(&base)?;
+    let learned = Customisation::from_tensors(&base.unet, &tensors)?;
+    let export = Export { adapter: &adapter, base: &base, tensors, learned, name, rank: request.rank };
+    let paths = match request.to {
+        Layout::Diffusers => written(&export.diffusers()?, &out)?,
+        Layout::Webui => written(&export.webui(observer)?, &out)?,
+        Layout::Release => written(&export.release()?, &out)?,
+        Layout::Merged => {
+            let name = request.base.as_ref().unwrap_or(&adapter.manifest.base);
+            export.merged(&Folder::find(name, request.machine.offline)?, &out)?
+        }
+    };
+    if export.learned.has_reference() && request.to != Layout::Release {
+        observer.warn(
+            "reference attention does not travel, since no other program has it: these files draw what eqdiff sample \
+             --no-reference draws, which is less like the subject",
+        );
+    }
+    for path in &paths {
+        observer.info(&format!("Exported: {}", path.display()));
+    }
+    Ok(paths)
+}
+
+/// Writes all files or none.
+fn written(files: &Files, folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut set = Set::new(folder);
+    for (name, bytes) in files {
+        set.add(name, bytes)?;
+    }
+    set.commit()?;
+    Ok(files.iter().map(|(name, _)| folder.join(name)).collect())
+}
+
+impl Export<'_> {
+    fn diffusers(&self) -> Result<Files> {
+        let layers = self.base.unet.attentions();
+        let plain = layers.iter().map(|layer| layer.name.as_str()).filter(|name| name.ends_with("attn1"));
+        let weights = custom_diffusion::weights(&self.tensors, plain)?;
+        let mut files =
+            vec![(custom_diffusion::FILE.to_string(), serialised(&weights, &[("format", "pt".to_string())])?)];
+        let bands = [(Band::Original, ""), (Band::Low, "-low"), (Band::High, "-high")];
+        let there = if self.learned.concept.high.is_some() { &bands[..] } else { &bands[..1] };
+        for &(band, ending) in there {
+            let name = format!("{}{ending}", self.name);
+            files.push((
+                format!("{name}.safetensors"),
+                embedding::file(&format!("<{name}>"), &self.learned.concept.of(band)?)?,
+            ));
+        }
+        files.push((self.page(), self.explained(DIFFUSERS)));
+        Ok(files)
+    }
+
+    fn webui(&self, observer: &mut dyn Observer) -> Result<Files> {
+        let lora = Lora::new(&self.base.unet, &self.tensors, self.rank)
+            .with_context(|| format!("{} cannot become a LoRA", self.adapter.folder.display()))?;
+        let error = format!(
+            "relative error {:.1} % of the changes in all, {:.1} % in the layer that fits worst",
+            100. * lora.error,
+            100. * lora.worst
+        );
+        observer.info(&format!("LoRA of rank {}: {error}; a higher --rank leaves less", lora.rank));
+        let manifest = &self.adapter.manifest;
+        let lora_name = format!("{}-lora", self.name);
+        let summed = self.learned.concept.of(Band::Original)?;
+        let mut files = vec![
+            (format!("{lora_name}.safetensors"), lora.file(manifest, &lora_name, &self.name)?),
+            (format!("{}.safetensors", self.name), embedding::file(&self.name, &summed)?),
+        ];
+        match page::subject(self.adapter) {
+            Ok(subject) => {
+                if let Some(photo) = subject.photos.first() {
+                    let picture = png_bytes(&photo.square(manifest.side as u32), &[("Software", "eqdiff")])?;
+                    files.push((format!("{lora_name}.png"), picture));
+                }
+            }
+            Err(error) => observer.warn(&format!("no preview picture: {error:#}")),
+        }
+        let text = self.explained(&WEBUI.replace("{rank}", &lora.rank.to_string()).replace("{error}", &error));
+        files.push((self.page(), text));
+        Ok(files)
+    }
+
+    fn release(&self) -> Result<Files> {
+        let [weights, token, bands] = release::FILES;
+        let pt = [("format", "pt".to_string())];
+        let summed = self.learned.concept.of(Band::Original)?;
+        let mut files = vec![
+            (weights.to_string(), serialised(&release::weights(&self.tensors), &pt)?),
+            (token.to_string(), embedding::file(release::TOKEN, &summed)?),
+        ];
+        if let Some(rows) = release::bands(&self.tensors)? {
+            let rows = BTreeMap::from([(release::BANDS.to_string(), rows)]);
+            files.push((bands.to_string(), serialised(&rows, &pt)?));
+        }
+        files.push((self.page(), self.explained(RELEASE)));
+        Ok(files)
+    }
+
+    fn merged(&self, base: &Folder, out: &Path) -> Result<Vec<PathBuf>> {
+        let staged = stage_folder(out)?;
+        let summed = self.learned.concept.of(Band::Original)?;
+        merged::write(base, &format!("{}-merged.safetensors", self.name), &self.tensors, staged.path())?;
+        let token = format!("{}.safetensors", self.name);
+        write_whole(&staged.path().join(token), &embedding::file(&self.name, &summed)?)?;
+        write_whole(&staged.path().join(self.page()), &self.explained(MERGED))?;
+        let placed = staged.place(out)?;
+        Ok(vec![placed.with_context(|| format!("{} is there already", out.display()))?])
+    }
+
+    /// The file that says how to use the others.
+    fn page(&self) -> String {
+        format!("{}.md", self.name)
+    }
+
+    fn explained(&self, text: &str) -> Vec<u8> {
+        let manifest = &self.adapter.manifest;
+        let text = text.replace("{name}", &self.name).replace("{class}", &manifest.class);
+        let text = text.replace("{steps}", &manifest.settings.sampling.steps.to_string());
+        text.replace("{guidance}", &manifest.settings.sampling.guidance.to_string()).into_bytes()
+    }
+}
+
+/// A name that no prompt has by accident: other programs take it for the subject wherever it stands.
+fn default_name(subject: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let word: String = subject.to_lowercase().chars().map(plain).collect();
+    format!("eqdiff-{}", word.trim_matches('-'))
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
+/// The folder `FOLDER-ending`.
+fn beside(folder: &Path, ending: &str) -> PathBuf {
+    let name = folder.file_name().map_or_else(|| "adapter".into(), |name| name.to_string_lossy());
+    folder.with_file_name(format!("{name}-{ending}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain_and_rare() {
+        for (subject, name) in [("dog", "eqdiff-dog"), ("My Teapot_2!", "eqdiff-my-teapot-2"), ("日本", "eqdiff-")] {
+            assert_eq!(default_name(subject), name);
+            assert!(is_plain(&default_name(subject)));
+        }
+        for name in ["", "a b", "../a", "<a>"] {
+            assert!(!is_plain(name));
+        }
+        assert_eq!(beside(Path::new("outputs/dog"), "webui"), Path::new("outputs/dog-webui"));
+    }
+}

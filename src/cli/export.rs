@@ -1,0 +1,59 @@
+//! `eqdiff export`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{MachineArgs, Outcome};
+use crate::app::Observer;
+use crate::app::export::{Layout, Request, export};
+
+const EXAMPLES: &str = "\
+Examples:
+  eqdiff export outputs/dog --to webui --rank 64
+  eqdiff export outputs/dog --to diffusers --name my-dog --out for-diffusers
+  eqdiff export --to release                                      the last adapter
+  eqdiff export outputs/dog --to merged --base sd-v1-4.safetensors
+
+Reference attention travels to nobody but the released code: other programs draw what `eqdiff sample --no-reference`
+draws. NAME.md beside the files says how to use them.";
+
+/// Arguments of `export`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ExportArgs {
+    /// The adapter's folder [default: the last one trained]
+    #[arg(value_name = "ADAPTER")]
+    adapter: Option<PathBuf>,
+    /// For which program
+    #[arg(long, value_name = "LAYOUT", value_enum)]
+    to: Layout,
+    /// Rank of the LoRA: higher ranks are nearer to what was trained, and larger
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    rank: usize,
+    /// What stands for the subject in prompts there, and what files are called [default: eqdiff-SUBJECT]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where the files go [default: ADAPTER-LAYOUT]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The base [default: the adapter's]
+    #[arg(long)]
+    base: Option<String>,
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+pub(super) fn run(args: ExportArgs, observer: &mut dyn Observer) -> Result<Outcome> {
+    let request = Request {
+        adapter: args.adapter,
+        to: args.to,
+        rank: args.rank,
+        name: args.name,
+        base: args.base,
+        out: args.out,
+        machine: args.machine.into(),
+    };
+    export(&request, observer).map(|_| Outcome::Done)
+}

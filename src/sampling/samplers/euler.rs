@@ -1,0 +1,29 @@
+//! Euler's method for the ordinary differential equation of Karras et al. 2022 (algorithm 1 without churn).
+
+use candle_core::{Result, Tensor};
+
+use super::{Course, Past, Sampler};
+
+/// Euler's steps.
+pub(super) struct Euler {
+    course: Course,
+}
+
+impl Euler {
+    /// Along a course.
+    pub(super) fn new(course: Course) -> Self {
+        Self { course }
+    }
+}
+
+impl Sampler for Euler {
+    fn timesteps(&self) -> &[usize] {
+        &self.course.timesteps
+    }
+
+    fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, _: &mut Past) -> Result<Tensor> {
+        // along the line through clean latents and noise, whose direction is the equation's
+        let (clean, noise) = self.course.parted(i, latents, predicted)?;
+        self.course.levels[i + 1].mixed(&clean, &noise)
+    }
+}

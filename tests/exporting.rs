@@ -1,0 +1,131 @@
+//! Adapters for other programs, through the real program.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor, safetensors};
+use common::{Place, tiny_base};
+
+fn place() -> Place {
+    let place = Place::new();
+    place.subject("thing");
+    let toml = "[training]\nsteps = 1\npreview_every = 0\n[prior]\nclass_images = 0\n[sampling]\nsteps = 2\n\
+                [rra]\nreferences_per_photo = 1\n";
+    std::fs::write(place.path("tiny.toml"), toml).expect("a file");
+    place.ok(&["train", "--subject", "thing", "--base", &tiny_base(), "--config", "tiny.toml", "--out", "a"]);
+    place
+}
+
+fn names(folder: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_layout_has_its_files_and_tensors() {
+    let place = place();
+    let said = place.ok(&["export", "a", "--to", "webui", "--rank", "3"]);
+    assert!(said.contains("relative error") && said.contains("--no-reference"), "{said}");
+    let webui =
+        ["eqdiff-thing-lora.png", "eqdiff-thing-lora.safetensors", "eqdiff-thing.md", "eqdiff-thing.safetensors"];
+    assert_eq!(names(&place.path("a-webui")), webui);
+    let lora = safetensors::load(place.path("a-webui/eqdiff-thing-lora.safetensors"), &Device::Cpu).expect("tensors");
+    assert_eq!(lora.len(), 16 * 2 * 3);
+    let layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k";
+    assert_eq!(lora[&format!("{layer}.lora_up.weight")].dims(), [48, 3]);
+    assert_eq!(lora[&format!("{layer}.lora_down.weight")].dims(), [3, 32]);
+    assert_eq!(lora[&format!("{layer}.alpha")].to_scalar::<f32>().expect("a number"), 3.);
+    let page = std::fs::read_to_string(place.path("a-webui/eqdiff-thing.md")).expect("a page");
+    assert!(page.contains("a eqdiff-thing thing") && !page.contains("{name}") && !page.contains("{error}"), "{page}");
+
+    let said = place.ok(&["export", "a", "--to", "diffusers", "--name", "It_1", "--out", "d"]);
+    assert!(said.contains("--no-reference"), "{said}");
+    let files = ["It_1-high.safetensors", "It_1-low.safetensors", "It_1.md", "It_1.safetensors"];
+    assert_eq!(names(&place.path("d"))[..4], files);
+    let embedding = safetensors::load(place.path("d/It_1.safetensors"), &Device::Cpu).expect("tensors");
+    assert_eq!(embedding["<It_1>"].dims(), [1, 32]);
+    let weights = place.path("d/pytorch_custom_diffusion_weights.safetensors");
+    let weights = safetensors::load(weights, &Device::Cpu).expect("tensors");
+    assert_eq!(weights.len(), 16 * 2 + 16);
+
+    place.ok(&["export", "a", "--to", "merged"]);
+    place.fails(2, &["a-merged is there already"], &["export", "a", "--to", "merged"]);
+    let unet = |folder: &std::path::Path| {
+        let file = folder.join("unet/diffusion_pytorch_model.safetensors");
+        safetensors::load(file, &Device::Cpu).expect("tensors")
+    };
+    let (merged, own) = (unet(&place.path("a-merged")), unet(tiny_base().as_ref()));
+    let value =
+        |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_dtype(DType::F32)?.to_vec1::<f32>()).expect("f32");
+    let changed: Vec<&String> = own.keys().filter(|&name| value(&own[name]) != value(&merged[name])).collect();
+    assert_eq!((merged.len(), changed.len()), (own.len(), 32));
+    assert!(changed.iter().all(|name| name.contains("attn2.to_k") || name.contains("attn2.to_v")), "{changed:?}");
+    place.ok(&["sample", "--no-adapter", "--base", "a-merged", "--prompt", "a dog", "--steps", "1"]);
+
+    let said = place.ok(&["export", "a", "--to", "release"]);
+    assert!(!said.contains("--no-reference"), "{said}");
+    let files = ["<new2>.safetensors", "eqdiff-thing.md", "freq_embeddings.safetensors"];
+    assert_eq!(names(&place.path("a-release"))[..3], files);
+}
+
+#[test]
+fn what_cannot_be_exported_is_said() {
+    let place = place();
+    place.fails(2, &["--rank"], &["export", "a", "--to", "webui", "--rank", "0"]);
+    place.fails(2, &["--name"], &["export", "a", "--to", "webui", "--name", "../a"]);
+    place.fails(2, &["diffusers", "webui", "release"], &["export", "a", "--to", "comfy"]);
+    place.fails(1, &["no folder nowhere"], &["export", "nowhere", "--to", "release"]);
+    place.fails(1, &["mini"], &["export", "a", "--to", "release", "--base", "mini"]);
+    let path = place.path("a/adapter.safetensors");
+    let bytes = std::fs::read(&path).expect("a file");
+    std::fs::write(&path, &bytes[..bytes.len() - 9]).expect("a file");
+    place.fails(1, &["adapter.safetensors"], &["export", "a", "--to", "release", "--out", "damaged"]);
+    assert!(names(&place.path("damaged")).is_empty());
+}
+
+#[test]
+fn what_was_exported_comes_back() {
+    let place = place();
+    let tensors = |folder: &str| {
+        let file = place.path(folder).join("adapter.safetensors");
+        let tensors = safetensors::load(file, &Device::Cpu).expect("tensors");
+        let value = |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
+        tensors.iter().map(|(name, tensor)| (name.clone(), value(tensor))).collect::<BTreeMap<_, _>>()
+    };
+    let (own, base) = (tensors("a"), tiny_base());
+    place.ok(&["export", "a", "--to", "release", "--out", "r"]);
+    let files =
+        ["r/pytorch_custom_diffusion_weights.safetensors", "r/<new2>.safetensors", "r/freq_embeddings.safetensors"];
+    let import = [&["import"][..], &files, &["--base", &base, "--subject", "thing", "--out", "back"]].concat();
+    place.ok(&import);
+    assert_eq!(tensors("back"), own);
+    let draw = ["--prompt", "a S* thing", "--steps", "2"];
+    place.ok(&[&["sample", "--adapter", "back", "--out", "drawn"][..], &draw].concat());
+
+    // without the bands and reference attention, as Custom Diffusion has it
+    place.ok(&["export", "a", "--to", "diffusers", "--name", "it", "--out", "d"]);
+    let files = ["d/pytorch_custom_diffusion_weights.safetensors", "d/it.safetensors"];
+    place.ok(&[&["import"][..], &files, &["--base", &base, "--class", "thing", "--out", "plain"]].concat());
+    let plain = tensors("plain");
+    let summed: Vec<f32> = own["s_low"].iter().zip(&own["s_high"]).map(|(low, high)| low + high).collect();
+    assert!(plain["s_low"] == summed && !plain.contains_key("s_high"));
+    let key = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight";
+    assert!(plain[key] == own[key] && plain.len() == 1 + 32);
+    let ours = ["sample", "--adapter", "a", "--no-reference", "--out", "ours"];
+    place.ok(&[&ours[..], &draw].concat());
+    place.ok(&[&["sample", "--adapter", "plain", "--out", "theirs"][..], &draw].concat());
+    let [one, two] = ["ours", "theirs"]
+        .map(|folder| image::open(&common::pictures(&place.path(folder))[0]).expect("a picture").to_rgb8());
+    assert_eq!(one, two);
+
+    let weights = files[0];
+    place.fails(2, &["embedding"], &["import", weights, "--base", &base, "--class", "thing", "--out", "x"]);
+    place.fails(2, &["--class"], &["import", files[1], "--base", &base, "--out", "x"]);
+    place.fails(2, &["--subject"], &[&import[..4], &["--base", &base, "--class", "thing", "--out", "x"]].concat());
+    place.fails(1, &["32", "mini"], &["import", files[1], "--base", "mini", "--class", "thing", "--out", "x"]);
+    place.fails(2, &["back is there already"], &import);
+    assert!(!place.path("x").exists());
+}
