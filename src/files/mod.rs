@@ -151,7 +151,9 @@ pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
     match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("the disk is full: make room and go on"),
         ErrorKind::FileTooLarge => Some("a limit of file sizes was hit (ulimit -f)"),
-        ErrorKind::ReadOnlyFilesystem => Some("the file system is read-only: choose another folder with --out"),
+        ErrorKind::ReadOnlyFilesystem => {
+            Some("the file system is read-only: work on a copy, or choose another folder where --out is an option")
+        }
         _ => None,
     }
 }
