@@ -102,6 +102,19 @@ fn logs_and_programs_hear_of_progress() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn folders_of_any_name_are_remembered() {
+    use std::os::unix::ffi::OsStrExt;
+    let (place, base) = (place(), tiny_base());
+    let mut arguments: Vec<std::ffi::OsString> = train(&base, "1").iter().map(std::ffi::OsString::from).collect();
+    let out = arguments.iter().position(|argument| argument == "o").expect("the folder");
+    arguments[out] = std::ffi::OsStr::from_bytes(b"a\xff\nb ").into();
+    let output = place.command(&[]).args(&arguments).output().expect("the program");
+    assert!(output.status.success(), "{}", common::printed(&output));
+    place.ok(&["sample", "--prompt", "S* thing", "--steps", "1"]);
+}
+
+#[test]
 fn an_unknown_level_is_wrong_usage() {
     let output = Place::new().command(&["bench"]).env("EQDIFF_SIMD", "avx9000").output().expect("the program");
     let said = common::printed(&output);

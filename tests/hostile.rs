@@ -130,6 +130,42 @@ fn nothing_outside_its_folder_is_written() {
 }
 
 #[test]
+#[cfg(unix)]
+fn what_cannot_be_read_to_its_end_is_not_begun() {
+    let place = place();
+    let evaluate = ["eval", "--adapter", "b", "--limit", "1", "--metrics", "clip-t", "--clip", "nowhere"];
+    for (file, command) in [
+        ("adapter.toml", &DRAW[..]),
+        (".eqdiff-set", &DRAW[..]),
+        ("adapter.safetensors", &DRAW[..]),
+        ("adapter.safetensors", &evaluate[..]),
+        (".eqdiff-lock", &RESUME[..]),
+        ("training.safetensors", &RESUME[..]),
+        ("loss.csv", &RESUME[..]),
+    ] {
+        let _ = std::fs::remove_dir_all(place.path("b"));
+        copy(&place.path("a"), &place.path("b"));
+        let path = place.path("b").join(file);
+        let _ = std::fs::remove_file(&path);
+        let pipe = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo");
+        assert!(pipe.success());
+        place.fails(1, &[file], command);
+        std::fs::remove_file(&path).expect("a pipe");
+        std::os::unix::fs::symlink("/dev/zero", &path).expect("a link");
+        place.fails(1, &[file], command);
+    }
+    // 16 GiB that take no room
+    let _ = std::fs::remove_dir_all(place.path("b"));
+    copy(&place.path("a"), &place.path("b"));
+    let header = r#"{"x":{"dtype":"F32","shape":[4294967296],"data_offsets":[0,17179869184]}}"#;
+    let head = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    std::fs::write(place.path("b/adapter.safetensors"), &head).expect("a file");
+    let file = std::fs::File::options().write(true).open(place.path("b/adapter.safetensors")).expect("a file");
+    file.set_len(head.len() as u64 + (16 << 30)).expect("a hole");
+    place.fails(1, &["adapter.safetensors", "MiB"], &DRAW);
+}
+
+#[test]
 fn its_base_is_not_downloaded_at_its_word() {
     let place = place();
     changed(&place, "base", "\"nobody/nothing\"");

@@ -180,6 +180,20 @@ fn killed_at_any_time_it_goes_on() {
 }
 
 #[test]
+fn absurd_numbers_are_wrong_usage() {
+    let (place, base) = (place(), tiny_base());
+    let most = u64::MAX.to_string();
+    for (option, value, setting) in [
+        ("--lr", "nan", "learning_rate = NaN"),
+        ("--batch-size", &most, "batch_size"),
+        ("--seed", &most, "seed"),
+        ("--num-class-images", &most, "class_images"),
+    ] {
+        place.fails(2, &[setting], &train(&base, "o", &[option, value]));
+    }
+}
+
+#[test]
 fn the_seed_decides() {
     let (place, base) = (place(), tiny_base());
     place.ok(&train(&base, "a", &["--steps", "1"]));

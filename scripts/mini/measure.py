@@ -1,90 +1,96 @@
-"""Measure the exported CLIP, DINO and autoencoder on composites that training never saw.
+"""How well the base and the method on it do, counted by the judge.
 
-python measure.py [N=480]
-
-clip   zero-shot word accuracy: of "a photo of a WORD" for all words, which is nearest to the picture?
-dino   how often the nearest neighbour of a held-out subject's photo is another photo of the same subject
-vae    encoding and decoding: PSNR, and, where there is a judge.pt, what the judge still recognises afterwards;
-       no picture drawn through this autoencoder can be expected to do better than that
+python measure.py base [N=240] [GUIDANCE=5]   the fullest captions of held-out scenes: painted with 25 steps, judged
+python measure.py method BASE OUT WORD:SEED ...   held-out subjects, customised with eqdiff, 20 prompts each, which say no
+    more than `S* word` about the thing; eqdiff is called by name, and what is in OUT already is not made again
 """
 import os
+import subprocess
 import sys
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from PIL import Image
 
 import judge
-import scenes
-import sprites
-from common import MODEL, to_tensor
+import make_subjects
+import train_text
+import train_unet
+import train_vae
+import world
+from common import HELD, SCRATCH, items, load_averaged, to_tensor
+from train_text import Words
 
-SEED = 40_000_000  # not reached by make_data.py and judge.py
-
-
-@torch.no_grad()
-def clip_word_accuracy(rows):
-    from PIL import Image
-    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
-
-    folder = os.path.join(MODEL, "clip")
-    clip = CLIPModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
-    tok, look = CLIPTokenizer.from_pretrained(folder), CLIPImageProcessor.from_pretrained(folder)
-    words = list(sprites.CLASSES)
-    ids = tok([f"a photo of {scenes.article(w)}" for w in words], padding="max_length", max_length=77, return_tensors="pt").input_ids
-    text = clip.text_projection(clip.text_model(input_ids=ids).pooler_output)
-    pixels = look([Image.fromarray(r["image"]) for r in rows], return_tensors="pt").pixel_values
-    image = torch.cat([clip.visual_projection(clip.vision_model(pixel_values=p).pooler_output) for p in pixels.split(64)])
-    best = (F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T).argmax(1)
-    right = np.array([words[b] == r["word"] for b, r in zip(best.tolist(), rows)])
-    photo = np.array([r["style"] == "photo" for r in rows])
-    return {"all": right.mean(), "unstyled": right[photo].mean(), "styled": right[~photo].mean()}
-
-
-def dino_neighbours():
-    from transformers import ViTModel
-
-    import train_dino
-
-    vit = ViTModel.from_pretrained(os.path.join(MODEL, "dino"), torch_dtype=torch.float32, add_pooling_layer=False).eval()
-    return train_dino.measure(vit)
+PROMPTS = [  # 12 places, 8 styles, of which half in a place
+    *(world.phrase(None, "{}", p, first=True) for p in ("beach", "snow", "wooden_floor", "space", "mountains", "forest", "city", "meadow", "brick_wall", "plain_yellow", "night", "desert")),
+    *(world.phrase(None, "{}", None, s, first=True) for s in ("van_gogh", "oil", "watercolor", "pixel_art")),
+    *(world.phrase(None, "{}", p, s, first=True) for p, s in (("beach", "van_gogh"), ("city", "pop_art"), ("snow", "sketch"), ("meadow", "neon"))),
+]
 
 
 @torch.no_grad()
-def round_trip(rows):
-    """The pictures (uint8) encoded and decoded."""
-    from diffusers import AutoencoderKL
-
-    vae = AutoencoderKL.from_pretrained(os.path.join(MODEL, "vae"), torch_dtype=torch.float32).eval()
-    out = []
-    for at in range(0, len(rows), 16):
-        x = to_tensor(np.stack([r["image"] for r in rows[at : at + 16]]))
-        y = vae.decode(vae.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
-        out.append(((y + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
-    return np.concatenate(out)
+def base(n=240, guidance=5.0):
+    n, rows = int(n), items()
+    painter, text, vae = load_averaged(train_unet.Painter(), "unet"), train_text.load(), train_vae.load()
+    first = len(rows) - HELD
+    ids = Words()([r["captions"][3] for r in rows[first : first + n]])
+    made = torch.cat([train_unet.paint(painter, text, vae, part, guidance=guidance, seed=i) for i, part in enumerate(ids.split(16))])
+    values = {k: v[first : first + n] for k, v in judge.labels(rows)[1].items()}
+    print("painted", judge.right(judge.trained()[0], made, values), flush=True)
+    train_unet.sheet(made[:40], os.path.join(SCRATCH, "samples", "base.png"))
 
 
-def psnr(a, b):
-    return -10 * np.log10(((a.astype(np.float32) - b) ** 2).mean((1, 2, 3)) / 255**2)
+def wanted(names, labels):
+    """Indices of the true labels of pictures, as judge.everything has them."""
+    values = {}
+    for k, options in names.items():
+        word, _, key = k.partition(" ")
+        truth = [r[k] if k in judge.NAMES else r["shape"][key] if r["word"] == word else None for r in labels]
+        known = [not (k in ("main", "second") and r["style"] in ("sketch", "sepia")) for r in labels]
+        values[k] = torch.tensor([options.index(t) if t in options and ok else -1 for t, ok in zip(truth, known)])
+    return values
 
 
-def recognised(pictures, rows):
-    """-> {word, background, style and each style: share that the judge names right}"""
-    got = judge.guess(judge.load(), pictures)
-    right = {k: np.array([names[g] == r[k] for g, r in zip(got[k].tolist(), rows)]) for k, names in judge.NAMES.items()}
-    shares = {k: v.mean() for k, v in right.items()}
-    style = np.array([r["style"] for r in rows])
-    return shares | {s: right["style"][style == s].mean() for s in judge.NAMES["style"] if (style == s).any()}
+def read(folder):
+    """-> (pictures, the prompts that eqdiff wrote into them)"""
+    opened = [Image.open(os.path.join(folder, f)) for f in sorted(os.listdir(folder)) if f.endswith(".png") and f != "contact-sheet.png"]
+    return to_tensor(np.stack([np.array(o.convert("RGB")) for o in opened])), [o.text["parameters"].split("\n")[0] for o in opened]
+
+
+def customised(subject, word, base, out):
+    """Train on a subject and draw the prompts with and without the adapter, unless that is done."""
+    run = lambda *what: subprocess.run(["eqdiff", *what], check=True, stdout=subprocess.DEVNULL, env={k: v for k, v in os.environ.items() if k != "LD_PRELOAD"})
+    prompts = os.path.join(out, "prompts.txt")
+    with open(prompts, "w") as f:
+        f.write("\n".join(PROMPTS))
+    if not os.path.exists(f"{out}/with"):
+        run("train", "--base", base, "--subject", subject, "--class", word, "--out", f"{out}/adapter")
+        run("sample", "--adapter", f"{out}/adapter", "--prompts", prompts, "--out", f"{out}/with")
+    if not os.path.exists(f"{out}/without"):
+        run("sample", "--adapter", f"{out}/adapter", "--no-adapter", "--prompts", prompts, "--out", f"{out}/without")
+
+
+def method(folder, out, *chosen):
+    model, names = judge.trained()
+    total = {"with": ([], []), "without": ([], [])}
+    for word, seed in (c.split(":") for c in chosen):
+        at = os.path.join(out, f"{word}-{seed}")
+        one = make_subjects.write(os.path.join(at, "subject"), word, int(seed))
+        customised(os.path.join(at, "subject"), word, folder, at)
+        for name, (pictures, labels) in total.items():
+            drawn, prompts = read(f"{at}/{name}")
+            asked = [world.parse(p, "S*") for p in prompts]
+            truth = [{**one.labels(), "style": a["style"] or "photo", "background": a["background"]} for a in asked]
+            print(word, seed, name, judge.right(model, drawn, wanted(names, truth)), flush=True)
+            pictures.append(drawn)
+            labels.extend(truth)
+    for name, (pictures, labels) in total.items():
+        styled = torch.tensor([r["style"] != "photo" for r in labels])
+        pictures, values = torch.cat(pictures), wanted(names, labels)
+        print(name, "photos", judge.right(model, pictures[~styled], {k: v[~styled] for k, v in values.items()}))
+        print(name, "styled", judge.right(model, pictures[styled], {k: v[styled] for k, v in values.items()}))
 
 
 if __name__ == "__main__":
-    pool = scenes.training_pool()
-    rows = [scenes.draw(SEED + i, pool) for i in range(int(sys.argv[1]) if len(sys.argv) > 1 else 480)]
-    print("CLIP zero-shot word accuracy:", {k: round(float(v), 3) for k, v in clip_word_accuracy(rows).items()})
-    if os.path.exists(os.path.join(MODEL, "dino", "config.json")):
-        print("DINO nearest neighbour:", dino_neighbours())
-    pictures, decoded = np.stack([r["image"] for r in rows]), round_trip(rows)
-    print(f"autoencoder PSNR: {psnr(pictures, decoded).mean():.2f} dB")
-    if os.path.exists(judge.PATH):
-        for name, shown in ("untouched", pictures), ("through the autoencoder", decoded):
-            print(f"the judge recognises, {name}:", {k: round(float(v), 3) for k, v in recognised(shown, rows).items()})
+    torch.set_num_threads(1)
+    {"base": lambda n=240, g=5: base(n, float(g)), "method": method}[sys.argv[1]](*sys.argv[2:])

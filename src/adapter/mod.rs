@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::base::Base;
-use crate::files::{Set, finish_set};
+use crate::files::{Set, finish_set, read_text};
 use crate::method::eqdiff::Customisation;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::Settings;
@@ -120,7 +120,7 @@ impl Adapter {
             bail!("there is no folder {}: train first (eqdiff train --subject dog), or name another", folder.display());
         }
         finish_set(folder)?;
-        let toml = std::fs::read_to_string(&path)
+        let toml = read_text(&path)
             .with_context(|| format!("{} is no adapter: cannot read {}", folder.display(), path.display()))?;
         let manifest: Manifest = toml::from_str(&toml).with_context(|| format!("{} does not fit", path.display()))?;
         manifest.check().with_context(|| format!("{} does not fit", path.display()))?;
@@ -210,11 +210,18 @@ fn sort_metadata(bytes: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
+/// Bytes of the largest file that is taken for an adapter: Stable Diffusion 1.x's have a tenth of it.
+const LARGEST_FILE: u64 = 4 << 30;
+
 /// All tensors of a file.
 ///
 /// # Errors
-/// If it is missing or damaged.
+/// If it is missing, damaged or absurdly large.
 pub fn load_tensors(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
+    if bytes > LARGEST_FILE {
+        bail!("{} has {} MiB: no adapter is so large", path.display(), bytes >> 20);
+    }
     let weights = Weights::open(path, device)?;
     weights.names().into_iter().map(|name| Ok((name.clone(), weights.any(&name)?))).collect()
 }

@@ -131,7 +131,8 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     if matches!(request.reference, Reference::Photo(_)) && studio.learned.recorder().is_none() {
         observer.warn("this adapter was trained without reference attention: --reference has no effect");
     }
-    warn_of_prompts(&texts, &studio, observer)?;
+    let negative = request.negative.as_deref().unwrap_or_default();
+    warn_of_prompts(&texts, negative, &studio, observer)?;
     let seed = request.seed.unwrap_or(Seed::Given(0)).number(observer);
     let mut orders = Vec::new();
     for (i, text) in texts.iter().enumerate() {
@@ -140,7 +141,7 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
             orders.push(Order { prompt: text.clone(), seed, init_latents: latents.clone() });
         }
     }
-    let mut style = studio.style(request.negative.as_deref().unwrap_or_default(), reference.as_ref());
+    let mut style = studio.style(negative, reference.as_ref());
     style.size = size;
     style.sampler = request.sampler.unwrap_or(style.sampler);
     style.steps = request.steps.unwrap_or(style.steps);
@@ -200,7 +201,10 @@ fn texts(request: &Request, adapter: Option<&Adapter>) -> Result<Vec<String>> {
 }
 
 /// Says what was cut off long prompts, and which prompts leave out the subject.
-fn warn_of_prompts(texts: &[String], studio: &Studio, observer: &mut dyn Observer) -> Result<()> {
+fn warn_of_prompts(texts: &[String], negative: &str, studio: &Studio, observer: &mut dyn Observer) -> Result<()> {
+    if let Some(cut) = studio.base.tokenizer.encode(negative, PLACEHOLDER)?.cut {
+        observer.warn(&format!("the negative prompt is too long; cut off: {cut:?}"));
+    }
     for text in texts {
         let tokens = studio.base.tokenizer.encode(text, PLACEHOLDER)?;
         if let Some(cut) = &tokens.cut {

@@ -12,7 +12,7 @@ use crate::adapter::Adapter;
 use crate::evaluation::prompts::{self, without_placeholder};
 use crate::evaluation::scorer::{Concept, Scorer, Wanted};
 use crate::evaluation::scores::{self, Evaluation, Group, ImageScores, Measured, WITHOUT_ADAPTER};
-use crate::files::{check_target, check_writable, make_own_folder, numbered, stage_folder, write_whole};
+use crate::files::{check_target, check_writable, make_own_folder, numbered, read_text, stage_folder, write_whole};
 use crate::images;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::html;
@@ -188,7 +188,7 @@ fn place(adapter: &Adapter, studio: &Studio, request: &Request, seed: u64) -> Re
             write_whole(&staged.path().join(ASKED), asked.as_bytes())?;
             staged.place(&folder)?; // none: another evaluation was faster, perhaps of the same
         }
-        if std::fs::read_to_string(folder.join(ASKED)).is_ok_and(|known| known == asked) {
+        if read_text(&folder.join(ASKED)).is_ok_and(|known| known == asked) {
             return Ok(folder);
         }
     }

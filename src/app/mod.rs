@@ -16,9 +16,9 @@ pub mod train;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::base::{Base, Folder, MINI, device};
+use crate::base::{Base, Folder, MINI, RANDOM_SD14, device};
 use crate::ops::Precision;
 
 /// Something that the user should know.
@@ -129,6 +129,7 @@ impl Machine {
     /// # Errors
     /// As [`base`](Self::base).
     pub fn base_of_adapter(&self, name: &str, observer: &mut dyn Observer) -> Result<Base> {
+        ensure!(name != RANDOM_SD14, "the adapter's base is {RANDOM_SD14}, which is for measurements alone");
         let here = Self { offline: true, ..self.clone() };
         let found = Folder::find(name, true).context("the adapter's base (--base says where it is now)")?;
         let remote = found.is_remote();

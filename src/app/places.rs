@@ -32,7 +32,7 @@ pub fn remember(name: &str, folder: &Path, observer: &mut dyn Observer) {
     let full = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     let outputs = Path::new(OUTPUTS);
     let written =
-        make_folder(outputs).and_then(|()| write_whole(&outputs.join(name), full.display().to_string().as_bytes()));
+        make_folder(outputs).and_then(|()| write_whole(&outputs.join(name), full.as_os_str().as_encoded_bytes()));
     if let Err(error) = written {
         observer.warn(&format!("{} has to be named from now on: {error:#}", folder.display()));
     }
@@ -64,6 +64,17 @@ fn recalled(name: &str, named: Option<&Path>, none: &str) -> Result<PathBuf> {
     if let Some(folder) = named {
         return Ok(folder.to_path_buf());
     }
-    let last = std::fs::read_to_string(Path::new(OUTPUTS).join(name)).map_err(|_| Usage(none.into()))?;
-    Ok(PathBuf::from(last.trim()))
+    let last = std::fs::read(Path::new(OUTPUTS).join(name)).map_err(|_| Usage(none.into()))?;
+    path_of(last.strip_suffix(b"\n").unwrap_or(&last)) // an editor adds one
+}
+
+/// The path that was written as its bytes.
+#[cfg(unix)]
+fn path_of(bytes: &[u8]) -> Result<PathBuf> {
+    Ok(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes).into())
+}
+
+#[cfg(not(unix))]
+fn path_of(bytes: &[u8]) -> Result<PathBuf> {
+    Ok(std::str::from_utf8(bytes)?.into())
 }

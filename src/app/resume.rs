@@ -78,7 +78,7 @@ fn contradictions(request: &Request, manifest: &Manifest) -> Result<()> {
         given = given.file(path)?;
     }
     // over the file, as when the training began: what the file alone says may have been overridden then too
-    let given = given.over(&request.overrides.toml(), "the command line").map_err(|e| Usage(format!("{e:#}")))?;
+    let given = given.over(&request.overrides.toml()?, "the command line").map_err(|e| Usage(format!("{e:#}")))?;
     let changed = Layers::of(&manifest.settings)?.changes(&given);
     // more steps, or fewer, are what one goes on for
     if let Some((key, given, known)) = changed.into_iter().find(|(key, ..)| key != "training.steps") {

@@ -87,17 +87,48 @@ fn known_prompts(pictures: &Pictures, files: &[PathBuf]) -> Result<Vec<Option<St
     let listed: serde_json::Value = match places.into_iter().find(|path| path.is_file()) {
         Some(path) => {
             let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?
+            let json: serde_json::Value =
+                serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
+            if !json.is_object() {
+                bail!("{} has no prompts by the names of the pictures: {{\"00\": \"a dog\", ...}}", path.display());
+            }
+            json
         }
         None => serde_json::Value::Null,
     };
     let prompt = |path: &PathBuf| {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some(prompt) = listed[stem.as_str()].as_str().filter(|prompt| !prompt.is_empty()) {
+        let names = [path.file_stem(), path.file_name()].map(|name| name.unwrap_or_default().to_string_lossy());
+        let known = names.iter().find_map(|name| listed[name.as_ref()].as_str());
+        if let Some(prompt) = known.filter(|prompt| !prompt.is_empty()) {
             return Ok(Some(prompt.to_string()));
         }
         let written = read_parameters(path)?.map(|written| written.prompt);
         Ok(written.filter(|prompt| !prompt.is_empty()))
     };
     files.iter().map(prompt).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_listed_by_names_with_or_without_endings() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let pictures = Pictures { generated: folder.path().into(), concept: folder.path().into(), prompts: None };
+        let files = ["a.png", "b.png", "c.png"].map(|name| folder.path().join(name));
+        for file in &files {
+            image::RgbImage::new(4, 4).save(file)?;
+        }
+        let list = |text: &str| std::fs::write(folder.path().join("prompts.json"), text);
+        list(r#"{"a": "a dog", "b.png": "a cat"}"#)?;
+        let known = known_prompts(&pictures, &files)?;
+        assert_eq!(known, [Some("a dog".to_string()), Some("a cat".to_string()), None]);
+        for wrong in [r#"["a dog"]"#, "1", "{"] {
+            list(wrong)?;
+            let error = format!("{:#}", known_prompts(&pictures, &files).unwrap_err());
+            assert!(error.contains("prompts.json"), "{wrong}: {error}");
+        }
+        Ok(())
+    }
 }

@@ -56,16 +56,27 @@ pub struct Overrides {
 
 impl Overrides {
     /// As a layer of settings.
-    pub fn toml(&self) -> String {
-        let entries = [
-            ("training.steps", self.steps.map(|n| n.to_string())),
-            ("training.batch_size", self.batch_size.map(|n| n.to_string())),
-            ("training.learning_rate", self.learning_rate.map(|x| format!("{x:?}"))),
-            ("training.seed", self.seed.map(|n| n.to_string())),
-            ("prior.class_images", self.class_images.map(|n| n.to_string())),
+    ///
+    /// # Errors
+    /// [`Usage`] if a number is larger than any of TOML.
+    pub fn toml(&self) -> Result<String> {
+        let whole = [
+            ("training.steps", self.steps.map(|n| n as u64)),
+            ("training.batch_size", self.batch_size.map(|n| n as u64)),
+            ("training.seed", self.seed),
+            ("prior.class_images", self.class_images.map(|n| n as u64)),
         ];
-        let lines = entries.into_iter().filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)));
-        lines.collect()
+        let mut lines = String::new();
+        for (key, value) in whole.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+            if value > i64::MAX as u64 {
+                bail!(Usage(format!("{key} = {value}: at most {}", i64::MAX)));
+            }
+            lines += &format!("{key} = {value}\n");
+        }
+        if let Some(rate) = self.learning_rate {
+            lines += &format!("training.learning_rate = {}\n", format!("{rate:?}").to_lowercase()); // nan, not NaN
+        }
+        Ok(lines)
     }
 }
 
@@ -174,7 +185,7 @@ fn settings(request: &Request, base: &str) -> Result<Settings> {
     if let Some(path) = &request.config {
         layers = layers.file(path)?;
     }
-    let typed = |layers: Layers| layers.over(&request.overrides.toml(), "the command line")?.settings();
+    let typed = |layers: Layers| layers.over(&request.overrides.toml()?, "the command line")?.settings();
     typed(layers).map_err(|e| Usage(format!("{e:#}")).into())
 }
 

@@ -11,6 +11,7 @@ pub(super) fn listen(asked: impl Fn() + Send + 'static) {
     static LISTENING: Once = Once::new();
     LISTENING.call_once(|| {
         let ignored = hangup_is_ignored();
+        hear_of_large_files();
         // without a handler the signals simply end the program
         let _ = ctrlc::set_handler(move || {
             if STOP.swap(true, Ordering::SeqCst) {
@@ -44,6 +45,16 @@ fn ignore_hangup() {
     // SAFETY: ignoring a signal runs no code of ours
     unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
 }
+
+/// A file that grows beyond `ulimit -f` is an error to tell of; by default the signal ends the program.
+#[cfg(unix)]
+fn hear_of_large_files() {
+    // SAFETY: ignoring a signal runs no code of ours
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+#[cfg(not(unix))]
+fn hear_of_large_files() {}
 
 #[cfg(not(unix))]
 fn hangup_is_ignored() -> bool {

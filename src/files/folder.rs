@@ -121,6 +121,9 @@ impl Lock {
         if path.is_symlink() {
             bail!("{} is a link, which no program of ours makes", path.display());
         }
+        if path.exists() && !path.is_file() {
+            bail!("{} is no ordinary file, which no program of ours makes", path.display());
+        }
         let open = || File::options().create(true).truncate(false).write(true).open(&path);
         let file = open().with_context(|| cannot_write(&path))?;
         match file.try_lock() {

@@ -34,6 +34,26 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     write().with_context(|| cannot_write(path))
 }
 
+/// A text of ours, if it is an ordinary file of a size that we write: what comes from somebody else may be a pipe, a
+/// device, or a terabyte of nothing.
+///
+/// # Errors
+/// If it is not, or cannot be read.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let meta = fs::metadata(path)?;
+    if !meta.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is no ordinary file"));
+    }
+    if meta.len() > LONGEST_TEXT {
+        let text = format!("its {} MiB are more than any text has", meta.len() >> 20);
+        return Err(io::Error::new(ErrorKind::InvalidInput, text));
+    }
+    fs::read_to_string(path)
+}
+
+/// Bytes of the losses of a million steps.
+const LONGEST_TEXT: u64 = 256 << 20;
+
 /// Makes a folder and those above it.
 ///
 /// # Errors
@@ -131,7 +151,9 @@ pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
     match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("the disk is full: make room and go on"),
         ErrorKind::FileTooLarge => Some("a limit of file sizes was hit (ulimit -f)"),
-        ErrorKind::ReadOnlyFilesystem => Some("the file system is read-only: choose another folder with --out"),
+        ErrorKind::ReadOnlyFilesystem => {
+            Some("the file system is read-only: work on a copy, or choose another folder where --out is an option")
+        }
         _ => None,
     }
 }
@@ -153,6 +175,20 @@ mod tests {
         assert_eq!((content(&path), entries(folder.path())?.len()), ("two".into(), 1));
         let error = write_whole(&folder.path().join("none/a.txt"), b"").unwrap_err();
         assert!(error.to_string().contains("none"), "{error:#}");
+        Ok(())
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn only_ordinary_texts_are_read() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("a");
+        fs::write(&path, "text")?;
+        assert_eq!(read_text(&path)?, "text");
+        File::options().write(true).open(&path)?.set_len(1 << 40)?; // takes no room
+        for wrong in [path.as_path(), Path::new("/dev/zero"), folder.path()] {
+            assert!(read_text(wrong).is_err(), "{}", wrong.display());
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use anyhow::{Context, Result, bail};
 use tempfile::NamedTempFile;
 
-use super::{cannot_write, is_partial, staged, sync_folder, write_whole};
+use super::{cannot_write, is_partial, read_text, staged, sync_folder, write_whole};
 
 /// What a set of files is to become, until all of them are.
 const JOURNAL: &str = ".eqdiff-set";
@@ -66,7 +66,7 @@ impl<'a> Set<'a> {
 /// If files cannot be renamed, or the folder's journal is not one that a [`Set`] wrote.
 pub fn finish_set(folder: &Path) -> Result<()> {
     let path = folder.join(JOURNAL);
-    match fs::read_to_string(&path) {
+    match read_text(&path) {
         Ok(journal) => finish(folder, &journal),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),

@@ -100,6 +100,7 @@ impl Config for UnetConfig {
         ("time_embedding_dim", "null"),
         ("time_embedding_type", "\"positional\""),
         ("timestep_post_act", "null"),
+        ("transformer_layers_per_block", "1"),
     ];
 
     fn check(&self) -> anyhow::Result<()> {

@@ -51,7 +51,7 @@ impl MaskFinder {
     pub(super) fn mask(&self, store: &Store, photo: &Path, shape: &Shape, alpha: Option<GrayImage>) -> Result<Found> {
         for (own, folder) in &self.folders {
             let store = own.as_ref().unwrap_or(store);
-            if let Some(file) = in_folder(store, folder, photo) {
+            if let Some(file) = in_folder(store, folder, photo, shape.path) {
                 return read(store, &file, shape);
             }
         }
@@ -84,15 +84,18 @@ impl MaskFinder {
     }
 }
 
-/// `folder/NAME.png` or the like, or the first picture of `folder/NAME/`.
-fn in_folder(store: &Store, folder: &Path, photo: &Path) -> Option<PathBuf> {
+/// `folder/NAME.png` or the like, or the first picture of `folder/NAME/`, but not the photo that lies at `path`: masks may
+/// be in its own folder.
+fn in_folder(store: &Store, folder: &Path, photo: &Path, path: &Path) -> Option<PathBuf> {
     let stem = photo.file_stem()?;
+    let place = std::fs::canonicalize(path).ok();
+    let is_photo = |file: &Path| place.is_some() && std::fs::canonicalize(store.path(file)).ok() == place;
     let is_named = |file: &&PathBuf| {
         let own = file.file_stem();
         own == Some(stem) || own == photo.file_name() || mask_stems(photo).iter().any(|mask| own == Some(mask))
     };
     let beside = store.files(folder);
-    let beside = beside.iter().filter(is_named).find(|file| store.is_picture(file)).cloned();
+    let beside = beside.iter().filter(is_named).find(|file| !is_photo(file) && store.is_picture(file)).cloned();
     beside.or_else(|| store.files(&folder.join(stem)).into_iter().find(|file| store.is_picture(file)))
 }
 

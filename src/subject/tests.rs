@@ -58,6 +58,14 @@ fn masks_are_found_in_every_layout() {
 }
 
 #[test]
+fn a_photo_is_not_its_own_mask() {
+    let folder = Folder::new(&["a.png"]);
+    assert!(folder.error(Some(".")).contains("no mask for"));
+    mask(60, 40).save(folder.path("a-mask.png")).unwrap();
+    assert!(folder.find(Some(".")).unwrap().photos[0].mask_source.contains("a-mask.png"));
+}
+
+#[test]
 fn an_alpha_channel_is_a_mask() {
     let folder = Folder::new(&[]);
     let image = RgbaImage::from_fn(60, 40, |x, _| Rgba([10, 20, 30, if x < 30 { 255 } else { 0 }]));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::files::read_text;
 use crate::report::loss_curve;
 
 /// One step's numbers.
@@ -40,7 +41,8 @@ impl Log {
     /// If the file is missing or damaged, or was written by a training with other terms.
     pub fn read(&mut self, path: &Path, steps: usize) -> Result<()> {
         let damaged = || format!("{} is damaged", path.display());
-        let mut reader = csv::Reader::from_path(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = read_text(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
         if !reader.headers().with_context(damaged)?.iter().eq(self.header()) {
             bail!("{} has other columns than {}", path.display(), self.header().collect::<Vec<_>>().join(","));
         }

@@ -10,7 +10,7 @@ use candle_core::Tensor;
 
 use crate::adapter::serialised;
 
-/// The file of an embedding [d] or [n, d].
+/// The file of an embedding, `[d]` or `[n, d]`.
 ///
 /// # Errors
 /// If it cannot be copied from its device.

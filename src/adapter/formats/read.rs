@@ -14,9 +14,9 @@ use crate::weights::Weights;
 pub enum Found {
     /// Keys and values, and perhaps reference attention, by an adapter's names.
     Weights(BTreeMap<String, Tensor>),
-    /// A textual inversion embedding [d].
+    /// A textual inversion embedding `[d]`.
     Embedding(Tensor),
-    /// The embeddings [d] of the high and of the low band.
+    /// The embeddings `[d]` of the high and of the low band.
     Bands([Tensor; 2]),
 }
 
