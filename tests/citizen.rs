@@ -62,7 +62,7 @@ fn a_hangup_stops_a_training_unless_it_is_ignored() {
         } else {
             place.start(&train(&base, "100000"))
         };
-        place.wait_until("a checkpoint", Duration::from_secs(60), || place.path("o/adapter.safetensors").is_file());
+        place.wait_until("a checkpoint", Duration::from_secs(180), || place.path("o/adapter.safetensors").is_file());
         common::signal(&child, libc::SIGHUP);
         if ignored {
             std::thread::sleep(Duration::from_secs(1));
@@ -78,7 +78,7 @@ fn a_hangup_stops_a_training_unless_it_is_ignored() {
 fn two_signals_end_anything() {
     let (place, base) = (place(), tiny_base());
     let mut child = place.start(&train(&base, "100000"));
-    place.wait_until("a checkpoint", Duration::from_secs(60), || place.path("o/adapter.safetensors").is_file());
+    place.wait_until("a checkpoint", Duration::from_secs(180), || place.path("o/adapter.safetensors").is_file());
     common::signal(&child, libc::SIGTERM);
     common::signal(&child, libc::SIGTERM);
     assert_eq!(child.wait().expect("an end").code(), Some(130));

@@ -83,7 +83,7 @@ fn a_training_that_was_stopped_before_its_first_step_begins_anew() {
     let many = ["--num-class-images", "500", "--steps", "1", "--out", "young"];
     let command: Vec<&str> = train(&base, "young", &[]).into_iter().take(7).chain(many).collect();
     let mut child = place.start(&command);
-    place.wait_until("photos", std::time::Duration::from_secs(60), || place.path("young/photos").is_dir());
+    place.wait_until("photos", std::time::Duration::from_secs(180), || place.path("young/photos").is_dir());
     common::signal(&child, libc::SIGINT);
     assert_eq!(child.wait().expect("an end").code(), Some(130));
     // there is nothing to draw with, and the older adapter is still the last one
@@ -119,7 +119,7 @@ fn nothing_of_anybodys_is_mixed_with() {
 fn a_folder_has_one_training_at_a_time() {
     let (place, base) = (place(), tiny_base());
     let mut child = place.start(&train(&base, "busy", &["--steps", "100000"]));
-    place.wait_until("a checkpoint", std::time::Duration::from_secs(60), || {
+    place.wait_until("a checkpoint", std::time::Duration::from_secs(180), || {
         place.path("busy/adapter.safetensors").is_file()
     });
     place.fails(2, &["busy"], &train(&base, "busy", &["--steps", "1"]));
@@ -166,7 +166,7 @@ fn killed_at_any_time_it_goes_on() {
     for (i, delay) in [0, 3, 7, 13, 29, 53].into_iter().enumerate() {
         let out = format!("killed{i}");
         let mut child = place.start(&train(&base, &out, &["--steps", "4"]));
-        place.wait_until("a folder", std::time::Duration::from_secs(60), || place.path(&out).is_dir());
+        place.wait_until("a folder", std::time::Duration::from_secs(180), || place.path(&out).is_dir());
         std::thread::sleep(std::time::Duration::from_millis(delay * 20));
         child.kill().expect("an end");
         child.wait().expect("an end");
