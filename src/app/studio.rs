@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Interrupted, Machine, Note, Observer, page};
 use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
-use crate::files::digest;
+use crate::files::{digest, sweep_old};
 use crate::images::png::{Parameters, save_png};
 use crate::method::eqdiff::Customisation;
 use crate::method::eqdiff::rra::ReferenceNoise;
@@ -146,6 +146,7 @@ impl Studio {
         observer: &mut dyn Observer,
     ) -> Result<Vec<PathBuf>> {
         let name = |order: &Order| -> Result<PathBuf> { Ok(folder.join(self.file_name(order, style, identity)?)) };
+        sweep_old(folder)?;
         let paths = orders.iter().map(name).collect::<Result<Vec<_>>>()?;
         let missing: Vec<usize> = (0..paths.len()).filter(|&i| !paths[i].is_file()).collect();
         if missing.len() < paths.len() {

@@ -321,8 +321,12 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
     let method = EqDiff::new(base, &data, &recipe, &manifest.class, plan.keep)?;
     let mut trainer = Trainer::new(base, method, folder, manifest, reference)?;
     let all = settings.training.steps;
-    if trainer.steps() > 0 {
-        observer.info(&format!("Going on after step {}", trainer.steps()));
+    match trainer.steps() {
+        0 => {}
+        taken if taken >= all => {
+            observer.info(&format!("{taken} steps are taken already: more need --steps above that"))
+        }
+        taken => observer.info(&format!("Going on after step {taken}")),
     }
     observer.begin("Training", all, trainer.steps());
     let mut first = true;

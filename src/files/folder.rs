@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -148,6 +149,22 @@ impl Lock {
     }
 }
 
+/// Removes what processes left unfinished in a folder that several may write into: files that nobody has touched for
+/// some minutes.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn sweep_old(folder: &Path) -> Result<()> {
+    for name in entries(folder)?.into_iter().filter(|name| is_partial(name)) {
+        let path = folder.join(name);
+        let touched = path.symlink_metadata().and_then(|file| file.modified());
+        if touched.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > Duration::from_secs(600))) {
+            let _ = fs::remove_file(path); // it only takes space
+        }
+    }
+    Ok(())
+}
+
 /// Whether a folder has nothing in it but what this module leaves there.
 ///
 /// # Errors
@@ -175,6 +192,12 @@ mod tests {
         assert_eq!(entries(folder.path())?, [LOCK]);
         drop(lock);
         assert!(Lock::take(folder.path())?.is_some());
+        let (old, young) = (folder.path().join(".eqdiff-old.part"), folder.path().join(".eqdiff-young.part"));
+        fs::write(&young, "")?;
+        let hour = std::time::SystemTime::now() - Duration::from_secs(3600);
+        File::create(&old)?.set_modified(hour)?;
+        sweep_old(folder.path())?;
+        assert!(!old.exists() && young.exists());
         fs::write(folder.path().join("theirs"), "")?;
         assert!(!is_empty(folder.path())?);
         Ok(())

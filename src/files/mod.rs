@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-pub use folder::{Lock, StagedFolder, is_empty, numbered, stage_folder};
+pub use folder::{Lock, StagedFolder, is_empty, numbered, stage_folder, sweep_old};
 pub use set::{Set, finish_set};
 
 /// How names of temporary files begin and end.

@@ -9,7 +9,7 @@ use image::imageops::{self, FilterType};
 use serde::Serialize;
 
 use crate::base::Base;
-use crate::files::{digest, make_folder, write_whole};
+use crate::files::{digest, make_folder, sweep_old, write_whole};
 use crate::images::png::save_png;
 use crate::images::{self, pictures_in};
 use crate::method::BaseAlone;
@@ -74,6 +74,7 @@ pub fn generated(
     mut progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Vec<RgbImage>> {
     make_folder(folder)?;
+    sweep_old(folder)?;
     write_whole(&folder.join("asked.toml"), asked.toml()?.as_bytes())?;
     let path = |i: usize| folder.join(format!("{i:05}.png"));
     let missing: Vec<usize> = (0..count).filter(|&i| !path(i).is_file()).collect();
