@@ -220,12 +220,14 @@ pub(super) fn lasting_name(base: &str) -> String {
 }
 
 fn own_images(folder: &Path, side: usize) -> Result<OwnImages> {
+    Ok(OwnImages { folder: std::path::absolute(folder)?, digest: digest_of(&class_images::from_folder(folder, side)?) })
+}
+
+/// Tells class images from others.
+fn digest_of(images: &[RgbImage]) -> String {
     let mut hash = Sha256::new();
-    for image in class_images::from_folder(folder, side)? {
-        hash.update(image.as_raw());
-    }
-    let digest = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    Ok(OwnImages { folder: std::path::absolute(folder)?, digest })
+    images.iter().for_each(|image| hash.update(image.as_raw()));
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a training can begin in a folder: nothing of anybody's is there.
@@ -359,11 +361,11 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
 fn class_images(base: &Base, manifest: &Manifest, observer: &mut dyn Observer) -> Result<Vec<RgbImage>> {
     let (settings, side) = (&manifest.settings, manifest.side);
     if let Some(own) = &manifest.class_images {
-        let known = own_images(&own.folder, side).context("the class images of this training")?;
-        if known.digest != own.digest {
+        let images = class_images::from_folder(&own.folder, side).context("the class images of this training")?;
+        if digest_of(&images) != own.digest {
             bail!("the class images in {} are not those that the training began with", own.folder.display());
         }
-        return class_images::from_folder(&own.folder, side);
+        return Ok(images);
     }
     if settings.prior.class_images == 0 {
         return Ok(Vec::new());
