@@ -5,6 +5,7 @@ pub mod html;
 pub mod loss_curve;
 pub mod page;
 pub mod sheet;
+pub mod study;
 
 pub use loss_curve::loss_curve;
 pub use sheet::contact_sheet;
