@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::preprocess::Preprocess;
 use crate::model::Judge;
+use crate::model::judge::JudgeConfig;
 
 /// The attributes in the order of tables: the judge's name, and that of people.
 const ATTRIBUTES: [(&str, &str); 7] = [
@@ -76,7 +77,7 @@ pub fn looks(judge: &Judge, photos: &[RgbImage]) -> Result<Looks> {
 /// If the computation fails.
 pub fn findings(judge: &Judge, picture: &RgbImage, prompt: Option<&str>, subject: &Looks) -> Result<Vec<Finding>> {
     let seen = look(judge, std::slice::from_ref(picture))?;
-    let wanted = wanted(judge, prompt, subject);
+    let wanted = wanted(&judge.config, prompt, subject);
     let mut findings = Vec::new();
     for (attribute, title) in ATTRIBUTES {
         let shape_of_word = |key: &str| attribute == SHAPE && key.contains(' ') && subject.contains_key(key);
@@ -90,13 +91,13 @@ pub fn findings(judge: &Judge, picture: &RgbImage, prompt: Option<&str>, subject
 }
 
 /// What a picture should show: the subject's looks, but for what the prompt says otherwise, and the prompt's place and style.
-fn wanted(judge: &Judge, prompt: Option<&str>, subject: &Looks) -> Looks {
+fn wanted(config: &JudgeConfig, prompt: Option<&str>, subject: &Looks) -> Looks {
     let mut wanted = subject.clone();
     let Some(prompt) = prompt else { return wanted };
     let mut text = format!(" {} ", prompt.to_lowercase());
     // "on a yellow background" names no colour of the thing, so each wording is taken out where it is found
     let mut asked = |attribute: &str| {
-        let wordings = judge.config.wordings.get(attribute)?;
+        let wordings = config.wordings.get(attribute)?;
         let (wording, name) = wordings.iter().find(|(wording, _)| text.contains(&format!(" {wording} ")))?;
         text = text.replacen(wording.as_str(), " ", 1);
         Some(name.clone())
@@ -104,7 +105,7 @@ fn wanted(judge: &Judge, prompt: Option<&str>, subject: &Looks) -> Looks {
     wanted.extend(asked("background").map(|place| ("background".to_string(), place)));
     let style = asked("style").unwrap_or(PHOTO.into());
     // a prompt that names a colour may mean any part of the thing
-    if judge.config.colorless.contains(&style) || asked("main").is_some() {
+    if config.colorless.contains(&style) || asked("main").is_some() {
         wanted.retain(|attribute, _| !["main", "second"].contains(&attribute.as_str()));
     }
     if asked("pattern").is_some() {
@@ -138,5 +139,55 @@ fn name(judge: &Judge, attribute: &str, values: &[f32]) -> Result<String> {
     match best.and_then(|best| judge.config.labels.get(attribute)?.get(best)) {
         Some(name) => Ok(name.clone()),
         None => bail!("the judge has no names for {attribute}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Config;
+
+    const CONFIG: &str = r#"{
+        "image_size": 8, "widths": [4], "colorless": ["sketch"],
+        "labels": {"word": ["dog", "car"], "main": ["red", "yellow"], "dog ears": ["long", "short"]},
+        "wordings": {
+            "background": [["on a yellow background", "plain"], ["at the beach", "beach"]],
+            "style": [["a pencil sketch of", "sketch"], ["in neon style", "neon"]],
+            "main": [["red", "red"], ["yellow", "yellow"]], "pattern": [["striped", "stripes"]]
+        }
+    }"#;
+
+    fn asked(prompt: &str) -> Result<String> {
+        let names = [("word", "dog"), ("main", "red"), ("second", "yellow"), ("pattern", "dots"), ("dog ears", "long")];
+        let subject: Looks = names.map(|(key, name)| (key.to_string(), name.to_string())).into();
+        let wanted = wanted(&JudgeConfig::from_json(CONFIG)?, Some(prompt), &subject);
+        let keys = ["main", "second", "pattern", "dog ears", "background", "style"];
+        Ok(keys.map(|key| wanted.get(key).map_or("-", String::as_str)).join(" "))
+    }
+
+    #[test]
+    fn prompts_ask_for_places_and_styles() -> Result<()> {
+        assert_eq!(asked("a dog")?, "red yellow dots long - photo");
+        assert_eq!(asked("a dog in neon style at the beach")?, "red yellow dots long beach neon");
+        assert_eq!(asked("a dog on a yellow background")?, "red yellow dots long plain photo");
+        assert_eq!(asked("A pencil sketch of a dog")?, "- - dots long - sketch");
+        assert_eq!(asked("a yellow striped dog")?, "- - - long - photo");
+        Ok(())
+    }
+
+    #[test]
+    fn shares_leave_out_what_is_not_known() {
+        let finding = |attribute: &str, found: &str, wanted: Option<&str>| Finding {
+            attribute: attribute.into(),
+            found: found.into(),
+            wanted: wanted.map(String::from),
+        };
+        let findings = [
+            finding("shape", "long", Some("long")),
+            finding("shape", "scarf", Some("collar")),
+            finding("place", "beach", None),
+            finding("word", "dog", Some("dog")),
+        ];
+        assert_eq!(shares(findings.iter()), [("word", 1.), ("shape", 0.5)]);
     }
 }
