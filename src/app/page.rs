@@ -9,7 +9,9 @@ use super::studio::words;
 use crate::adapter::Adapter;
 use crate::evaluation::scores::{Evaluation, ImageScores, Scores, title};
 use crate::images;
+use crate::images::png::save_png;
 use crate::method::eqdiff::fdte::split_bands;
+use crate::report::overview;
 use crate::report::page::{Cell, Drawing, PhotoRow, ReportInput, report_page};
 use crate::subject::{self, Subject};
 
@@ -32,7 +34,10 @@ pub fn subject(adapter: &Adapter) -> Result<Subject> {
     Ok(subject)
 }
 
-/// Writes the page of pictures that lie in `folder`.
+/// The picture of a run at one glance.
+pub const OVERVIEW: &str = "overview.png";
+
+/// Writes the page of pictures that lie in `folder`, and [`OVERVIEW`] beside them.
 ///
 /// # Errors
 /// If a picture cannot be read, or the page cannot be written.
@@ -69,6 +74,9 @@ pub fn write(path: &Path, adapter: &Adapter, subject: &Subject, folder: &Path, e
         drawings: drawings(subject, folder, evaluation)?,
         evaluation: Some(evaluation.clone()),
     };
+    if let Some(overview) = overview(&input) {
+        save_png(&folder.join(OVERVIEW), &overview, &[])?;
+    }
     report_page(&input)?.write(path)
 }
 

@@ -3,8 +3,10 @@
 mod font;
 pub mod html;
 pub mod loss_curve;
+mod overview;
 pub mod page;
 pub mod sheet;
 
 pub use loss_curve::loss_curve;
+pub use overview::overview;
 pub use sheet::contact_sheet;

@@ -242,7 +242,7 @@ fn difference(with: Option<f32>, without: Option<f32>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::evaluation::scores::ImageScores;
     use crate::evaluation::scores::tests::example;
@@ -251,7 +251,7 @@ mod tests {
         RgbImage::from_pixel(8, 8, image::Rgb([level; 3]))
     }
 
-    fn input() -> ReportInput {
+    pub(crate) fn input() -> ReportInput {
         let evaluation = example();
         let base = evaluation.others.values().next().map_or(&[][..], |b| &b.images);
         let drawing = |(i, image): (usize, &ImageScores)| {
