@@ -21,6 +21,7 @@ pub mod report;
 pub mod rng;
 pub mod sampling;
 pub mod settings;
+pub mod study;
 pub mod subject;
 pub mod training;
 pub mod verify;

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 /// The modules from top to bottom: each may use those below it, and none above.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "cli",
     "app",
     "verify",
     "bench",
     "training",
     "report",
+    "study",
     "evaluation",
     "sampling",
     "adapter",

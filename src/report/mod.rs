@@ -6,6 +6,7 @@ pub mod loss_curve;
 mod overview;
 pub mod page;
 pub mod sheet;
+pub mod study;
 
 pub use loss_curve::loss_curve;
 pub use overview::overview;
