@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The modules from top to bottom: each may use those below it, and none above.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "cli",
     "app",
     "verify",
@@ -15,6 +15,7 @@ const ORDER: [&str; 21] = [
     "adapter",
     "settings",
     "method",
+    "segmentation",
     "subject",
     "base",
     "model",

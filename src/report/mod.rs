@@ -3,8 +3,10 @@
 mod font;
 pub mod html;
 pub mod loss_curve;
+mod overlay;
 pub mod page;
 pub mod sheet;
 
 pub use loss_curve::loss_curve;
+pub use overlay::overlay;
 pub use sheet::contact_sheet;
