@@ -123,6 +123,7 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
     };
     let side = if settings.training.side == 0 { base.side() } else { settings.training.side };
     check(&base, &settings, &subject, side)?;
+    request.machine.warn_of_words([subject.class.as_str()].into_iter(), &base, observer)?;
     let manifest = Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
         placeholder: PLACEHOLDER.into(),

@@ -191,6 +191,17 @@ impl Subject {
         Ok(())
     }
 
+    /// What a prompt should give, where a bundled subject's world is drawn by a program: the picture `truth/NAME.png` of
+    /// its folder. None if there is none, or the photos are not the bundled ones.
+    pub fn truth(&self, name: &str) -> Option<RgbImage> {
+        let store = Store::Bundled(BUNDLED.get_dir(&self.name)?);
+        let picture = store.picture(&Path::new("truth").join(format!("{name}.png"))).ok()?;
+        let request = Request { subject: &self.name, ..Request::default() };
+        let (photos, _) = photos::read_all(&store, &request).ok()?;
+        let bundled = Self { photos, ..self.clone() };
+        (bundled.digest() == self.digest()).then_some(picture.image)
+    }
+
     /// Tells these photos and masks from others.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
