@@ -197,7 +197,7 @@ impl Subject {
         let store = Store::Bundled(BUNDLED.get_dir(&self.name)?);
         let picture = store.picture(&Path::new("truth").join(format!("{name}.png"))).ok()?;
         let request = Request { subject: &self.name, ..Request::default() };
-        let (photos, _) = photos::read_all(&store, &request).ok()?;
+        let (photos, _) = photos::read_all(&store, &request, None).ok()?;
         let bundled = Self { photos, ..self.clone() };
         (bundled.digest() == self.digest()).then_some(picture.image)
     }
