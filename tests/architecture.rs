@@ -16,6 +16,7 @@ const ORDER: [&str; 22] = [
     "adapter",
     "settings",
     "method",
+    "segmentation",
     "subject",
     "base",
     "model",

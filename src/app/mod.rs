@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod export;
 pub mod import;
 mod like;
+pub mod mask;
 pub mod page;
 pub mod places;
 pub mod resume;

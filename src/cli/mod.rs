@@ -6,6 +6,7 @@ mod demo;
 mod eval;
 mod export;
 mod import;
+mod mask;
 mod observer;
 mod output;
 mod sample;
@@ -57,6 +58,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Make an adapter of another program's files
     Import(import::ImportArgs),
+    /// Make masks for photos that have none
+    Mask(mask::MaskArgs),
     /// Train, draw and score a bundled subject, and show it all on one page
     Demo(demo::DemoArgs),
     /// Write the low and the high frequency band of a picture
@@ -92,6 +95,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Study(args) => study::run(*args, &mut console()),
         Command::Export(args) => export::run(args, &mut console()),
         Command::Import(args) => import::run(args, &mut console()),
+        Command::Mask(args) => mask::run(args, &mut console()),
         Command::Demo(args) => demo::run(args, &mut console()),
         Command::Bands(args) => bands::run(&args, &mut console()),
         Command::Bench(args) => bench::run(&args),

@@ -53,6 +53,27 @@ pub struct Subject {
     pub warnings: Vec<String>,
 }
 
+/// A mask that was made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// 255 where the subject is, else 0; as large as the photo.
+    pub mask: GrayImage,
+    /// How sure it is, 0 to 1.
+    pub confidence: f64,
+}
+
+/// Masks that are less sure than this should be looked at.
+pub const WEAK: f64 = 0.8;
+
+/// Makes masks of photos that have none.
+pub trait MaskMaker {
+    /// The masks of all photos of a subject of that class.
+    ///
+    /// # Errors
+    /// If it cannot compute.
+    fn masks(&mut self, photos: &[&RgbImage], class: &str) -> Result<Vec<Made>>;
+}
+
 /// What becomes of photos that are not square.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Crop {
@@ -85,13 +106,25 @@ pub struct Request<'a> {
 /// # Errors
 /// If photos or masks are missing, unreadable or make no sense; the message names the file.
 pub fn find(request: &Request) -> Result<Subject> {
+    found(request, None)
+}
+
+/// The same, with masks made where there are none.
+///
+/// # Errors
+/// As [`find`], and if masks cannot be made.
+pub fn find_or_make(request: &Request, maker: &mut dyn MaskMaker) -> Result<Subject> {
+    found(request, Some(maker))
+}
+
+fn found(request: &Request, maker: Option<&mut dyn MaskMaker>) -> Result<Subject> {
     let store = match request.images {
         Some(folder) if folder.is_dir() => Store::Disk(folder.to_path_buf()),
         Some(folder) => bail!("there is no folder {} with photos", shown(folder)),
         None => Store::of_subject(request.subject)?,
     };
     let (name, class) = named(&store, request)?;
-    let (photos, mut warnings) = photos::read_all(&store, request)?;
+    let (photos, mut warnings) = photos::read_all(&store, request, maker.map(|maker| (maker, class.as_str())))?;
     if photos.len() < 2 {
         warnings.push("there is one photo only: reference attention looks at other photos, give 4 to 6".to_string());
     }
@@ -126,6 +159,12 @@ fn named(store: &Store, request: &Request) -> Result<(String, String)> {
 /// The names of the subjects that are part of the program.
 pub fn bundled() -> Vec<String> {
     BUNDLED.dirs().filter_map(|dir| Some(dir.path().file_name()?.to_string_lossy().into_owned())).collect()
+}
+
+/// The class word of a subject: what its folder says, else the name without its number.
+pub fn class_word(subject: &str) -> Option<String> {
+    let told = Store::of_subject(subject).ok().and_then(|store| store.class());
+    told.or_else(|| Store::name(subject).map(|name| class_of(&name))).filter(|class| !class.is_empty())
 }
 
 /// "cat_toy" is a cat toy, "dog2" a dog.
@@ -171,7 +210,7 @@ impl Subject {
         let store = Store::Bundled(BUNDLED.get_dir(&self.name)?);
         let picture = store.picture(&Path::new("truth").join(format!("{name}.png"))).ok()?;
         let request = Request { subject: &self.name, ..Request::default() };
-        let (photos, _) = photos::read_all(&store, &request).ok()?;
+        let (photos, _) = photos::read_all(&store, &request, None).ok()?;
         let bundled = Self { photos, ..self.clone() };
         (bundled.digest() == self.digest()).then_some(picture.image)
     }
