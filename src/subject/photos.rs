@@ -25,6 +25,13 @@ pub(super) fn read_all(store: &Store, request: &Request) -> Result<(Vec<Photo>, 
     Ok((photos, warnings))
 }
 
+/// One photo, and what the user should know.
+pub(super) fn read_one(store: &Store, file: &Path) -> Result<(Photo, Vec<String>)> {
+    let mut warnings = Vec::new();
+    let photo = read(store, file, &MaskFinder::new(store, None)?, &Request::default(), &mut warnings)?;
+    Ok((photo, warnings))
+}
+
 fn read(
     store: &Store,
     file: &Path,
