@@ -23,5 +23,6 @@ pub mod sampling;
 pub mod settings;
 pub mod subject;
 pub mod training;
+pub mod ui;
 pub mod verify;
 pub mod weights;
