@@ -15,6 +15,9 @@ use crate::app::places::OUTPUTS;
 use crate::files::{numbered, write_whole};
 use crate::settings::{PRESETS, SamplerName};
 
+/// Names in `outputs` that are no adapter's.
+const TAKEN: [&str; 3] = [SAMPLES, "ui", "class-images"];
+
 /// What a page asks for.
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -153,7 +156,9 @@ impl Train {
         // a name that neither a folder nor a job that waits has
         let stem = Path::new(OUTPUTS).join(subject);
         let name = |n: usize| numbered(&stem, n).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let free = |name: &String| !ui.root.join(OUTPUTS).join(name).exists() && !ui.queue.makes(name);
+        let free = |name: &String| {
+            !TAKEN.contains(&name.as_str()) && !ui.root.join(OUTPUTS).join(name).exists() && !ui.queue.makes(name)
+        };
         let adapter = (1..).map(name).find(free).unwrap_or_default();
         let previews = match (self.previews, self.steps) {
             (0, _) => Some(0),

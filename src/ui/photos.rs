@@ -9,7 +9,8 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path as Parts, Query, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use image::{DynamicImage, GrayImage, imageops};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -349,7 +350,8 @@ pub(super) async fn propose(
         let longer = photo.width().max(photo.height());
         let small = |n: u32| (u64::from(n) * u64::from(side.min(longer)) / u64::from(longer)).max(1) as u32;
         let photo = images::resized(&photo, small(photo.width()), small(photo.height()));
-        Ok(picture(mask_png(&cut::propose(&photo))?, "image/png"))
+        // not to be kept: another photo may have its name by then
+        Ok(([(CONTENT_TYPE, "image/png")], mask_png(&cut::propose(&photo))?).into_response())
     })
     .await
 }

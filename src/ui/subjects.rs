@@ -51,12 +51,14 @@ pub(super) fn described(ui: &Ui, name: &str) -> Value {
     let folder = ui.subjects().join(name);
     let listing = images::list(&folder).unwrap_or_default();
     let looks: Vec<Look> = listing.pictures.iter().filter_map(|path| look(ui, name, path)).collect();
-    let open = looks.iter().filter(|look| look.coverage.is_none()).count();
-    let problem = match (looks.len(), open) {
-        (0, _) => Some("It has no photos yet.".to_string()),
-        (_, 0) => None,
-        (_, 1) => Some("One photo has no mask yet.".to_string()),
-        (_, n) => Some(format!("{n} photos have no mask yet.")),
+    let broken = looks.iter().filter(|look| look.value["error"].is_string()).count();
+    let open = looks.iter().filter(|look| look.coverage.is_none()).count() - broken;
+    let problem = match (looks.len(), broken, open) {
+        (0, ..) => Some("It has no photos yet.".to_string()),
+        (_, 1.., _) => Some("A photo cannot be used: remove it, or put another in its place.".to_string()),
+        (_, _, 0) => None,
+        (_, _, 1) => Some("One photo has no mask yet.".to_string()),
+        (_, _, n) => Some(format!("{n} photos have no mask yet.")),
     };
     json!({
         "name": name, "class": subject::class_in(&folder), "problem": problem, "left_out": listing.warnings(),

@@ -4,7 +4,7 @@
 const REMEMBERED = 60;
 
 /** Colours of what is not the subject, by the way of looking at it. */
-export const LOOKS = { colour: "rgba(190, 24, 93, 0.62)", dark: "rgba(8, 10, 16, 0.78)", mask: "#000" };
+export const LOOKS = { colour: "rgba(225, 18, 140, 0.7)", dark: "rgba(8, 10, 16, 0.78)", mask: "#000" };
 
 export class Brush {
   /** `photo` is an image; the mask has its size, or a smaller one. */

@@ -2,7 +2,7 @@
 
 import { h } from "./parts.js";
 
-const WIDTH = 640, HEIGHT = 240, LEFT = 46, RIGHT = 10, TOP = 12, BOTTOM = 26;
+const WIDTH = 640, HEIGHT = 240, LEFT = 46, RIGHT = 18, TOP = 12, BOTTOM = 26;
 const NS = "http://www.w3.org/2000/svg";
 
 function s(tag, attributes, ...children) {

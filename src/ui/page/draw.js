@@ -58,7 +58,9 @@ function drawForm(adapters) {
   const which = select(options, kept.adapter, { onchange: () => {
     kept.adapter = which.value;
     if (!typed) kept.prompt = null;
-    form.replaceWith(drawForm(adapters));
+    const other = drawForm(adapters);
+    form.replaceWith(other);
+    other.querySelector("select").focus();
   } });
   const subject = adapter() ? `${SUBJECT} ${adapter().class}` : "clock";
   const typed = kept.prompt !== null && kept.touched;

@@ -1,6 +1,6 @@
 // What was drawn: many at a glance, one in full, two side by side.
 
-import { attempt, button, dialog, empty, h, icon, select, toast, when } from "./parts.js";
+import { anew, attempt, button, dialog, empty, h, icon, select, toast, when } from "./parts.js";
 import { ask, follow, on, part, runningJob, store, undo } from "./server.js";
 
 const key = (picture) => `${picture.folder}/${picture.file}`;
@@ -38,7 +38,6 @@ export function gallery(place, signal, reuse) {
       count ? h("a", { class: "button", href: `/api/pictures.zip?${query}`, download: "pictures.zip" }, icon("download"), "Download all") : "");
   };
   const show = () => {
-    const focus = document.activeElement?.closest?.("[data-key]")?.dataset.key;
     showBar();
     const pictures = chosen();
     const waiting = pending();
@@ -51,7 +50,6 @@ export function gallery(place, signal, reuse) {
       filter.most += AT_ONCE;
       show();
     }) : "");
-    if (focus) grid.querySelector(`[data-key="${CSS.escape(focus)}"] button`)?.focus();
   };
   /** Places of the pictures that the running job has not drawn yet. */
   const pending = () => {
@@ -67,9 +65,9 @@ export function gallery(place, signal, reuse) {
       h("button", { type: "button", class: "picture", "aria-label": `Show ${text}`, onclick: () => (first && first !== key(picture) ? pair(picture) : full(picture)) },
         h("img", { src: `${picture.url}&side=384`, alt: "", loading: "lazy" })),
       h("div", { class: "tile-actions" },
-        button(picture.star ? "Take the star away" : "Star", { icon: "star", quiet: true, "aria-pressed": String(picture.star) }, () => star(picture)),
-        button("Compare with another", { icon: "compare", quiet: true, "aria-pressed": String(first === key(picture)) }, () => choose(picture)),
-        button("Delete", { icon: "trash", quiet: true }, () => remove(picture))),
+        button(`Compare ${text}`, { icon: "compare", quiet: true, "aria-pressed": String(first === key(picture)) }, () => choose(picture)),
+        button(`Delete ${text}`, { icon: "trash", quiet: true }, () => remove(picture)),
+        button(`${picture.star ? "Take the star from" : "Star"} ${text}`, { icon: "star", quiet: true, "aria-pressed": String(picture.star) }, () => star(picture))),
       h("p", { class: "caption" }, picture.prompt || picture.file));
   };
   const star = (picture) => attempt(() => ask(path(picture), { method: "PUT", json: { star: !picture.star } }));
@@ -140,8 +138,11 @@ export function gallery(place, signal, reuse) {
     });
   };
 
-  on("pictures", show, signal);
-  on("jobs", show, signal);
+  on("pictures", () => anew(place, show), signal);
+  on("jobs", () => {
+    const waits = Boolean(pending().length);
+    if (waits !== Boolean(grid.querySelector(".pending"))) anew(place, show);
+  }, signal);
   on("line", ({ event }) => event?.event === "progress" && grid.querySelector(".pending")?.replaceWith(...pending()), signal);
   show();
 }

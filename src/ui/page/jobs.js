@@ -1,10 +1,10 @@
 // All jobs: what runs, what waits, what is over.
 
-import { attempt, button, dialog, duration, empty, h, progress, when } from "./parts.js";
+import { anew, attempt, button, dialog, duration, empty, h, progress, when } from "./parts.js";
 import { ask, follow, on, post, store } from "./server.js";
 
 const WORDS = {
-  queued: "waits", running: "runs", done: "done", stopped: "stopped", failed: "failed", died: "ended without a word",
+  queued: "waits", running: "runs", done: "done", stopped: "stopped", failed: "failed", died: "died",
 };
 
 export function jobs(view, _argument, signal) {
@@ -26,7 +26,7 @@ export function jobs(view, _argument, signal) {
     const place = rows.get(id)?.querySelector(".job-progress");
     if (job && place) place.replaceChildren(...progressOf(job));
   };
-  on("jobs", show, signal);
+  on("jobs", () => anew(list, show), signal);
   on("line", refreshLine, signal);
   show();
 }
@@ -55,11 +55,11 @@ export function jobLine(job, { forget = true } = {}) {
     job.word && h("p", { class: "trouble-text" }, job.word),
     h("div", { class: "job-progress" }, ...progressOf(job)),
     h("div", { class: "actions" },
-      !over && button(job.stopping ? "Stop at once" : "Stop", { icon: "stop" }, () => attempt(() => post(`jobs/${job.id}/stop`))),
+      !over && button(job.stopping ? "Stop at once" : "Stop", { icon: "stop", "aria-label": `${job.stopping ? "Stop at once" : "Stop"}: ${job.title}` }, () => attempt(() => post(`jobs/${job.id}/stop`))),
       ["stopped", "failed", "died"].includes(job.state) &&
-        button("Go on", { icon: "play", class: "primary" }, () => attempt(() => post(`jobs/${job.id}/again`))),
-      button("Log", { icon: "page" }, () => showLog(job)),
-      over && forget && button("Take off the list", { icon: "close", quiet: true },
+        button("Go on", { icon: "play", class: "primary", "aria-label": `Go on: ${job.title}` }, () => attempt(() => post(`jobs/${job.id}/again`))),
+      button("Log", { icon: "page", "aria-label": `Log: ${job.title}` }, () => showLog(job)),
+      over && forget && button(`Take off the list: ${job.title}`, { icon: "close", quiet: true },
         () => attempt(() => ask(`jobs/${job.id}`, { method: "DELETE" })))),
   ];
 }

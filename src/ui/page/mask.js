@@ -100,7 +100,7 @@ function tools(brush, subject, photo) {
     back, again,
     button("Propose", { icon: "wand" }, () => propose(brush, subject, photo)),
     button("Invert", { icon: "invert" }, () => brush.invert()),
-    button("Clear", { icon: "trash" }, () => brush.clear()),
+    button("Clear", { icon: "trash", quiet: true }, () => brush.clear()),
     button("Zoom in", { icon: "plus", quiet: true }, () => brush.zoomBy(1.5)),
     button("Whole photo", { icon: "eye", quiet: true }, () => brush.zoomBy(1 / 16)));
   brush.changed();

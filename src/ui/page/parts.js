@@ -189,6 +189,17 @@ export function empty(title, text, ...more) {
   return h("div", { class: "empty" }, h("h2", {}, title), h("p", {}, text), more);
 }
 
+/** Shows something anew; what had the focus has it again, as far as it is still there. */
+export function anew(place, show) {
+  const name = (element) => element.getAttribute("aria-label") ?? element.textContent;
+  const holder = document.activeElement;
+  const before = place.contains(holder) && holder !== place ? [holder.tagName, name(holder)] : null;
+  show();
+  if (!before || place.contains(holder)) return;
+  const again = [...place.querySelectorAll(before[0])].find((element) => name(element) === before[1]);
+  again?.focus({ preventScroll: true });
+}
+
 /** A bar with its value in words. */
 export function progress(done, of, text) {
   const known = Number.isFinite(done) && of > 0;

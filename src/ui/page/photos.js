@@ -1,6 +1,6 @@
 // Subjects and their photos.
 
-import { attempt, button, confirmed, dialog, empty, field, h, icon, select, toast } from "./parts.js";
+import { anew, attempt, button, confirmed, dialog, empty, field, h, icon, select, toast } from "./parts.js";
 import { ask, on, part, post, refresh, store, undo } from "./server.js";
 import { editMask, proposeAll } from "./mask.js";
 
@@ -40,7 +40,7 @@ function subjectList(view, signal) {
         h("p", { class: "hint" }, `${subject.class || "no class word"}, ${count(subject.photos.length, "photo")}`),
         subject.problem && h("p", { class: "chip queued" }, subject.problem))));
   };
-  on("subjects", show, signal);
+  on("subjects", () => anew(list, show), signal);
   dropHere(view, signal, (files) => newSubject({ files }));
   show();
 }
@@ -70,7 +70,7 @@ function dropHere(view, signal, take) {
 }
 
 function picker(take, attributes) {
-  return h("input", { type: "file", accept: "image/*", multiple: true, class: "offstage", ...attributes,
+  return h("input", { type: "file", accept: "image/*", multiple: true, hidden: true, ...attributes,
     onchange: (event) => {
       const files = [...event.target.files];
       event.target.value = "";
@@ -170,7 +170,7 @@ function subjectView(view, name, signal) {
     ].filter(Boolean));
     grid.replaceChildren(...subject.photos.map((photo, i) => card(subject, photo, i)));
   };
-  on("subjects", show, signal);
+  on("subjects", () => anew(view, show), signal);
   show();
 }
 
@@ -248,6 +248,7 @@ function crop(subject, photo) {
   };
   const image = h("img", { src: thumb(photo, 1024), alt: "", draggable: "false" });
   const area = h("div", { class: "crop" }, image, frame);
+  area.style.width = `min(100%, ${(52 * photo.width) / photo.height}vh)`;
   const at = (event) => {
     const box = image.getBoundingClientRect();
     const share = (place, start, length) => Math.min(100, Math.max(0, (100 * (place - start)) / length));

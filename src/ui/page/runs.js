@@ -1,6 +1,6 @@
 // What was trained: settings, scores, and the way to other programs.
 
-import { attempt, button, bytes, checkbox, choices, confirmed, dialog, empty, field, h, icon, number, select, toast, when } from "./parts.js";
+import { anew, attempt, button, bytes, checkbox, choices, confirmed, dialog, empty, field, h, icon, number, select, toast, when } from "./parts.js";
 import { ask, on, part, post, store, undo } from "./server.js";
 import { curve } from "./curve.js";
 
@@ -15,8 +15,8 @@ export function runs(view, _argument, signal) {
       list.replaceChildren(...store.adapters.map(card));
     }
   };
-  on("adapters", show, signal);
-  on("jobs", show, signal);
+  on("adapters", () => anew(list, show), signal);
+  on("jobs", () => anew(list, show), signal);
   show();
 }
 
@@ -41,11 +41,11 @@ function card(adapter) {
       scores(adapter),
       adapter.exports.map(exported),
       h("div", { class: "actions" },
-        adapter.ready && h("a", { class: "button primary", href: `#/draw/${part(adapter.name)}` }, icon("draw"), "Draw"),
-        adapter.ready && button("Score", { icon: "score" }, () => evaluate(adapter)),
-        adapter.ready && button("Export", { icon: "export" }, () => exportTo(adapter)),
-        !adapter.imported && button(unfinished ? "Go on" : "Train on", { icon: "play" }, () => further(adapter, unfinished)),
-        !adapter.imported && adapter.steps > 0 && button("Curve", { icon: "train" }, () => showCurve(adapter)),
+        adapter.ready && h("a", { class: "button primary", href: `#/draw/${part(adapter.name)}` }, icon("draw"), "Draw", h("span", { class: "offstage" }, ` with ${adapter.name}`)),
+        adapter.ready && button("Score", { icon: "score", "aria-label": `Score ${adapter.name}` }, () => evaluate(adapter)),
+        adapter.ready && button("Export", { icon: "export", "aria-label": `Export ${adapter.name}` }, () => exportTo(adapter)),
+        !adapter.imported && button(unfinished ? "Go on" : "Train on", { icon: "play", "aria-label": `${unfinished ? "Go on" : "Train on"} with ${adapter.name}` }, () => further(adapter, unfinished)),
+        !adapter.imported && adapter.steps > 0 && button("Curve", { icon: "train", "aria-label": `Curve of ${adapter.name}` }, () => showCurve(adapter)),
         deletion(adapter))));
 }
 

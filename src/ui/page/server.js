@@ -131,17 +131,19 @@ function hear({ kind, value }) {
   }
 }
 
-function connect() {
+function connect(connected = () => {}) {
   stream?.close();
   stream = new EventSource("/api/events");
   stream.onopen = async () => {
     store.live.clear(); // the server may be another one by now
     setOnline(true);
     await Promise.all(LISTS.map((list) => refresh(list).catch(() => {})));
+    connected();
   };
   stream.onmessage = (message) => hear(JSON.parse(message.data));
   stream.onerror = () => {
     setOnline(false);
+    connected();
     if (stream?.readyState === EventSource.CLOSED) setTimeout(connect, 2000); // the browser has given up
   };
 }
@@ -150,7 +152,7 @@ function connect() {
 export async function begin() {
   store.state = await ask("state");
   store.jobs = store.state.jobs;
-  connect();
+  await new Promise(connect);
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) {
       stream?.close();

@@ -34,13 +34,13 @@ export function train(view, argument, signal) {
   watchTraining(watch, signal);
   if (!store.subjects.length) {
     form.append(empty("Nothing to learn from yet", "First it needs photos of a subject.", h("a", { class: "button primary", href: "#/photos" }, "To the photos")));
-    on("subjects", () => store.subjects.length && location.hash.startsWith("#/train") && form.replaceChildren(trainForm(argument)), signal);
+    on("subjects", () => store.subjects.length && location.hash.startsWith("#/train") && form.replaceChildren(trainForm(argument, signal)), signal);
     return;
   }
-  form.append(trainForm(argument || ready[0]?.name || store.subjects[0].name));
+  form.append(trainForm(argument || ready[0]?.name || store.subjects[0].name, signal));
 }
 
-function trainForm(chosen) {
+function trainForm(chosen, signal) {
   let base = "mini", preset = "eqdiff";
   const subject = select(store.subjects.map(({ name }) => [name, name]), chosen, { onchange: () => show() });
   const strip = h("div", { class: "strip" });
@@ -100,6 +100,7 @@ function trainForm(chosen) {
       cropLabel,
       choices("preset", "The paper's ablations", ablations.map(preset_), preset, choose)),
     h("div", { class: "actions" }, h("button", { class: "primary" }, icon("play"), h("span", {}, "Train"))));
+  on("subjects", show, signal);
   show();
   return form;
 }
