@@ -20,6 +20,7 @@ pub mod ops;
 pub mod report;
 pub mod rng;
 pub mod sampling;
+pub mod segmentation;
 pub mod settings;
 pub mod subject;
 pub mod training;

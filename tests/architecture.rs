@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The modules from top to bottom: each may use those below it, and none above.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "cli",
     "ui",
     "app",
@@ -16,6 +16,7 @@ const ORDER: [&str; 22] = [
     "adapter",
     "settings",
     "method",
+    "segmentation",
     "subject",
     "base",
     "model",

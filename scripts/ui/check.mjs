@@ -32,6 +32,7 @@ async function photos() {
   expect((await page.locator(".photos li").count()) === files.length, `${files.length} photos are taken in`);
   await eyes.look(page, "03-without-masks");
   await page.getByRole("button", { name: "Propose masks" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Propose" }).click();
   await page.locator(".photos .shade").nth(files.length - 1).waitFor();
   expect(await page.getByRole("link", { name: "Train" }).last().isVisible(), "with masks it can be trained");
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use image::{DynamicImage, RgbImage};
 use sha2::{Digest, Sha256};
 
+use super::mask::{Way, with_maker};
 use super::places::{LAST_ADAPTER, LAST_TRAINING, OUTPUTS, remember};
 use super::{Interrupted, Machine, Observer, Usage};
 use crate::adapter::{MANIFEST, Manifest, OwnImages};
@@ -30,6 +31,7 @@ pub struct Request {
     pub subject: Option<String>,
     pub images: Option<PathBuf>,
     pub masks: Option<PathBuf>,
+    pub auto_mask: Option<Way>,
     pub class: Option<String>,
     pub invert_masks: bool,
     pub crop: Crop,
@@ -99,17 +101,29 @@ pub const PRESET: &str = "eqdiff";
 pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
     let name = request.base.as_deref().unwrap_or(MINI);
     let settings = settings(request, name)?;
-    let subject = find_subject(request)?;
-    introduce(&subject, observer);
     if let Some(out) = &request.out {
         check_free(out)?;
     }
+    // before the subject where the base looks for it, else after: a missing photo shall be told at once
+    let mut base = match request.auto_mask {
+        Some(Way::Attention) => Some(request.machine.base(name, observer)?),
+        _ => None,
+    };
+    let subject = match request.auto_mask {
+        None => find_subject(request)?,
+        Some(_) => with_maker(base.as_ref(), observer, |maker| subject::find_or_make(&wanted(request)?, maker))?,
+    };
+    introduce(&subject, observer);
     if let Some(folder) = &request.class_images {
         images::list(folder)?.warnings().iter().for_each(|warning| observer.warn(warning));
     }
-    let base = request.machine.base(name, observer)?;
+    let base = match base.take() {
+        Some(base) => base,
+        None => request.machine.base(name, observer)?,
+    };
     let side = if settings.training.side == 0 { base.side() } else { settings.training.side };
     check(&base, &settings, &subject, side)?;
+    request.machine.warn_of_words([subject.class.as_str()].into_iter(), &base, observer)?;
     let manifest = Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
         placeholder: PLACEHOLDER.into(),
@@ -155,8 +169,12 @@ pub fn is_asked_for(manifest: &Manifest, request: &Request) -> Result<bool> {
 /// # Errors
 /// As [`subject::find`].
 pub fn find_subject(request: &Request) -> Result<Subject> {
+    subject::find(&wanted(request)?)
+}
+
+fn wanted(request: &Request) -> Result<subject::Request<'_>> {
     let Some(name) = &request.subject else { bail!(Usage("give --subject".into())) };
-    subject::find(&subject::Request {
+    Ok(subject::Request {
         subject: name,
         images: request.images.as_deref(),
         masks: request.masks.as_deref(),

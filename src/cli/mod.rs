@@ -6,6 +6,7 @@ mod demo;
 mod eval;
 mod export;
 mod import;
+mod mask;
 mod observer;
 mod output;
 mod sample;
@@ -55,6 +56,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Make an adapter of another program's files
     Import(import::ImportArgs),
+    /// Make masks for photos that have none
+    Mask(mask::MaskArgs),
     /// Do all of it on a page in the browser
     Ui(ui::UiArgs),
     /// Train, draw and score a bundled subject, and show it all on one page
@@ -91,6 +94,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Eval(args) => eval::run(*args, &mut console()),
         Command::Export(args) => export::run(args, &mut console()),
         Command::Import(args) => import::run(args, &mut console()),
+        Command::Mask(args) => mask::run(args, &mut console()),
         Command::Ui(args) => ui::run(args, cli.json_progress),
         Command::Demo(args) => demo::run(args, &mut console()),
         Command::Bands(args) => bands::run(&args, &mut console()),

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::Ui;
-use super::answer::{Answer, missing, wrong};
+use super::answer::{Answer, wrong};
 use super::journal::Kind;
-use super::names::{encoded, inside, plain};
+use super::names::{encoded, inside};
 use super::pictures::{SAMPLES, WITHOUT_ADAPTER};
 use super::queue::Asked;
+use super::subjects::{SUBJECTS, described, folder_of as folder_of_subject};
 use crate::app::export::Layout;
 use crate::app::places::OUTPUTS;
 use crate::files::{numbered, write_whole};
@@ -22,11 +23,21 @@ const TAKEN: [&str; 3] = [SAMPLES, "ui", "class-images"];
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(super) enum Wish {
+    Mask(Mask),
     Train(Train),
     Further { adapter: String, steps: usize, memory: Option<f64>, device: Option<String> },
     Draw(Draw),
     Evaluate { adapter: String, limit: Option<usize>, baseline: bool, device: Option<String> },
     Export { adapter: String, to: String, rank: Option<usize>, name: Option<String> },
+}
+
+/// Masks for the photos that have none.
+#[derive(Deserialize)]
+pub(super) struct Mask {
+    subject: String,
+    /// None: by colours alone.
+    base: Option<String>,
+    device: Option<String>,
 }
 
 /// A training.
@@ -102,6 +113,7 @@ impl Wish {
     /// The jobs that fulfil it.
     pub(super) fn jobs(self, ui: &Ui) -> Answer<Vec<Asked>> {
         match self {
+            Self::Mask(mask) => Ok(vec![mask.job(ui)?]),
             Self::Train(train) => Ok(vec![train.job(ui)?]),
             Self::Further { adapter, steps, memory, device } => {
                 let words =
@@ -140,13 +152,33 @@ fn folder_of(ui: &Ui, adapter: &str) -> Answer<PathBuf> {
     Ok(Path::new(OUTPUTS).join(adapter))
 }
 
+impl Mask {
+    fn job(self, ui: &Ui) -> Answer<Asked> {
+        let folder = folder_of_subject(ui, &self.subject)?;
+        let described = described(ui, &self.subject);
+        let photos = described["photos"].as_array().into_iter().flatten();
+        let bare = photos.filter(|photo| photo["mask"].is_null() && photo["error"].is_null());
+        let files: Vec<&str> = bare.filter_map(|photo| photo["file"].as_str()).collect();
+        if files.is_empty() {
+            return Err(wrong("all photos have masks: open one to have another proposed for it"));
+        }
+        let folder = Path::new(SUBJECTS).join(folder.file_name().unwrap_or_default());
+        let mut words = Words::of("mask");
+        words.0.extend(files.iter().map(|file| folder.join(file).display().to_string()));
+        let words = words
+            .with("class", described["class"].as_str().unwrap_or_default())
+            .with("out", folder.join("masks").display())
+            .with("way", if self.base.is_some() { "attention" } else { "plain" })
+            .maybe("base", self.base)
+            .maybe("device", self.device);
+        Ok(asked(Kind::Mask, format!("Propose masks for {}", self.subject), None, words))
+    }
+}
+
 impl Train {
     fn job(self, ui: &Ui) -> Answer<Asked> {
-        let subject = plain(&self.subject)?;
-        let known = inside(&ui.subjects(), &[subject]).is_ok();
-        if !known {
-            return Err(missing(&format!("subject {subject}")));
-        }
+        folder_of_subject(ui, &self.subject)?;
+        let subject = self.subject.as_str();
         if !PRESETS.iter().any(|(name, _)| *name == self.preset) {
             return Err(wrong(format!("there is no preset {:?}", self.preset)));
         }
@@ -172,7 +204,7 @@ impl Train {
         });
         let config = config.transpose()?;
         let words = Words::of("train")
-            .with("subject", Path::new("subjects").join(subject).display())
+            .with("subject", Path::new(SUBJECTS).join(subject).display())
             .with("base", &self.base)
             .with("preset", &self.preset)
             .with("out", Path::new(OUTPUTS).join(&adapter).display())

@@ -14,6 +14,7 @@ use crate::files::{read_text, write_whole};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
+    Mask,
     Train,
     Draw,
     Evaluate,

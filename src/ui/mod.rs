@@ -7,7 +7,6 @@
 mod adapters;
 mod answer;
 mod commands;
-mod cut;
 mod guard;
 mod jobs;
 mod journal;

@@ -18,17 +18,20 @@ use serde_json::{Value, json};
 use super::Ui;
 use super::answer::{Answer, aside, missing, picture, refusal, stamp, wrong};
 use super::commands::address;
-use super::cut;
 use super::names::{inside, plain, tidy};
 use super::pictures::shown;
 use super::subjects::{SUBJECTS, described, folder_of};
 use super::undo;
 use crate::files::{make_folder, write_whole};
 use crate::images::png::{png_bytes, save_png};
+use crate::segmentation::{Cutting, MaskMaker, PlainCut};
 use crate::{images, subject};
 
 /// The folder of masks that the page writes.
 const MASKS: &str = "masks";
+
+/// The longer side of a mask that is proposed; finer ones are seen by no training.
+const FINEST: u32 = 1024;
 
 /// Photos of a subject; more are a folder that was dropped by mistake.
 const MOST: usize = 100;
@@ -336,7 +339,7 @@ pub(super) async fn set_mask(
     .await
 }
 
-/// A mask to begin with.
+/// A mask to begin with, cut by colours alone: at once, and without a model.
 pub(super) async fn propose(
     State(ui): State<Arc<Ui>>,
     Parts((name, file)): Parts<(String, String)>,
@@ -345,13 +348,15 @@ pub(super) async fn propose(
     let state = ui.clone();
     aside(move || {
         let path = inside(&folder_of(&state, &name)?, &[&file])?;
-        let photo = images::open(&path)?;
-        let side = 1024;
-        let longer = photo.width().max(photo.height());
-        let small = |n: u32| (u64::from(n) * u64::from(side.min(longer)) / u64::from(longer)).max(1) as u32;
-        let photo = images::resized(&photo, small(photo.width()), small(photo.height()));
+        let read = images::open(&path)?;
+        let longer = read.width().max(read.height());
+        let small = |n: u32| (u64::from(n) * u64::from(FINEST.min(longer)) / u64::from(longer)).max(1) as u32;
+        let photo = images::resized(&read, small(read.width()), small(read.height()));
+        drop(read);
+        let made = PlainCut(Cutting::default()).masks(&[&photo], "")?;
+        let mask = made.first().ok_or_else(|| missing("mask to propose"))?;
         // not to be kept: another photo may have its name by then
-        Ok(([(CONTENT_TYPE, "image/png")], mask_png(&cut::propose(&photo))?).into_response())
+        Ok(([(CONTENT_TYPE, "image/png")], mask_png(&mask.mask)?).into_response())
     })
     .await
 }

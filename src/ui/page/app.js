@@ -1,7 +1,7 @@
 // The frame: which view is shown, what runs now, and whether the server is there.
 
 import { button, duration, h, icon, progress, toast } from "./parts.js";
-import { begin, on, runningJob, store } from "./server.js";
+import { begin, follow, on, runningJob, store } from "./server.js";
 import { photos } from "./photos.js";
 import { train } from "./train.js";
 import { draw } from "./draw.js";
@@ -78,7 +78,8 @@ function endings() {
       const before = known.get(job.id);
       known.set(job.id, job.state);
       if (before !== "running" || job.state === "running") continue;
-      if (job.state === "done") toast(`${job.title}: done`);
+      const weak = job.state === "done" && job.kind === "mask" ? follow(job.id).said.filter(({ event }) => event === "warning").length : 0;
+      if (job.state === "done") toast(weak ? `${job.title}: done, ${weak} of them unsure: the log names them` : `${job.title}: done`);
       if (job.state === "failed" || job.state === "died") toast(`${job.title}: ${job.word}`, { bad: true });
     }
   });

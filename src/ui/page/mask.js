@@ -1,7 +1,7 @@
 // The window in which a mask is painted: mouse, pen, fingers or keyboard.
 
-import { attempt, button, dialog, field, h, select, toast } from "./parts.js";
-import { ask, part, refresh } from "./server.js";
+import { attempt, button, choices, dialog, field, h, icon, select, toast } from "./parts.js";
+import { ask, part, post } from "./server.js";
 import { Brush } from "./brush.js";
 
 const place = (kind, subject, photo) => `subjects/${part(subject.name)}/${kind}/${part(photo.file)}`;
@@ -13,22 +13,30 @@ async function loaded(url) {
   return image;
 }
 
-/** Proposes a mask for every photo that has none. */
-export async function proposeAll(subject) {
-  const without = subject.photos.filter((photo) => !photo.error && !photo.mask);
-  if (!without.length) {
+/** Ways to have masks proposed. */
+const WAYS = [
+  { value: "", title: "By colours", text: "At once. For plain grounds, or several photos before different ones." },
+  { value: "mini", title: "By looking for it, with the built-in base", text: "It knows 24 kinds of things, drawn ones best." },
+  { value: "sd14", title: "By looking for it, with Stable Diffusion 1.4", text: "For real photos. Downloads 4 GB the first time, and takes its time without a GPU." },
+];
+
+/** Has masks proposed for all photos that have none. They are cut from all photos together, as a job. */
+export function proposeAll(subject) {
+  if (!subject.photos.some((photo) => !photo.error && !photo.mask)) {
     toast("All photos have masks: open one to have another proposed for it.");
     return;
   }
-  for (const photo of without) {
-    await attempt(async () => {
-      const answer = await fetch(`/api/${place("proposal", subject, photo)}`);
-      if (!answer.ok) throw new Error((await answer.json()).error);
-      await ask(place("masks", subject, photo), { method: "PUT", body: await answer.blob() });
+  let way = "";
+  const box = dialog("Propose masks", {}, h("form", { onsubmit: (event) => {
+    event.preventDefault();
+    attempt(async () => {
+      await post("jobs", { kind: "mask", subject: subject.name, base: way || null, device: null });
+      box.close();
+      toast("Masks come as they are cut: look at each, and correct it where it is wrong.");
     });
-  }
-  await refresh("subjects");
-  toast("Masks are proposed: look at each, and correct it where it is wrong.");
+  } },
+    choices("way", "How", WAYS, way, (value) => (way = value)),
+    h("div", { class: "actions" }, h("button", { class: "primary" }, icon("wand"), h("span", {}, "Propose")))));
 }
 
 export async function editMask(subject, photo) {
