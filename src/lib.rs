@@ -25,5 +25,6 @@ pub mod settings;
 pub mod study;
 pub mod subject;
 pub mod training;
+pub mod ui;
 pub mod verify;
 pub mod weights;

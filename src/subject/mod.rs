@@ -13,6 +13,7 @@ use image::imageops::{self, FilterType};
 use image::{GrayImage, RgbImage};
 use sha2::{Digest, Sha256};
 
+use crate::files::{make_folder, write_whole};
 use crate::images::{Mask, shown};
 use store::{BUNDLED, Store};
 
@@ -159,6 +160,32 @@ fn named(store: &Store, request: &Request) -> Result<(String, String)> {
 /// The names of the subjects that are part of the program.
 pub fn bundled() -> Vec<String> {
     BUNDLED.dirs().filter_map(|dir| Some(dir.path().file_name()?.to_string_lossy().into_owned())).collect()
+}
+
+/// One photo of a folder with its mask, as [`find`] takes it, and what the user should know of it.
+///
+/// # Errors
+/// If it or its mask is missing, unreadable or makes no sense.
+pub fn photo(folder: &Path, file: &Path) -> Result<(Photo, Vec<String>)> {
+    photos::read_one(&Store::Disk(folder.to_path_buf()), file)
+}
+
+/// Copies a bundled subject into an empty folder.
+///
+/// # Errors
+/// If there is none of that name, or it cannot be written.
+pub fn copy_bundled(name: &str, folder: &Path) -> Result<()> {
+    let dir = BUNDLED.get_dir(name).with_context(|| format!("no subject {name:?} is bundled"))?;
+    let mut dirs = vec![dir];
+    while let Some(inner) = dirs.pop() {
+        dirs.extend(inner.dirs());
+        for file in inner.files() {
+            let path = folder.join(file.path().strip_prefix(dir.path())?);
+            path.parent().map(make_folder).transpose()?;
+            write_whole(&path, file.contents())?;
+        }
+    }
+    Ok(())
 }
 
 /// The class word of a subject: what its folder says, else the name without its number.

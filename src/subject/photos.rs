@@ -51,6 +51,17 @@ pub(super) fn read_all(
     Ok((photos, warnings))
 }
 
+/// One photo, and what the user should know.
+pub(super) fn read_one(store: &Store, file: &Path) -> Result<(Photo, Vec<String>)> {
+    let (finder, mut warnings) = (MaskFinder::new(store, None)?, Vec::new());
+    let opened = open(store, file, &finder, &mut warnings)?;
+    if opened.mask.is_none() {
+        return Err(finder.missing(store, file));
+    }
+    let photo = finished(opened, &Request::default(), &mut warnings)?;
+    Ok((photo, warnings))
+}
+
 /// Makes the masks that were not found, from all of their photos together.
 fn make_missing(opened: &mut [Opened], maker: &mut dyn MaskMaker, class: &str) -> Result<()> {
     let bare: Vec<&RgbImage> = opened.iter().filter(|o| o.mask.is_none()).map(|o| &o.image).collect();
