@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 /// The modules from top to bottom: each may use those below it, and none above.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 24] = [
     "cli",
+    "ui",
     "app",
     "verify",
     "bench",
@@ -16,6 +17,7 @@ const ORDER: [&str; 22] = [
     "adapter",
     "settings",
     "method",
+    "segmentation",
     "subject",
     "base",
     "model",

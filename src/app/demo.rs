@@ -35,6 +35,7 @@ fn adapter(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
         subject: Some(request.subject.clone()),
         images: None,
         masks: None,
+        auto_mask: None,
         class: None,
         invert_masks: false,
         crop: Crop::None,

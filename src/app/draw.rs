@@ -136,6 +136,8 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     }
     let negative = request.negative.as_deref().unwrap_or_default();
     warn_of_prompts(&texts, negative, &studio, observer)?;
+    let all = texts.iter().map(String::as_str).chain([negative]);
+    request.machine.warn_of_words(all, base, observer)?;
     let seed = request.seed.unwrap_or(Seed::Given(0)).number(observer);
     let mut orders = Vec::new();
     for (i, text) in texts.iter().enumerate() {

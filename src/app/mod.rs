@@ -8,6 +8,7 @@ mod explain;
 pub mod export;
 pub mod import;
 mod like;
+pub mod mask;
 pub mod page;
 pub mod places;
 pub mod resume;
@@ -20,7 +21,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::base::{Base, Folder, MINI, RANDOM_SD14, device};
+use crate::base::{Base, Folder, MINI, RANDOM_SD14, device, things};
+use crate::model::tokenizer::PLACEHOLDER;
 use crate::ops::Precision;
 
 /// Something that the user should know.
@@ -123,6 +125,32 @@ impl Machine {
         let base = base.with_context(|| format!("cannot load the base {name}"))?;
         base.notes.iter().for_each(|note| observer.info(&format!("Base: {note}")));
         Ok(base)
+    }
+
+    /// Says which words of `texts` the base does not know, and what it can draw instead.
+    ///
+    /// # Errors
+    /// If a text cannot be encoded.
+    pub fn warn_of_words<'a>(
+        &self,
+        texts: impl Iterator<Item = &'a str>,
+        base: &Base,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let mut unknown = Vec::new();
+        for text in texts {
+            unknown.extend(base.tokenizer.encode(text, PLACEHOLDER)?.unknown);
+        }
+        unknown.sort();
+        unknown.dedup();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let things = things(&base.name, self.offline)?;
+        let known =
+            if things.is_empty() { String::new() } else { format!("; it knows these things: {}", things.join(", ")) };
+        observer.warn(&format!("{} does not know {}{known}", base.name, unknown.join(", ")));
+        Ok(())
     }
 
     /// Loads the base that an adapter names. An adapter may come from anybody, so what is not on this machine is not

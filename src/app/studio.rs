@@ -250,7 +250,7 @@ struct Depends<'a> {
 }
 
 /// A prompt's words as a part of a file name, which begins with a letter or digit.
-fn words(prompt: &str) -> String {
+pub(super) fn words(prompt: &str) -> String {
     let letters = prompt.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect::<String>();
     let words = letters.split_whitespace().collect::<Vec<_>>().join("-");
     // with the seed and the digest it must not be longer than 255 bytes

@@ -187,6 +187,7 @@ impl<'a> Work<'a> {
             overrides: Overrides::default(),
             class_images: None,
             out: Some(folder.to_path_buf()),
+            auto_mask: None,
             memory: Budget::Auto,
             study: Some(self.out.to_path_buf()),
             machine: self.machine.clone(),

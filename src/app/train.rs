@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use image::{DynamicImage, RgbImage};
 use sha2::{Digest, Sha256};
 
+use super::mask::{Way, with_maker};
 use super::places::{LAST_ADAPTER, LAST_TRAINING, OUTPUTS, remember};
 use super::{Interrupted, Machine, Observer, Usage};
 use crate::adapter::{MANIFEST, Manifest, OwnImages};
@@ -30,6 +31,7 @@ pub struct Request {
     pub subject: Option<String>,
     pub images: Option<PathBuf>,
     pub masks: Option<PathBuf>,
+    pub auto_mask: Option<Way>,
     pub class: Option<String>,
     pub invert_masks: bool,
     pub crop: Crop,
@@ -99,8 +101,17 @@ pub const PRESET: &str = "eqdiff";
 /// # Errors
 /// [`Usage`] if the request makes no sense, else if something cannot be read, computed or written.
 pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
-    let asked = asked(request, observer)?;
-    let base = request.machine.base(request.base.as_deref().unwrap_or(MINI), observer)?;
+    // before the subject where the base looks for it, else after: a missing photo shall be told at once
+    let name = request.base.as_deref().unwrap_or(MINI);
+    let early = match request.auto_mask {
+        Some(Way::Attention) => Some(request.machine.base(name, observer)?),
+        _ => None,
+    };
+    let asked = asked(request, early.as_ref(), observer)?;
+    let base = match early {
+        Some(base) => base,
+        None => request.machine.base(name, observer)?,
+    };
     begin_on(&base, request, asked, observer)
 }
 
@@ -109,18 +120,21 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
 /// # Errors
 /// As [`train`].
 pub(super) fn train_on(base: &Base, request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
-    let asked = asked(request, observer)?;
+    let asked = asked(request, Some(base), observer)?;
     begin_on(base, request, asked, observer)
 }
 
-/// What a request asks for, as far as that can be told without the base.
-fn asked(request: &Request, observer: &mut dyn Observer) -> Result<(Settings, Subject)> {
+/// What a request asks for; only masks may need the base.
+fn asked(request: &Request, base: Option<&Base>, observer: &mut dyn Observer) -> Result<(Settings, Subject)> {
     let settings = settings(request, request.base.as_deref().unwrap_or(MINI))?;
-    let subject = find_subject(request)?;
-    introduce(&subject, observer);
     if let Some(out) = &request.out {
         check_free(out)?;
     }
+    let subject = match request.auto_mask {
+        None => find_subject(request)?,
+        Some(_) => with_maker(base, observer, |maker| subject::find_or_make(&wanted(request)?, maker))?,
+    };
+    introduce(&subject, observer);
     if let Some(folder) = &request.class_images {
         images::list(folder)?.warnings().iter().for_each(|warning| observer.warn(warning));
     }
@@ -135,6 +149,7 @@ fn begin_on(
 ) -> Result<Trained> {
     let side = if settings.training.side == 0 { base.side() } else { settings.training.side };
     check(base, &settings, &subject, side)?;
+    request.machine.warn_of_words([subject.class.as_str()].into_iter(), base, observer)?;
     let manifest = Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
         placeholder: PLACEHOLDER.into(),
@@ -180,8 +195,12 @@ pub fn is_asked_for(manifest: &Manifest, request: &Request) -> Result<bool> {
 /// # Errors
 /// As [`subject::find`].
 pub fn find_subject(request: &Request) -> Result<Subject> {
+    subject::find(&wanted(request)?)
+}
+
+fn wanted(request: &Request) -> Result<subject::Request<'_>> {
     let Some(name) = &request.subject else { bail!(Usage("give --subject".into())) };
-    subject::find(&subject::Request {
+    Ok(subject::Request {
         subject: name,
         images: request.images.as_deref(),
         masks: request.masks.as_deref(),

@@ -20,7 +20,7 @@ use crate::weights::{Part, Weights};
 use source::Model;
 
 pub use device::device;
-pub use metrics::{Clip, load_dino};
+pub use metrics::{Clip, load_dino, load_judge, things};
 pub use sd1::RANDOM_SD14;
 pub use source::Folder;
 

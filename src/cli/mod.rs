@@ -6,12 +6,14 @@ mod demo;
 mod eval;
 mod export;
 mod import;
+mod mask;
 mod observer;
 mod output;
 mod sample;
 mod signals;
 mod study;
 mod train;
+mod ui;
 mod verify;
 
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::{Interrupted, Machine, Usage};
 use crate::files::advice;
 use crate::ops::{Precision, check_level};
-use observer::{Console, event, say};
+use observer::{Console, end, event, say};
 use output::Closed;
 
 /// Teach Stable Diffusion a subject from 4-6 photos, then draw it in any style.
@@ -57,6 +59,10 @@ enum Command {
     Export(export::ExportArgs),
     /// Make an adapter of another program's files
     Import(import::ImportArgs),
+    /// Make masks for photos that have none
+    Mask(mask::MaskArgs),
+    /// Do all of it on a page in the browser
+    Ui(ui::UiArgs),
     /// Train, draw and score a bundled subject, and show it all on one page
     Demo(demo::DemoArgs),
     /// Write the low and the high frequency band of a picture
@@ -92,6 +98,8 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Study(args) => study::run(*args, &mut console()),
         Command::Export(args) => export::run(args, &mut console()),
         Command::Import(args) => import::run(args, &mut console()),
+        Command::Mask(args) => mask::run(args, &mut console()),
+        Command::Ui(args) => ui::run(args, cli.json_progress),
         Command::Demo(args) => demo::run(args, &mut console()),
         Command::Bands(args) => bands::run(&args, &mut console()),
         Command::Bench(args) => bench::run(&args),
@@ -107,13 +115,19 @@ impl Cli {
 }
 
 /// The exit code of a command: 0 for success, 1 for failure, 2 for wrong usage, 130 when stopped. Says what went wrong,
-/// as JSON to programs.
+/// as JSON to programs; to them it says too that it ended, for those that did not start it themselves.
 pub fn exit_code(result: Result<Outcome>, json: bool) -> ExitCode {
+    let ended = |code: u8| {
+        if json {
+            say(&end(code));
+        }
+        ExitCode::from(code)
+    };
     let error = match result {
-        Ok(Outcome::Done) => return ExitCode::SUCCESS,
-        Ok(Outcome::Failed) => return ExitCode::FAILURE,
-        Ok(Outcome::Interrupted) => return ExitCode::from(130),
-        Err(error) if error.is::<Closed>() => return ExitCode::SUCCESS,
+        Ok(Outcome::Done) => return ended(0),
+        Ok(Outcome::Failed) => return ended(1),
+        Ok(Outcome::Interrupted) => return ended(130),
+        Err(error) if error.is::<Closed>() => return ended(0),
         Err(error) => error,
     };
     let tell = |kind: &str, plain: &str, text: &str| {
@@ -121,7 +135,7 @@ pub fn exit_code(result: Result<Outcome>, json: bool) -> ExitCode {
     };
     if error.is::<Interrupted>() {
         tell("info", "", "Stopped");
-        return ExitCode::from(130);
+        return ended(130);
     }
     tell("error", "error: ", &format!("{error:#}"));
     if let Some(advice) = advice(&error) {
