@@ -91,6 +91,12 @@ fn parts_interruptions_and_repetitions_give_one_ledger() {
     place.ok(&study("whole", &[]));
     let longer = ledger(&place, "whole");
     assert!(longer.lines().count() == 32 && whole.lines().all(|line| longer.contains(line)));
+
+    // other photos are not the subject that was trained on
+    std::fs::copy(place.path("thing/0.png"), place.path("thing/1.png")).expect("a photo");
+    let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text").replace("limit = 4", "limit = 5");
+    std::fs::write(place.path("plan.toml"), plan).expect("a plan");
+    place.fails(1, &["trained on other photos", "thing"], &study("whole", &[]));
 }
 
 #[test]

@@ -86,9 +86,10 @@ impl Explained<'_> {
     /// where the reference is a photo of the user's.
     fn column(&self) -> Result<Tensor> {
         let side = self.style.reference.map_or(0, |(photo, _)| photo.width() as usize) / self.base.vae.factor() / 4;
+        let side = side.max(1);
         let of_photo = |photo: &&Photo| self.style.reference.is_some_and(|(own, _)| photo.square(own.width()) == *own);
         let values = match self.subject.photos.iter().find(of_photo) {
-            Some(photo) => photo.subject_at(side.max(1)).values,
+            Some(photo) => photo.subject_at(side).values,
             None => vec![1.; side * side],
         };
         Ok(Tensor::from_vec(values, (1, side * side), &self.base.device)?)
