@@ -99,7 +99,7 @@ mod tests {
         let gray = map.gray((30, 20));
         let level = |x, y| gray.get_pixel(x, y).0[0];
         assert_eq!((level(0, 0), level(29, 19)), (0, 255));
-        assert!((125..=130).contains(&level(14, 0)) && level(0, 19) == 0);
+        assert!((115..=128).contains(&level(14, 0)) && level(0, 19) == 0);
         let picture = RgbImage::from_pixel(30, 20, Rgb([200; 3]));
         let brightness = |p: &Rgb<u8>| p.0.iter().map(|&v| u32::from(v)).sum::<u32>();
         let hot = map.heat(&picture);
