@@ -22,6 +22,7 @@ pub mod rng;
 pub mod sampling;
 pub mod segmentation;
 pub mod settings;
+pub mod study;
 pub mod subject;
 pub mod training;
 pub mod ui;

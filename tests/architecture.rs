@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The modules from top to bottom: each may use those below it, and none above.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 24] = [
     "cli",
     "ui",
     "app",
@@ -11,6 +11,7 @@ const ORDER: [&str; 23] = [
     "bench",
     "training",
     "report",
+    "study",
     "evaluation",
     "sampling",
     "adapter",

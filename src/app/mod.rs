@@ -13,6 +13,7 @@ pub mod places;
 pub mod resume;
 pub mod score;
 pub mod studio;
+pub mod study;
 pub mod train;
 
 use std::path::Path;

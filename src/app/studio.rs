@@ -1,6 +1,7 @@
 //! A base and perhaps an adapter, ready to draw.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use image::RgbImage;
@@ -20,7 +21,7 @@ use crate::settings::{Layers, Settings};
 /// What pictures are drawn with.
 pub struct Studio {
     /// The base.
-    pub base: Base,
+    pub base: Rc<Base>,
     /// What was learnt; without an adapter the base as it is.
     pub learned: Box<dyn Learned>,
     /// The adapter.
@@ -56,7 +57,7 @@ impl Studio {
             }
             let defaults = layers.settings()?;
             return Ok(Self {
-                base,
+                base: Rc::new(base),
                 learned: Box::new(BaseAlone),
                 adapter: None,
                 reference: None,
@@ -64,6 +65,14 @@ impl Studio {
                 defaults,
             });
         };
+        Self::with(Rc::new(base), adapter)
+    }
+
+    /// An adapter on a base that is loaded already.
+    ///
+    /// # Errors
+    /// If they do not go together, or the adapter cannot be read.
+    pub fn with(base: Rc<Base>, adapter: Adapter) -> Result<Self> {
         let tensors = adapter.tensors(&base)?;
         let customisation = Customisation::from_tensors(&base.unet, &tensors)?;
         let reference = if customisation.has_reference() {
@@ -177,7 +186,7 @@ impl Studio {
         drawn.map(|()| paths)
     }
 
-    fn parameters<'a>(&'a self, order: &'a Order, style: &'a Style) -> Parameters<'a> {
+    pub(super) fn parameters<'a>(&'a self, order: &'a Order, style: &'a Style) -> Parameters<'a> {
         Parameters {
             prompt: &order.prompt,
             negative: style.negative,

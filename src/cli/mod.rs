@@ -11,6 +11,7 @@ mod observer;
 mod output;
 mod sample;
 mod signals;
+mod study;
 mod train;
 mod ui;
 mod verify;
@@ -52,6 +53,8 @@ enum Command {
     Sample(Box<sample::SampleArgs>),
     /// Score an adapter, or a folder of pictures
     Eval(Box<eval::EvalArgs>),
+    /// Train, draw and score many subjects by many methods
+    Study(Box<study::StudyArgs>),
     /// Write an adapter as other programs read it
     Export(export::ExportArgs),
     /// Make an adapter of another program's files
@@ -92,6 +95,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Train(args) => train::run(*args, &mut console()),
         Command::Sample(args) => sample::run(*args, &mut console()),
         Command::Eval(args) => eval::run(*args, &mut console()),
+        Command::Study(args) => study::run(*args, &mut console()),
         Command::Export(args) => export::run(args, &mut console()),
         Command::Import(args) => import::run(args, &mut console()),
         Command::Mask(args) => mask::run(args, &mut console()),

@@ -127,6 +127,7 @@ pub(super) fn run(args: TrainArgs, observer: &mut dyn Observer) -> Result<Outcom
         class_images: args.class_images,
         out: args.out,
         memory: args.memory,
+        study: None,
         machine: args.machine.into(),
     };
     let trained = if args.resume { resume(&request, observer)? } else { train(&request, observer)? };

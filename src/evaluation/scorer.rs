@@ -1,5 +1,8 @@
 //! The encoders behind the metrics, and what they make of pictures and prompts.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
@@ -52,6 +55,8 @@ pub struct Scorer {
     judge: Option<Judge>,
     wanted: Vec<Wanted>,
     device: Device,
+    /// Features of the prompts of late: those of an evaluation come again with every method and seed.
+    texts: RefCell<HashMap<String, Tensor>>,
     /// Names of the encoders, for reports.
     pub names: (String, String),
 }
@@ -84,6 +89,7 @@ impl Scorer {
             dino: dino.with_context(|| format!("cannot load the DINO {dino_name}"))?,
             wanted: wanted.to_vec(),
             device: device.clone(),
+            texts: RefCell::default(),
             names: (clip_name.to_string(), dino_name.to_string()),
         })
     }
@@ -116,7 +122,7 @@ impl Scorer {
                 scores.set(Metric::ClipI, pairwise(&features, concept)?.mean);
             }
             if let (Some(prompt), true) = (prompt, self.wanted.contains(&Wanted::ClipT)) {
-                let fit = clip_t(&features, &text_features(clip, &[prompt])?)?;
+                let fit = clip_t(&features, &self.text(clip, prompt)?)?;
                 scores.set(Metric::ClipT, fit.score);
                 scores.set(Metric::Cosine, fit.cosine);
             }
@@ -136,7 +142,23 @@ impl Scorer {
         let prompt = prompt.map(|prompt| without_placeholder(prompt, PLACEHOLDER));
         judge::findings(judge, picture, prompt.as_deref(), looks)
     }
+
+    fn text(&self, clip: &Clip, prompt: &str) -> Result<Tensor> {
+        let mut texts = self.texts.borrow_mut();
+        if let Some(features) = texts.get(prompt) {
+            return Ok(features.clone());
+        }
+        if texts.len() >= TEXTS {
+            texts.clear();
+        }
+        let features = text_features(clip, &[prompt])?;
+        texts.insert(prompt.into(), features.clone());
+        Ok(features)
+    }
 }
+
+/// More prompts than this are not kept.
+const TEXTS: usize = 1000;
 
 /// The subject's photos as the encoders see them.
 pub struct Concept {

@@ -7,6 +7,7 @@ mod overlay;
 mod overview;
 pub mod page;
 pub mod sheet;
+pub mod study;
 
 pub use loss_curve::loss_curve;
 pub use overlay::overlay;

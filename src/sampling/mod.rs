@@ -88,7 +88,7 @@ pub fn draw(
         guidance_rescale: style.guidance_rescale,
         batch: together(width * height),
     };
-    let size = if plan.reference.is_some() { GROUP } else { plan.batch };
+    let size = block(plan.reference.is_some(), plan.batch);
     for (i, group) in orders.chunks(size).enumerate() {
         let mut drafts = Vec::with_capacity(group.len());
         for order in group {
@@ -109,6 +109,29 @@ pub fn draw(
         }
     }
     Ok(())
+}
+
+/// The pictures 0 to `count` in the blocks in which [`draw`] makes them. A picture depends on its block's other pictures
+/// by the rounding of products of other sizes: who goes on with a list that was interrupted, and wants what it would have
+/// become without that, draws whole blocks.
+///
+/// # Errors
+/// If the size does not suit the base.
+pub fn blocks(
+    base: &Base,
+    learned: &dyn Learned,
+    style: &Style,
+    count: usize,
+) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>> {
+    let (width, height) = latent_size(base, style.size)?;
+    let looks = style.reference.is_some() && learned.recorder().is_some();
+    let size = block(looks, together(width * height));
+    Ok((0..count).step_by(size).map(move |first| first..count.min(first + size)))
+}
+
+/// How many pictures are drawn at a time.
+fn block(looks: bool, batch: usize) -> usize {
+    if looks { GROUP } else { batch }
 }
 
 /// The photo that all pictures of a call look at.

@@ -124,14 +124,7 @@ fn found(request: &Request, maker: Option<&mut dyn MaskMaker>) -> Result<Subject
         Some(folder) => bail!("there is no folder {} with photos", shown(folder)),
         None => Store::of_subject(request.subject)?,
     };
-    let name = Store::name(request.subject).with_context(|| format!("no subject named {:?}", request.subject))?;
-    let class = match request.class {
-        Some(class) => class.trim().to_string(),
-        None => store.class().unwrap_or_else(|| class_of(&name)),
-    };
-    if class.is_empty() {
-        bail!("give the class word (e.g. --class dog): {name:?} has none in it");
-    }
+    let (name, class) = named(&store, request)?;
     let (photos, mut warnings) = photos::read_all(&store, request, maker.map(|maker| (maker, class.as_str())))?;
     if photos.len() < 2 {
         warnings.push("there is one photo only: reference attention looks at other photos, give 4 to 6".to_string());
@@ -142,6 +135,26 @@ fn found(request: &Request, maker: Option<&mut dyn MaskMaker>) -> Result<Subject
         }
     }
     Ok(Subject { name, class, photos, warnings })
+}
+
+/// A subject's name and class word, without reading its photos.
+///
+/// # Errors
+/// If there is no such subject, or it has no class word.
+pub fn identify(request: &Request) -> Result<(String, String)> {
+    named(&Store::of_subject(request.subject)?, request)
+}
+
+fn named(store: &Store, request: &Request) -> Result<(String, String)> {
+    let name = Store::name(request.subject).with_context(|| format!("no subject named {:?}", request.subject))?;
+    let class = match request.class {
+        Some(class) => class.trim().to_string(),
+        None => store.class().unwrap_or_else(|| class_of(&name)),
+    };
+    if class.is_empty() {
+        bail!("give the class word (e.g. --class dog): {name:?} has none in it");
+    }
+    Ok((name, class))
 }
 
 /// The names of the subjects that are part of the program.
