@@ -77,6 +77,13 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended already
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn only_our_own_page_may_ask() {
     let place = Place::new();
