@@ -213,6 +213,9 @@ impl Bench {
             guidance: 6.,
             guidance_rescale: 0.,
             batch: together(pixels),
+            first: 0,
+            start: None,
+            sketch: None,
         };
         let draft = |i| Ok(Draft { text: one(&text, i)?, latents: one(&latents, i)?, seed: i as u64 });
         let mut drafts = (0..prompts).map(draft).collect::<Result<Vec<_>>>()?;

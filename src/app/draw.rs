@@ -7,19 +7,21 @@ use candle_core::Tensor;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
+use super::grid::{Axis, Cell, cells};
 use super::like::like;
-use super::studio::Studio;
-use super::{Machine, Observer, Usage, places};
+use super::studio::{Studio, words};
+use super::{Machine, Observer, Usage, places, start};
 use crate::adapter::{Adapter, load_tensors};
 use crate::base::Base;
 use crate::evaluation::prompts;
 use crate::files::check_writable;
 use crate::images::png::{is_ours, save_over_ours};
 use crate::images::{self, shown};
+use crate::method::Dial;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::contact_sheet;
 use crate::sampling::samplers::sampler;
-use crate::sampling::{Order, latent_size};
+use crate::sampling::{Order, Special, Start, Style, latent_size};
 use crate::settings::SamplerName;
 
 /// What to draw, with what, and where to. What is not given is the adapter's or the base's.
@@ -41,8 +43,27 @@ pub struct Request {
     pub size: Option<(usize, usize)>,
     pub reference: Reference,
     pub init_latents: Option<PathBuf>,
+    pub from: Option<PathBuf>,
+    pub strength: Option<f64>,
+    /// The mask of where the picture in `from` is drawn anew.
+    pub anew: Option<PathBuf>,
+    pub variations: Option<f64>,
+    /// The seed of the picture that variations are near to; none: the first one's.
+    pub variation_of: Option<u64>,
+    pub dial: Turned,
+    pub grid: Vec<Axis>,
+    pub sketch: Option<usize>,
     pub out: PathBuf,
     pub machine: Machine,
+}
+
+/// How strongly what was learnt shall show, as far as that is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[allow(missing_docs)] // each is explained by `eqdiff sample --help`
+pub struct Turned {
+    pub low: Option<f64>,
+    pub high: Option<f64>,
+    pub reference: Option<f64>,
 }
 
 /// What pictures are drawn with.
@@ -120,7 +141,8 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     let texts = texts(request, adapter.as_ref())?;
     let studio = Studio::open(&request.machine, request.base.as_deref(), adapter, observer)?;
     let (base, side) = (&studio.base, studio.side());
-    let size = request.size.unwrap_or((side, side));
+    let source = start::Source::read(request, base, side, observer)?;
+    let size = source.as_ref().map_or_else(|| request.size.unwrap_or((side, side)), start::Source::size);
     let (width, height) = latent_size(base, size).map_err(|e| Usage(format!("--size: {e}")))?;
     let latents = request.init_latents.as_deref().map(|p| init_latents(p, base, (width, height))).transpose()?;
     let reference = match &request.reference {
@@ -149,12 +171,28 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     style.steps = request.steps.unwrap_or(style.steps);
     style.guidance = request.guidance.unwrap_or(style.guidance);
     style.guidance_rescale = request.guidance_rescale.unwrap_or(style.guidance_rescale);
-    sampler(style.sampler, &base.scheduler, style.steps).map_err(|e| Usage(format!("--steps: {e}")))?;
-    if !style.guidance.is_finite() {
-        bail!(Usage("--guidance: give a finite number".into()));
+    let usual = Dial::default();
+    style.special = Special {
+        start: source.as_ref().map(start::Source::start),
+        variation: request.variations.map(|share| (request.variation_of.unwrap_or(seed), share)),
+        dial: Dial {
+            low: request.dial.low.unwrap_or(usual.low),
+            high: request.dial.high.unwrap_or(usual.high),
+            reference: request.dial.reference.unwrap_or(usual.reference),
+        },
+        sketch: request.sketch,
+    };
+    if request.grid.len() > 2 {
+        bail!(Usage("--grid: a sheet has columns and rows, so give it once or twice".into()));
     }
-    if !(0. ..=1.).contains(&style.guidance_rescale) {
-        bail!(Usage("--guidance-rescale: give a number from 0 to 1".into()));
+    let cells = cells(&style, &request.grid).map_err(|e| Usage(format!("--grid {e}")))?;
+    cells.iter().try_for_each(|cell| check(&cell.style, base))?;
+    if cells.len().saturating_mul(orders.len()) > MOST {
+        bail!(Usage(format!("--grid of {} for {} pictures: at most {MOST}", cells.len(), orders.len())));
+    }
+    if let [axis, ..] = &request.grid[..] {
+        let columns = axis.values.len();
+        return draw_grid(&studio, &cells, &orders, (columns, &request.out), observer);
     }
     let mut files = studio.draw(&style, &orders, &request.out, observer)?;
     if let [file] = &files[..] {
@@ -168,6 +206,65 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     files.push(sheet);
     Ok(files)
 }
+
+/// Whether pictures can be drawn so.
+fn check(style: &Style, base: &Base) -> Result<()> {
+    sampler(style.sampler, &base.scheduler, style.steps).map_err(|e| Usage(format!("--steps: {e}")))?;
+    if !style.guidance.is_finite() {
+        bail!(Usage("--guidance: give a finite number".into()));
+    }
+    let Special { start, variation, dial, sketch } = &style.special;
+    let share = 0. ..=1.;
+    for (name, value) in
+        [("--guidance-rescale", Some(style.guidance_rescale)), ("--variations", variation.map(|(_, value)| value))]
+    {
+        if value.is_some_and(|value| !share.contains(&value)) {
+            bail!(Usage(format!("{name}: give a number from 0 to 1")));
+        }
+    }
+    for (name, value) in [("--low", dial.low), ("--high", dial.high), ("--reference-strength", dial.reference)] {
+        if !(0. ..=STRONGEST).contains(&value) {
+            bail!(Usage(format!("{name}: give a number from 0 to {STRONGEST}")));
+        }
+    }
+    if let Some(start) = start
+        && !(start.strength > 0. && start.strength <= 1. && style.taken() > 0)
+    {
+        let Start { strength, .. } = start;
+        bail!(Usage(format!("--strength {strength}: of {} steps none is left to draw", style.steps)));
+    }
+    if *sketch == Some(0) {
+        bail!(Usage("--preview 0: give a number of steps".into()));
+    }
+    Ok(())
+}
+
+/// Draws all pictures in all ways, and a sheet of each; gives the files.
+fn draw_grid(
+    studio: &Studio,
+    cells: &[Cell],
+    orders: &[Order],
+    (columns, out): (usize, &Path),
+    observer: &mut dyn Observer,
+) -> Result<Vec<PathBuf>> {
+    let mut drawn = Vec::with_capacity(cells.len());
+    for cell in cells {
+        drawn.push(studio.draw(&cell.style, orders, out, observer)?);
+    }
+    let mut files = drawn.concat();
+    for (i, order) in orders.iter().enumerate() {
+        let shown = cells.iter().zip(&drawn).take(SHEET);
+        let shown = shown.map(|(cell, files)| Ok((images::open(&files[i])?, cell.caption.clone())));
+        let sheet = out.join(format!("{}-{}-contact-sheet.png", words(&order.prompt), order.seed));
+        save_over_ours(&sheet, &contact_sheet(&shown.collect::<Result<Vec<_>>>()?, columns))?;
+        observer.info(&format!("Sheet of {:?}: {}", order.prompt, sheet.display()));
+        files.push(sheet);
+    }
+    Ok(files)
+}
+
+/// More than twice as trained draws nothing anybody would know.
+const STRONGEST: f64 = 2.;
 
 /// Pictures of a sheet; more would be no overview, and fill the memory.
 const SHEET: usize = 200;

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod draw;
 pub mod evaluate;
 pub mod export;
+pub mod grid;
 pub mod import;
 mod like;
 pub mod mask;
@@ -12,6 +13,8 @@ pub mod page;
 pub mod places;
 pub mod resume;
 pub mod score;
+mod sketches;
+mod start;
 pub mod studio;
 pub mod train;
 

@@ -14,7 +14,7 @@ use crate::images::png::save_png;
 use crate::images::{self, pictures_in};
 use crate::method::BaseAlone;
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::sampling::{Drawn, Order, Style, draw};
+use crate::sampling::{Drawn, Order, Special, Style, draw};
 use crate::settings::{SamplerName, Settings};
 
 /// What generated class images depend on: others are other pictures.
@@ -87,6 +87,7 @@ pub fn generated(
         size: (asked.side, asked.side),
         reference: None,
         reference_noise: ReferenceNoise::Clean,
+        special: Special::default(),
     };
     let order = |&i: &usize| Order { prompt: asked.class.to_string(), seed: i as u64, init_latents: None };
     let orders: Vec<Order> = missing.iter().map(order).collect();
@@ -97,6 +98,7 @@ pub fn generated(
             done += steps;
             progress(done, all)
         }
+        Drawn::Sketch(..) => Ok(()),
         // another training of the same class may have been faster: its picture is the same
         Drawn::Picture(i, image) => save_png(&path(missing[i]), &image, &[("prompt", asked.class)]),
     })?;

@@ -17,7 +17,7 @@ use crate::images::png::save_png;
 use crate::method::Method;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::contact_sheet;
-use crate::sampling::{Drawn, Order, Style, draw};
+use crate::sampling::{Drawn, Order, Special, Style, draw};
 
 /// What a run tells while it works.
 pub enum Event<'a> {
@@ -201,6 +201,7 @@ impl<'a, M: Method> Trainer<'a, M> {
             size: (*side, *side),
             reference: Some((&self.reference, class.as_str())),
             reference_noise: settings.rra.reference_noise,
+            special: Special::default(),
         };
         let orders: Vec<Order> = prompts
             .iter()
