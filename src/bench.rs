@@ -93,7 +93,12 @@ impl Bench {
     }
 
     fn parts(&self) -> Result<Parts> {
-        Ok(Parts { folder: Folder::find(&self.base, true)?, device: Device::Cpu, precision: self.precision })
+        Ok(Parts {
+            folder: Folder::find(&self.base, true)?,
+            device: Device::Cpu,
+            precision: self.precision,
+            loras: [].into(),
+        })
     }
 
     fn plan(&self, unet: &Unet, samples: usize) -> Result<Keep> {

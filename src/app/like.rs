@@ -26,6 +26,9 @@ pub(super) fn like(path: &Path, request: &Request, observer: &mut dyn Observer) 
     if written.setting("Denoising strength").is_some() && request.from.is_none() {
         observer.warn(&format!("{name} was drawn from another picture: give that with --from"));
     }
+    if let (Some(loras), true) = (written.setting("LoRAs"), request.loras.is_empty()) {
+        observer.warn(&format!("{name} was drawn with the LoRAs {loras}: give their files with --lora"));
+    }
     let request = request.clone();
     let dial = request.dial;
     // all variations of a picture have its seed, and one of their own

@@ -7,7 +7,7 @@ use image::RgbImage;
 use serde::Serialize;
 
 use super::sketches::Sketches;
-use super::{Interrupted, Machine, Note, Observer, page};
+use super::{Interrupted, Machine, Note, Observer, WeightedFile, page};
 use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
 use crate::files::{digest, sweep_old};
@@ -28,6 +28,8 @@ pub struct Studio {
     pub adapter: Option<Adapter>,
     /// The photo that reference attention looks at by default.
     pub reference: Option<RgbImage>,
+    /// What the base was changed by.
+    loras: Vec<WeightedFile>,
     /// Tells what was learnt from anything else: empty without an adapter.
     pub(super) identity: String,
     defaults: Settings,
@@ -44,12 +46,27 @@ impl Studio {
         adapter: Option<Adapter>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        Self::open_with(machine, base, adapter, &[], observer)
+    }
+
+    /// The same with LoRAs.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), also if a LoRA does not fit.
+    pub fn open_with(
+        machine: &Machine,
+        base: Option<&str>,
+        adapter: Option<Adapter>,
+        loras: &[WeightedFile],
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         let of_adapter = adapter.as_ref().map(|a| a.manifest.base.clone());
         let base = match (base, of_adapter) {
-            (Some(name), _) => machine.base(name, observer)?,
-            (None, Some(name)) => machine.base_of_adapter(&name, observer)?,
-            (None, None) => machine.base(MINI, observer)?,
+            (Some(name), _) => machine.base_with(name, loras, observer)?,
+            (None, Some(name)) => machine.base_of_adapter_with(&name, loras, observer)?,
+            (None, None) => machine.base_with(MINI, loras, observer)?,
         };
+        let loras = loras.to_vec();
         let Some(adapter) = adapter else {
             let mut layers = Layers::new()?;
             if let Some(toml) = Base::defaults(&base.name, machine.offline)? {
@@ -61,6 +78,7 @@ impl Studio {
                 learned: Box::new(BaseAlone),
                 adapter: None,
                 reference: None,
+                loras,
                 identity: String::new(),
                 defaults,
             });
@@ -77,6 +95,7 @@ impl Studio {
             base,
             learned: Box::new(customisation),
             reference,
+            loras,
             identity: digest(&serialised(&tensors, &[])?, 16),
             defaults: adapter.manifest.settings.clone(),
             adapter: Some(adapter),
@@ -198,11 +217,32 @@ impl Studio {
             guidance: style.guidance,
             guidance_rescale: style.guidance_rescale,
             seed: style.special.variation.map_or(order.seed, |(seed, _)| seed),
-            others: others(order, style),
+            others: self.others(order, style),
             width: style.size.0 as u32,
             height: style.size.1 as u32,
             model: &self.base.name,
         }
+    }
+
+    /// What a picture's text says besides, in the words of AUTOMATIC1111's web UI where it has some.
+    fn others(&self, order: &Order, style: &Style) -> Vec<(&'static str, String)> {
+        let Special { start, variation, dial, .. } = &style.special;
+        let mut others = Vec::new();
+        if let Some(start) = start {
+            others.push(("Denoising strength", start.strength.to_string()));
+        }
+        if let Some((_, share)) = variation {
+            others.extend([("Variation seed", order.seed.to_string()), ("Variation seed strength", share.to_string())]);
+        }
+        let weights = [("S low", dial.low), ("S high", dial.high), ("Reference strength", dial.reference)];
+        others.extend(weights.into_iter().filter(|(_, weight)| *weight != 1.).map(|(name, w)| (name, w.to_string())));
+        let name = |lora: &WeightedFile| {
+            format!("{}:{}", lora.file.file_stem().unwrap_or_default().to_string_lossy(), lora.weight)
+        };
+        if !self.loras.is_empty() {
+            others.push(("LoRAs", self.loras.iter().map(name).collect::<Vec<_>>().join(" ")));
+        }
+        others
     }
 
     /// A name made of the prompt's words, the seed, and a digest of all that the picture depends on: the same on every
@@ -263,21 +303,6 @@ struct Depends<'a> {
     start: Option<(String, f64)>,
     variation: Option<(String, f64)>,
     dial: Option<[f64; 3]>,
-}
-
-/// What a picture's text says besides, in the words of AUTOMATIC1111's web UI where it has some.
-fn others(order: &Order, style: &Style) -> Vec<(&'static str, String)> {
-    let Special { start, variation, dial, .. } = &style.special;
-    let mut others = Vec::new();
-    if let Some(start) = start {
-        others.push(("Denoising strength", start.strength.to_string()));
-    }
-    if let Some((_, share)) = variation {
-        others.extend([("Variation seed", order.seed.to_string()), ("Variation seed strength", share.to_string())]);
-    }
-    let weights = [("S low", dial.low), ("S high", dial.high), ("Reference strength", dial.reference)];
-    others.extend(weights.into_iter().filter(|(_, weight)| *weight != 1.).map(|(name, w)| (name, w.to_string())));
-    others
 }
 
 /// A prompt's words as a part of a file name, which begins with a letter or digit.

@@ -45,14 +45,17 @@ impl std::fmt::Display for Parameters<'_> {
             writeln!(f, "Negative prompt: {}", self.negative)?;
         }
         // values with a comma, colon or line break are quoted
-        let quoted = self.model.contains([',', ':', '\n']);
-        let model = if quoted { serde_json::Value::from(self.model).to_string() } else { self.model.into() };
+        let quoted = |value: &str| match value.contains([',', ':', '\n']) {
+            true => serde_json::Value::from(value).to_string(),
+            false => value.to_string(),
+        };
+        let model = quoted(self.model);
         let Self { steps, sampler, guidance, seed, width, height, .. } = self;
         let rescale = match self.guidance_rescale {
             0. => String::new(),
             share => format!("CFG rescale: {share}, "),
         };
-        let others: String = self.others.iter().map(|(name, value)| format!("{name}: {value}, ")).collect();
+        let others: String = self.others.iter().map(|(name, value)| format!("{name}: {}, ", quoted(value))).collect();
         write!(
             f,
             "Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, {rescale}{others}Seed: {seed}, Size: {width}x{height}, \
