@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Tensor, Var};
 use image::RgbImage;
 
+use super::events;
 use super::log::{Log, Record};
 use super::optimiser::{AdamW, AdamWSettings};
 use super::state;
@@ -176,6 +177,7 @@ impl<'a, M: Method> Trainer<'a, M> {
         state::save(&mut set, &self.optimiser)?;
         set.add(LOSSES, &self.log.csv()?)?;
         set.commit()?;
+        events::update(&self.folder.join(events::FILE), &self.log.events())?;
         self.log.draw(&self.folder.join("loss.png"))
     }
 

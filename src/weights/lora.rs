@@ -126,6 +126,15 @@ impl Lora {
         self.layers.keys().map(|(part, name)| (*part, name.as_str()))
     }
 
+    /// The ranks of the products, for people: `4`, or `1 to 16`.
+    pub fn ranks(&self) -> String {
+        let ranks = || self.layers.values().filter_map(|layer| layer.down.as_ref()?.dims().first().copied());
+        match (ranks().min().unwrap_or(0), ranks().max().unwrap_or(0)) {
+            (least, most) if least == most => most.to_string(),
+            (least, most) => format!("{least} to {most}"),
+        }
+    }
+
     /// What is added to the tensor `name` of a model, of that shape; none if it stays.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ use source::Source;
 use values::Failure;
 
 pub use foreign::by_name as foreign;
+pub use header::text as header_text;
 pub use lora::Lora;
 pub use original::Part;
 pub use source::text;
