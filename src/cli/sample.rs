@@ -84,7 +84,7 @@ pub(super) struct SampleArgs {
     #[arg(long, conflicts_with = "reference")]
     no_reference: bool,
     /// Start from this picture instead of noise alone
-    #[arg(long, value_name = "PICTURE", conflicts_with = "init_latents")]
+    #[arg(long, value_name = "PICTURE")]
     from: Option<PathBuf>,
     /// How much of the picture in --from is gone when drawing starts, up to 1 [default: 0.75, with --mask 1]
     #[arg(long, value_name = "X", requires = "from")]

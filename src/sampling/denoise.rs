@@ -77,10 +77,8 @@ pub fn denoise(
     let noises: Vec<Tensor> = drafts.iter().map(|draft| draft.latents.clone()).collect();
     let all = plan.sampler.timesteps().len();
     if let Some(start) = &plan.start {
-        let level = plan.sampler.level(plan.first.min(all - 1));
         for draft in drafts.iter_mut() {
-            draft.latents =
-                if plan.first == all { start.clean.clone() } else { level.mixed(&start.clean, &draft.latents)? };
+            draft.latents = start.noisy(&draft.latents, plan.sampler, plan.first)?;
         }
     }
     for (chunk, timesteps) in plan.sampler.timesteps()[plan.first..].chunks(together).enumerate() {

@@ -35,7 +35,8 @@ impl Start<'_> {
         let clean = (&posterior.mean * base.vae.config.scaling_factor)?;
         let (_, _, height, width) = clean.dims4()?;
         let anew = self.anew.map(|mask| Mask::from_gray(&resized_mask(mask, width as u32, height as u32)));
-        Ok(Inside { clean, anew: anew.map(|mask| mask.tensor(&base.device)).transpose()? })
+        let covers = anew.is_some() && self.strength >= 1.;
+        Ok(Inside { clean, anew: anew.map(|mask| mask.tensor(&base.device)).transpose()?, covers })
     }
 
     /// `drawn` with what stays of the picture, its own pixels; the seam is as soft as `width` pixels.
@@ -60,9 +61,20 @@ pub struct Inside {
     pub clean: Tensor,
     /// 1 where they are drawn anew [1, 1, h, w]; none: everywhere.
     pub anew: Option<Tensor>,
+    /// Whether nothing of what is drawn over shall shine through.
+    pub covers: bool,
 }
 
 impl Inside {
+    /// What drawing starts from at step `first`, given noise: diffusers' pipelines do the same.
+    pub(super) fn noisy(&self, noise: &Tensor, sampler: &dyn Sampler, first: usize) -> Result<Tensor> {
+        Ok(match sampler.timesteps().len() - first {
+            0 => self.clean.clone(),
+            _ if self.covers => noise.clone(),
+            _ => sampler.level(first).mixed(&self.clean, noise)?,
+        })
+    }
+
     /// `latents` after step `i`, with those of the picture at their level where it stays.
     pub(super) fn kept(&self, latents: Tensor, noise: &Tensor, sampler: &dyn Sampler, i: usize) -> Result<Tensor> {
         let Some(anew) = &self.anew else { return Ok(latents) };
