@@ -14,7 +14,7 @@ use crate::images::png::save_png;
 use crate::images::{self, pictures_in};
 use crate::method::BaseAlone;
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::sampling::{Drawn, Order, Style, blocks, draw};
+use crate::sampling::{Drawn, Order, Special, Style, blocks, draw};
 use crate::settings::{SamplerName, Settings};
 
 /// What generated class images depend on: others are other pictures.
@@ -90,6 +90,7 @@ pub fn generated(
         size: (asked.side, asked.side),
         reference: None,
         reference_noise: ReferenceNoise::Clean,
+        special: Special::default(),
     };
     let missing: Vec<_> =
         blocks(base, &BaseAlone, &style, count)?.filter(|block| block.clone().any(|i| lacks(&i))).collect();
@@ -106,6 +107,7 @@ pub fn generated(
                 done += steps;
                 progress(done, all)
             }
+            Drawn::Sketch(..) => Ok(()),
             Drawn::Picture(i, _) if !lacks(&(block.start + i)) => Ok(()),
             Drawn::Picture(i, image) => save_png(&path(block.start + i), &image, &[("prompt", asked.class)]),
         })?;

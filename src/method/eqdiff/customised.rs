@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::fdte::ConceptEmbedding;
 use super::rra::{ReferenceAttention, has_reference};
 use crate::method::custom_diffusion::TunedCrossAttention;
-use crate::method::{Recorder, Seen};
+use crate::method::{Dial, Recorder, Seen};
 use crate::model::{Attention, AttentionProcessor, Plain, Unet};
 use crate::ops::{Keep, Norm};
 
@@ -54,6 +54,21 @@ impl Customisation {
             }
         }
         Ok(Self { concept: ConceptEmbedding::from_tensors(tensors)?, cross, reference })
+    }
+
+    /// The same as strong as `dial` says.
+    ///
+    /// # Errors
+    /// If the tensors cannot be computed with.
+    pub fn turned(&self, dial: Dial) -> Result<Self> {
+        let turned = |(layer, attention): (&String, &ReferenceAttention)| {
+            (layer.clone(), attention.clone().with_strength(dial.reference))
+        };
+        Ok(Self {
+            concept: self.concept.weighted(dial.low, dial.high)?,
+            cross: self.cross.clone(),
+            reference: self.reference.iter().map(turned).collect(),
+        })
     }
 
     /// Whether there is reference attention, so that a reference pass is of use.
