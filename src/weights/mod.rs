@@ -8,6 +8,7 @@ mod random;
 mod source;
 mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub struct Weights {
     precision: Precision,
     /// Every tensor that is asked for is made up.
     random: bool,
+    /// What comes in the place of its namesakes.
+    replaced: Arc<BTreeMap<String, Tensor>>,
 }
 
 impl Weights {
@@ -79,7 +82,8 @@ impl Weights {
 
     fn of(file: Checkpoint, device: &Device) -> Self {
         let (file, device) = (Arc::new(file), device.clone());
-        Self { file, prefix: String::new(), device, precision: Precision::F32, random: false }
+        let (prefix, replaced) = (String::new(), Arc::default());
+        Self { file, prefix, device, precision: Precision::F32, random: false, replaced }
     }
 
     /// The tensors below `name`.
@@ -90,6 +94,11 @@ impl Weights {
     /// The same tensors for layers that keep their weights in `precision`.
     pub fn kept_in(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// The same checkpoint with `tensors` in the place of their namesakes. What layers make of variables is trained.
+    pub fn replaced(self, tensors: BTreeMap<String, Tensor>) -> Self {
+        Self { replaced: Arc::new(tensors), ..self }
     }
 
     /// How layers shall keep their weights; tensors come out in f32 all the same.
@@ -126,6 +135,14 @@ impl Weights {
     /// # Errors
     /// If it is missing or has another shape; the message has both shapes and the file.
     pub fn get(&self, shape: &[usize], name: &str) -> candle_core::Result<Tensor> {
+        if let Some(tensor) = self.replaced.get(&self.full(name)) {
+            // a linear map may be kept as a 1x1 convolution
+            if tensor.elem_count() != shape.iter().product::<usize>() {
+                let have = tensor.dims();
+                candle_core::bail!("{} has shape {have:?}, expected {shape:?}", self.full(name));
+            }
+            return if tensor.dims() == shape { Ok(tensor.clone()) } else { tensor.reshape(shape) };
+        }
         if self.random {
             return random::tensor(&self.full(name), shape)?.to_device(&self.device);
         }
@@ -143,7 +160,8 @@ impl Weights {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn matrix(&self, (rows, columns): (usize, usize), name: &str) -> candle_core::Result<Tensor> {
-        if self.shape(name).is_some_and(|shape| shape == [rows, columns, 1, 1]) {
+        let replaced = self.replaced.contains_key(&self.full(name));
+        if !replaced && self.shape(name).is_some_and(|shape| shape == [rows, columns, 1, 1]) {
             return self.any(name)?.reshape((rows, columns));
         }
         self.get(&[rows, columns], name)
