@@ -40,6 +40,8 @@ pub struct Request {
     pub seed: Option<Seed>,
     pub size: Option<(usize, usize)>,
     pub reference: Reference,
+    pub dreammatcher: bool,
+    pub matching_guidance: Option<f64>,
     pub init_latents: Option<PathBuf>,
     pub out: PathBuf,
     pub machine: Machine,
@@ -119,15 +121,22 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     check_writable(&request.out)?;
     let texts = texts(request, adapter.as_ref())?;
     let studio = Studio::open(&request.machine, request.base.as_deref(), adapter, observer)?;
+    let studio = if request.dreammatcher { studio.matched(request.matching_guidance)? } else { studio };
     let (base, side) = (&studio.base, studio.side());
     let size = request.size.unwrap_or((side, side));
     let (width, height) = latent_size(base, size).map_err(|e| Usage(format!("--size: {e}")))?;
     let latents = request.init_latents.as_deref().map(|p| init_latents(p, base, (width, height))).transpose()?;
     let reference = match &request.reference {
         Reference::None => None,
-        Reference::Photo(path) => Some(square(path, side, observer)?),
+        Reference::Photo(path) => Some(square(path, side, studio.learned.inverts(), observer)?),
         Reference::Default => studio.reference.clone(),
     };
+    if request.matching_guidance.is_some_and(|weight| !weight.is_finite()) {
+        bail!(Usage("--matching-guidance: give a finite number".into()));
+    }
+    if studio.learned.inverts() && size.0 != size.1 {
+        bail!(Usage("--dreammatcher: only square pictures are matched to a photo".into()));
+    }
     if matches!(request.reference, Reference::Photo(_)) && studio.learned.recorder().is_none() {
         observer.warn("this adapter was trained without reference attention: --reference has no effect");
     }
@@ -227,12 +236,14 @@ fn warn_of_prompts(texts: &[String], negative: &str, studio: &Studio, observer: 
     Ok(())
 }
 
-fn square(path: &Path, side: usize, observer: &mut dyn Observer) -> Result<RgbImage> {
+/// A photo at the training's size; one that is inverted is taken pixel by pixel, as DreamMatcher does.
+fn square(path: &Path, side: usize, inverted: bool, observer: &mut dyn Observer) -> Result<RgbImage> {
     let read = images::read(path)?;
     for warning in &read.warnings {
         observer.warn(&format!("{}: {warning}", shown(path)));
     }
-    Ok(imageops::resize(&read.image, side as u32, side as u32, FilterType::CatmullRom))
+    let filter = if inverted { FilterType::Nearest } else { FilterType::CatmullRom };
+    Ok(imageops::resize(&read.image, side as u32, side as u32, filter))
 }
 
 fn init_latents(path: &Path, base: &Base, (width, height): (usize, usize)) -> Result<Tensor> {

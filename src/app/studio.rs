@@ -2,18 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use image::RgbImage;
+use anyhow::{Context, Result, bail};
+use image::imageops::FilterType;
+use image::{RgbImage, imageops};
 use serde::Serialize;
 
-use super::{Interrupted, Machine, Note, Observer, page};
+use super::{Interrupted, Machine, Note, Observer, Usage, page};
 use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
 use crate::files::{digest, sweep_old};
 use crate::images::png::{Parameters, save_png};
-use crate::method::eqdiff::Customisation;
+use crate::method::dreammatcher::{DreamMatcher, Options, Word};
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::method::{BaseAlone, Learned};
+use crate::method::{BaseAlone, Learned, MethodName};
 use crate::sampling::{Drawn, Order, Style, draw};
 use crate::settings::{Layers, Settings};
 
@@ -65,8 +66,8 @@ impl Studio {
             });
         };
         let tensors = adapter.tensors(&base)?;
-        let customisation = Customisation::from_tensors(&base.unet, &tensors)?;
-        let reference = if customisation.has_reference() {
+        let learned = adapter.learned(&base, &tensors)?;
+        let reference = if learned.recorder().is_some() {
             let photo = page::subject(&adapter)?.photos.into_iter().next().context("the adapter has no photos")?;
             Some(photo.square(adapter.manifest.side as u32))
         } else {
@@ -74,12 +75,33 @@ impl Studio {
         };
         Ok(Self {
             base,
-            learned: Box::new(customisation),
+            learned,
             reference,
             identity: digest(&serialised(&tensors, &[])?, 16),
             defaults: adapter.manifest.settings.clone(),
             adapter: Some(adapter),
         })
+    }
+
+    /// The same with pictures that DreamMatcher matches to the first photo; `guidance` is the weight of its semantic matching
+    /// guidance, if it shall have any.
+    ///
+    /// # Errors
+    /// [`Usage`] without an adapter; if its photos cannot be read.
+    pub fn matched(mut self, guidance: Option<f64>) -> Result<Self> {
+        let Some(adapter) = &self.adapter else {
+            bail!(Usage("--dreammatcher matches pictures to the photos of an adapter: it needs one".into()));
+        };
+        let word = match adapter.manifest.settings.training.method {
+            MethodName::TextualInversion => Word::Placeholder,
+            _ => Word::Class(adapter.manifest.class.clone()),
+        };
+        let (photo, side) = (page::subject(adapter)?.photos.into_iter().next(), self.side() as u32);
+        let photo = photo.context("the adapter has no photos")?.image;
+        self.reference = Some(imageops::resize(&photo, side, side, FilterType::Nearest));
+        self.learned = Box::new(DreamMatcher::new(self.learned, word, Options { guidance, ..Options::default() }));
+        self.identity += &format!(" dreammatcher {}", guidance.unwrap_or(0.));
+        Ok(self)
     }
 
     /// Side of the pictures by default.

@@ -13,11 +13,16 @@ use crate::base::{Base, MINI};
 use crate::files::{self, Lock, make_folder, write_whole};
 use crate::images;
 use crate::images::png::save_png;
+use crate::method::custom_diffusion::{CustomDiffusion, Published};
+use crate::method::dreambooth::{self, DreamBooth};
 use crate::method::eqdiff::data::{self, Data};
 use crate::method::eqdiff::{EqDiff, init_token};
+use crate::method::pictures::Pictures;
+use crate::method::textual_inversion::{self, TextualInversion};
+use crate::method::{Method, MethodName};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::samplers::sampler;
-use crate::settings::{Layers, SamplerName, Settings};
+use crate::settings::{Layers, Settings};
 use crate::subject::{self, Crop, Subject};
 use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::class_images::{self, Asked};
@@ -193,11 +198,13 @@ fn settings(request: &Request, base: &str) -> Result<Settings> {
 fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Result<()> {
     crate::sampling::latent_size(base, (side, side)).context("training.side")?;
     let (sampling, prior) = (&settings.sampling, &settings.prior);
-    for (name, steps, setting) in [
-        (sampling.sampler, sampling.steps, "sampling.steps"),
-        (SamplerName::Ddim, prior.class_steps, "prior.class_steps"),
-    ] {
+    for (name, steps, setting) in
+        [(sampling.sampler, sampling.steps, "sampling.steps"), (prior.sampler, prior.class_steps, "prior.class_steps")]
+    {
         sampler(name, &base.scheduler, steps).map_err(|e| Usage(format!("{setting}: {e}")))?;
+    }
+    if settings.training.method != MethodName::Eqdiff {
+        return first_token(base, settings, &subject.class).map(|_| ());
     }
     init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
     let looks = settings.rra.enabled && settings.rra.loss_weight > 0. || settings.cross_attention.loss_weight > 0.;
@@ -209,6 +216,11 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
     // the losses look at maps of a quarter of the latents' side
     subject.check_at(side / base.vae.factor())?;
     Ok(())
+}
+
+/// The token that the vector of a method which has one starts from.
+fn first_token(base: &Base, settings: &Settings, class: &str) -> Result<u32> {
+    textual_inversion::init_token(base, &settings.fdte.init_word, class).context("fdte.init_word")
 }
 
 /// A folder's whole path, so that a training goes on from wherever it is called; other names as they are.
@@ -306,23 +318,52 @@ pub fn run(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result
 }
 
 fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
-    let Run { base, subject, folder, memory, .. } = run;
-    let place = folder.display();
-    let settings = manifest.settings.clone();
-    let recipe = settings.recipe();
-    let side = manifest.side;
+    let Run { base, subject, memory, .. } = run;
+    let (settings, side, class) = (&manifest.settings, manifest.side, manifest.class.as_str());
+    let (batch_size, seed) = (settings.training.batch_size, settings.training.seed);
     let class_images = class_images(base, &manifest, observer)?;
-    observer.begin("Encoding images", data::encodings(subject, class_images.len(), &recipe), 0);
-    let data = Data::encode(base, subject, &class_images, &recipe, side, || observer.go_on(1))?;
-    observer.end();
-
-    let reference = subject.photos.first().context("the subject has no photo")?.square(side as u32);
-    let samples = settings.training.batch_size * if class_images.is_empty() { 1 } else { 2 };
+    let samples = batch_size * if class_images.is_empty() { 1 } else { 2 };
     let plan = MemoryPlan::new(&base.unet, side / base.vae.factor(), samples, *memory);
-    observer.info(&plan.to_string());
-    let method = EqDiff::new(base, &data, &recipe, &manifest.class, plan.keep)?;
+    let pictures = |images| Pictures::new(base, subject, images, |photo| photo.square(side as u32));
+    match settings.training.method {
+        MethodName::Eqdiff => {
+            let recipe = settings.recipe(class);
+            observer.begin("Encoding images", data::encodings(subject, class_images.len(), &recipe), 0);
+            let data = Data::encode(base, subject, &class_images, &recipe, side, || observer.go_on(1))?;
+            observer.end();
+            observer.info(&plan.to_string());
+            let method = EqDiff::new(base, &data, &recipe, class, plan.keep)?;
+            by_method(run, method, manifest, observer)
+        }
+        MethodName::CustomDiffusion => {
+            let init = first_token(base, settings, class)?;
+            let options = Published { init, prior_weight: settings.prior.weight, batch_size, seed };
+            let prompt = settings.prior.prompt_of(class);
+            let method = CustomDiffusion::new(base, pictures(class_images), [class, &prompt], options)?;
+            by_method(run, method, manifest, observer)
+        }
+        MethodName::DreamBooth => {
+            let text_encoder = settings.dreambooth.text_encoder;
+            let options = dreambooth::Options { text_encoder, prior_weight: settings.prior.weight, batch_size, seed };
+            let prompt = settings.prior.prompt_of(class);
+            let pictures = Pictures::new(base, subject, class_images, |photo| photo.covering(side as u32));
+            let method = DreamBooth::new(base, pictures, [class, &prompt], options)?;
+            by_method(run, method, manifest, observer)
+        }
+        MethodName::TextualInversion => {
+            let init = first_token(base, settings, class)?;
+            let method = TextualInversion::new(base, pictures(class_images), init, batch_size, seed)?;
+            by_method(run, method, manifest, observer)
+        }
+    }
+}
+
+fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
+    let Run { base, subject, folder, .. } = run;
+    let place = folder.display();
+    let reference = subject.photos.first().context("the subject has no photo")?.square(manifest.side as u32);
+    let all = manifest.settings.training.steps;
     let mut trainer = Trainer::new(base, method, folder, manifest, reference)?;
-    let all = settings.training.steps;
     match trainer.steps() {
         0 => {}
         taken if taken >= all => {

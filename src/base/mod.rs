@@ -6,6 +6,7 @@ mod metrics;
 mod sd1;
 mod source;
 pub mod texts;
+mod whole;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -20,7 +21,7 @@ use crate::weights::{Part, Weights};
 use source::Model;
 
 pub use device::device;
-pub use metrics::{Clip, load_dino};
+pub use metrics::{Clip, load_dino, load_vision};
 pub use sd1::RANDOM_SD14;
 pub use source::Folder;
 
@@ -51,6 +52,8 @@ pub struct Base {
     pub precision: Precision,
     /// What was chosen where there was a choice, a sentence each.
     pub notes: Vec<String>,
+    /// Where all of it came from.
+    parts: Parts,
 }
 
 impl Base {
@@ -78,6 +81,7 @@ impl Base {
             device: device.clone(),
             precision,
             notes: [UNET, VAE, TEXT].into_iter().filter_map(|model| folder.choice(model)).collect(),
+            parts,
         };
         let (have, need) = (base.text.config.hidden_size, base.unet.config.cross_attention_dim);
         if have != need {

@@ -68,6 +68,12 @@ pub(super) struct SampleArgs {
     /// Draw without reference attention
     #[arg(long, conflicts_with = "reference")]
     no_reference: bool,
+    /// Match the pictures to a photo of the subject (DreamMatcher), whatever method the adapter was trained by
+    #[arg(long, conflicts_with_all = ["no_adapter", "no_reference"])]
+    dreammatcher: bool,
+    /// Weight of DreamMatcher's semantic matching guidance, e.g. 50 [default: none, as it was released]
+    #[arg(long, value_name = "X", requires = "dreammatcher")]
+    matching_guidance: Option<f64>,
     /// Where the pictures go
     #[arg(long, value_name = "DIR", default_value = "outputs/samples")]
     out: PathBuf,
@@ -105,6 +111,8 @@ pub(super) fn run(args: SampleArgs, observer: &mut dyn Observer) -> Result<Outco
             (Some(photo), false) => Reference::Photo(photo),
             (None, false) => Reference::Default,
         },
+        dreammatcher: args.dreammatcher,
+        matching_guidance: args.matching_guidance,
         init_latents: args.init_latents,
         out: args.out,
         machine: args.machine.into(),

@@ -5,6 +5,7 @@
 pub mod attention;
 pub mod clip;
 pub mod config;
+pub mod elite;
 mod layers;
 pub mod resnet;
 pub mod scheduler;

@@ -39,6 +39,11 @@ impl Linear {
         }
     }
 
+    /// Values of a row of its result.
+    pub fn width_out(&self) -> usize {
+        self.to
+    }
+
     /// Whether it is trained.
     pub(super) fn is_trained(&self) -> bool {
         matches!(self.weight, Weight::Trained(_))

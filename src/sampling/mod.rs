@@ -3,19 +3,20 @@
 mod denoise;
 pub mod samplers;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use image::RgbImage;
 
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::images;
+use crate::method::Learned;
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::method::{Learned, plain};
+use crate::model::tokenizer::PLACEHOLDER;
 use crate::rng;
 use crate::settings::SamplerName;
-pub use denoise::{Draft, Plan, Reference, denoise, rescaled};
-use samplers::sampler;
+pub use denoise::{Draft, Feed, Plan, Reference, Shown, denoise, guided, invert, look_at, predicted, rescaled};
+use samplers::{Sampler, sampler};
 
 /// One picture to draw.
 #[derive(Clone, Debug)]
@@ -72,21 +73,24 @@ pub fn draw(
 ) -> Result<()> {
     let texts = Texts::new(base);
     let (width, height) = latent_size(base, style.size)?;
-    let negative = texts.plain(&plain(base, style.negative)?)?;
+    // the placeholder means nothing there
+    let negative = learned.text(base, &texts, &style.negative.replace(PLACEHOLDER, " "))?;
     let sampler = sampler(style.sampler, &base.scheduler, style.steps)?;
     let plan = Plan {
         learned,
         reference: style
             .reference
             .filter(|_| learned.recorder().is_some())
-            .map(|(photo, class)| reference(base, &texts, &negative, style, photo, class))
+            .map(|(photo, class)| {
+                reference(base, learned, &texts, (&negative, style), (photo, class), sampler.as_ref())
+            })
             .transpose()
             .context("the reference photo")?,
         negative,
         sampler: sampler.as_ref(),
         guidance: style.guidance,
         guidance_rescale: style.guidance_rescale,
-        batch: together(width * height),
+        batch: if learned.guides((style.steps - 1, style.steps)) { 1 } else { together(width * height) },
     };
     let size = if plan.reference.is_some() { GROUP } else { plan.batch };
     for (i, group) in orders.chunks(size).enumerate() {
@@ -96,7 +100,8 @@ pub fn draw(
                 Some(latents) => latents.clone(),
                 None => rng::normal((1, 4, height, width), &mut rng::stream(order.seed, "latents", 0), &base.device)?,
             };
-            drafts.push(Draft { text: learned.text(base, &texts, &order.prompt)?, latents, seed: order.seed });
+            let (text, word) = (learned.text(base, &texts, &order.prompt)?, learned.word(base, &order.prompt)?);
+            drafts.push(Draft { text, latents, seed: order.seed, word });
         }
         denoise(base, &plan, &mut drafts, |steps| tell(Drawn::Steps(steps)))?;
         for (j, (draft, order)) in drafts.iter().zip(group).enumerate() {
@@ -114,22 +119,32 @@ pub fn draw(
 /// The photo that all pictures of a call look at.
 fn reference(
     base: &Base,
+    learned: &dyn Learned,
     texts: &Texts,
-    negative: &Tensor,
-    style: &Style,
-    photo: &RgbImage,
-    class: &str,
+    (negative, style): (&Tensor, &Style),
+    (photo, class): (&RgbImage, &str),
+    sampler: &dyn Sampler,
 ) -> Result<Reference> {
     let posterior = base.vae.encode(&images::to_tensor(photo, &base.device)?)?;
     let latents = (&posterior.mean * base.vae.config.scaling_factor)?;
-    let noise = match style.reference_noise {
-        ReferenceNoise::Clean => None,
-        ReferenceNoise::Matched => {
-            Some(rng::normal(latents.shape(), &mut rng::stream(0, "reference", 0), &base.device)?)
+    let feed = if learned.inverts() {
+        ensure!(style.sampler != SamplerName::Lms, "a photo cannot be inverted between timesteps: use another sampler");
+        let (width, height) = style.size;
+        ensure!(
+            width == height && photo.dimensions() == (width as u32, height as u32),
+            "{width}x{height} pixels: a picture that is matched to a photo is a square of the photo's size"
+        );
+        Feed::Inverted(invert(base, learned, sampler, &latents, &learned.text(base, texts, "")?, || Ok(()))?)
+    } else {
+        match style.reference_noise {
+            ReferenceNoise::Clean => Feed::Clean,
+            ReferenceNoise::Matched => {
+                Feed::Noised(rng::normal(latents.shape(), &mut rng::stream(0, "reference", 0), &base.device)?)
+            }
         }
     };
-    let class = texts.plain(&plain(base, &format!("photo of a {class}"))?)?;
-    Ok(Reference { latents, noise, text: Tensor::cat(&[negative, &class], 0)? })
+    let text = Tensor::cat(&[negative, &learned.reference_text(base, texts, class)?], 0)?;
+    Ok(Reference { latents, feed, text })
 }
 
 /// How many pictures with that many latent pixels go through the UNet together: small ones do, large ones fill the

@@ -20,8 +20,11 @@ use crate::settings::{SamplerName, Settings};
 /// What generated class images depend on: others are other pictures.
 #[derive(Clone, Debug, Serialize)]
 pub struct Asked<'a> {
-    /// The class word, which is their prompt.
+    /// The class word.
     pub class: &'a str,
+    /// Their prompt, if it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// Their side in pixels.
     pub side: usize,
     /// The base's identity.
@@ -32,18 +35,24 @@ pub struct Asked<'a> {
     pub steps: usize,
     /// Guidance scale.
     pub guidance: f64,
+    /// Their sampler, if it is not DDIM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<SamplerName>,
 }
 
 impl<'a> Asked<'a> {
     /// The class images of a training.
     pub fn new(base: &'a Base, class: &'a str, side: usize, settings: &Settings) -> Self {
+        let prior = &settings.prior;
         Self {
             class,
+            prompt: Some(prior.prompt_of(class)).filter(|prompt| prompt != class),
             side,
             base: &base.identity,
             dtype: base.precision.to_string(),
-            steps: settings.prior.class_steps,
-            guidance: settings.sampling.guidance,
+            steps: prior.class_steps,
+            guidance: if prior.guidance > 0. { prior.guidance } else { settings.sampling.guidance },
+            sampler: Some(prior.sampler).filter(|&sampler| sampler != SamplerName::Ddim),
         }
     }
 
@@ -80,7 +89,7 @@ pub fn generated(
     let missing: Vec<usize> = (0..count).filter(|&i| !path(i).is_file()).collect();
     let style = Style {
         negative: "",
-        sampler: SamplerName::Ddim,
+        sampler: asked.sampler.unwrap_or_default(),
         steps: asked.steps,
         guidance: asked.guidance,
         guidance_rescale: 0.,
@@ -88,7 +97,8 @@ pub fn generated(
         reference: None,
         reference_noise: ReferenceNoise::Clean,
     };
-    let order = |&i: &usize| Order { prompt: asked.class.to_string(), seed: i as u64, init_latents: None };
+    let prompt = asked.prompt.as_deref().unwrap_or(asked.class);
+    let order = |&i: &usize| Order { prompt: prompt.to_string(), seed: i as u64, init_latents: None };
     let orders: Vec<Order> = missing.iter().map(order).collect();
     let all = missing.len() * style.steps;
     let mut done = 0;
@@ -98,7 +108,7 @@ pub fn generated(
             progress(done, all)
         }
         // another training of the same class may have been faster: its picture is the same
-        Drawn::Picture(i, image) => save_png(&path(missing[i]), &image, &[("prompt", asked.class)]),
+        Drawn::Picture(i, image) => save_png(&path(missing[i]), &image, &[("prompt", prompt)]),
     })?;
     (0..count).map(|i| read(&path(i), asked.side)).collect()
 }
