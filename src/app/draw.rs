@@ -9,7 +9,7 @@ use image::imageops::{self, FilterType};
 
 use super::like::like;
 use super::studio::Studio;
-use super::{Machine, Observer, Usage, places};
+use super::{Machine, Observer, Usage, elite, places};
 use crate::adapter::{Adapter, load_tensors};
 use crate::base::Base;
 use crate::evaluation::prompts;
@@ -21,6 +21,7 @@ use crate::report::contact_sheet;
 use crate::sampling::samplers::sampler;
 use crate::sampling::{Order, latent_size};
 use crate::settings::SamplerName;
+use crate::subject;
 
 /// What to draw, with what, and where to. What is not given is the adapter's or the base's.
 #[derive(Clone, Debug)]
@@ -56,6 +57,8 @@ pub enum Source {
     Adapter(PathBuf),
     /// The base alone.
     BaseAlone,
+    /// ELITE's encoder on a photo of the subject of that name or in that folder.
+    Elite(elite::Files, String),
 }
 
 /// The photo that reference attention looks at.
@@ -116,11 +119,18 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     let adapter = match &request.adapter {
         Source::LastAdapter => Some(Adapter::open(&places::adapter(None)?)?),
         Source::Adapter(folder) => Some(Adapter::open(folder)?),
-        Source::BaseAlone => None,
+        Source::BaseAlone | Source::Elite(..) => None,
     };
     check_writable(&request.out)?;
     let texts = texts(request, adapter.as_ref())?;
-    let studio = Studio::open(&request.machine, request.base.as_deref(), adapter, observer)?;
+    let named = request.base.as_deref();
+    let studio = match &request.adapter {
+        Source::Elite(files, subject) => {
+            let subject = subject::find(&subject::Request { subject, ..subject::Request::default() })?;
+            Studio::with_elite(&request.machine, named, files, &subject, observer)?
+        }
+        _ => Studio::open(&request.machine, named, adapter, observer)?,
+    };
     let studio = if request.dreammatcher { studio.matched(request.matching_guidance)? } else { studio };
     let (base, side) = (&studio.base, studio.side());
     let size = request.size.unwrap_or((side, side));
@@ -226,7 +236,7 @@ fn warn_of_prompts(texts: &[String], negative: &str, studio: &Studio, observer: 
                 "{text:?} has no {PLACEHOLDER}, which stands for the subject: try \"{PLACEHOLDER} {}\"",
                 adapter.manifest.class
             )),
-            (None, false) => {
+            (None, false) if !studio.has_subject => {
                 observer
                     .warn(&format!("without an adapter {PLACEHOLDER} stands for nothing and is left out of {text:?}"));
             }

@@ -3,6 +3,7 @@
 
 pub mod demo;
 pub mod draw;
+pub mod elite;
 pub mod evaluate;
 pub mod export;
 pub mod import;

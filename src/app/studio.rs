@@ -1,13 +1,15 @@
 //! A base and perhaps an adapter, ready to draw.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
 use image::imageops::FilterType;
 use image::{RgbImage, imageops};
 use serde::Serialize;
 
-use super::{Interrupted, Machine, Note, Observer, Usage, page};
+use super::{Interrupted, Machine, Note, Observer, Usage, elite, page};
 use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
 use crate::files::{digest, sweep_old};
@@ -17,6 +19,7 @@ use crate::method::eqdiff::rra::ReferenceNoise;
 use crate::method::{BaseAlone, Learned, MethodName};
 use crate::sampling::{Drawn, Order, Style, draw};
 use crate::settings::{Layers, Settings};
+use crate::subject::Subject;
 
 /// What pictures are drawn with.
 pub struct Studio {
@@ -28,6 +31,8 @@ pub struct Studio {
     pub adapter: Option<Adapter>,
     /// The photo that reference attention looks at by default.
     pub reference: Option<RgbImage>,
+    /// Whether the placeholder stands for a subject.
+    pub has_subject: bool,
     /// Tells what was learnt from anything else: empty without an adapter.
     pub(super) identity: String,
     defaults: Settings,
@@ -60,6 +65,7 @@ impl Studio {
                 base,
                 learned: Box::new(BaseAlone),
                 adapter: None,
+                has_subject: false,
                 reference: None,
                 identity: String::new(),
                 defaults,
@@ -80,7 +86,33 @@ impl Studio {
             identity: digest(&serialised(&tensors, &[])?, 16),
             defaults: adapter.manifest.settings.clone(),
             adapter: Some(adapter),
+            has_subject: true,
         })
+    }
+
+    /// The base with ELITE's encoder on the subject's first photo.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), also as [`elite::open`].
+    pub fn with_elite(
+        machine: &Machine,
+        base: Option<&str>,
+        files: &elite::Files,
+        subject: &Subject,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let studio = Self::open(machine, base, None, observer)?;
+        let photo = subject.photos.first().context("the subject has no photo")?;
+        let learned = elite::open(&studio.base, files, photo, machine.offline)?;
+        observer.warn(
+            "ELITE's arithmetic is checked on recorded cases; with its published weights nobody has run it here yet",
+        );
+        let mut vectors = vec![learned.word.clone()];
+        vectors.extend(learned.local.as_ref().map(|local| local.patches.flatten_all()).transpose()?);
+        let vectors: BTreeMap<String, Tensor> =
+            vectors.into_iter().enumerate().map(|(i, vector)| (i.to_string(), vector)).collect();
+        let identity = format!("elite {} {}", files.details, digest(&serialised(&vectors, &[])?, 16));
+        Ok(Self { learned: Box::new(learned), identity, has_subject: true, ..studio })
     }
 
     /// The same with pictures that DreamMatcher matches to the first photo; `guidance` is the weight of its semantic matching

@@ -13,8 +13,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
-use candle_core::{Device, Tensor};
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
 use half::f16;
 
 use crate::ops::Precision;
@@ -73,6 +73,25 @@ impl Weights {
     /// If `bytes` are not safetensors.
     pub fn embedded(name: &str, bytes: &'static [u8], device: &Device) -> Result<Self> {
         Ok(Self::of(Checkpoint::of(name.to_string(), Source::Embedded(bytes))?, device))
+    }
+
+    /// A pickled dictionary of tensors, as PyTorch writes it. The pickle's instructions are read, not run: whatever is no
+    /// tensor in it is refused.
+    ///
+    /// # Errors
+    /// If it cannot be read, or holds values that are not finite.
+    pub fn pickled(path: &Path, device: &Device) -> Result<Self> {
+        let name = path.display().to_string();
+        let tensors = candle_core::pickle::read_all(path).with_context(|| format!("cannot read {name}"))?;
+        let mut kept = BTreeMap::new();
+        for (key, tensor) in tensors {
+            let tensor = tensor.to_dtype(DType::F32)?;
+            let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
+            ensure!(sum.is_finite(), "{key} in {name} has values that are NaN or infinite: it is damaged");
+            kept.insert(key, tensor.to_device(device)?);
+        }
+        ensure!(!kept.is_empty(), "{name} holds no tensors");
+        Ok(Self::of(Checkpoint::empty(&name), device).replaced(kept))
     }
 
     /// Random weights for every tensor that a model of today's layout asks for.
@@ -187,6 +206,9 @@ impl Weights {
 
     /// The shape of `name`, if there is such a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        if let Some(tensor) = self.replaced.get(&self.full(name)) {
+            return Some(tensor.dims());
+        }
         self.file.get(&self.full(name)).map(|(_, stored)| stored.shape.as_slice())
     }
 
@@ -216,9 +238,6 @@ impl Weights {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-
-    use anyhow::ensure;
-    use candle_core::DType;
 
     use super::*;
 

@@ -144,19 +144,25 @@ pub struct Tuned {
     text: Option<ClipText>,
 }
 
+/// The tensors of the UNet and of the text encoder among an adapter's.
+pub fn models(tensors: BTreeMap<String, Tensor>) -> [BTreeMap<String, Tensor>; 2] {
+    let (mut unet, mut text) = (BTreeMap::new(), BTreeMap::new());
+    for (name, tensor) in tensors {
+        match name.strip_prefix(TEXT) {
+            Some(name) => text.insert(name.to_string(), tensor),
+            None => unet.insert(name, tensor),
+        };
+    }
+    [unet, text]
+}
+
 impl Tuned {
     /// The models of an adapter's tensors; of variables, they are trained.
     ///
     /// # Errors
     /// If a tensor has another shape than the base's.
     pub fn from_tensors(base: &Base, tensors: &BTreeMap<String, Tensor>) -> anyhow::Result<Self> {
-        let (mut unet, mut text) = (BTreeMap::new(), BTreeMap::new());
-        for (name, tensor) in tensors {
-            match name.strip_prefix(TEXT) {
-                Some(name) => text.insert(name.to_string(), tensor.clone()),
-                None => unet.insert(name.clone(), tensor.clone()),
-            };
-        }
+        let [unet, text] = models(tensors.clone());
         let text = if text.is_empty() { None } else { Some(base.text_with(text)?) };
         Ok(Self { unet: base.unet_with(unet)?, text })
     }
