@@ -57,7 +57,8 @@ pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &
     if ours {
         own(folder, &base, &mut checks)?;
     }
-    if methods::are_in(folder) {
+    // matching decides between neighbours: half precision would decide otherwise
+    if methods::are_in(folder) && precision == Precision::F32 {
         methods::methods(folder, &base, &mut checks)?;
     }
     Ok(())

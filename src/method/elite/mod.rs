@@ -103,8 +103,8 @@ impl AttentionProcessor for EliteAttention<'_> {
         let [key, value] = self.global.states(&layer.name, text)?;
         let query = layer.parts.to_q.after(&layer.parts.norm, x)?;
         let mut seen = attend(&query, &key, &value, &layer.options())?;
-        if let Some(local) = self.local {
-            let (count, samples) = (self.words.len(), x.dim(0)?);
+        let (count, samples) = (self.words.len(), x.dim(0)?);
+        if let Some(local) = self.local.filter(|_| count > 0) {
             let last = |x: &Tensor| x.narrow(0, samples - count, count)?.contiguous();
             let more = self.details(layer, local, [&last(&query)?, &last(&key)?])?;
             let with = (last(&seen)? + more)?;

@@ -38,12 +38,7 @@ pub(super) fn matching(folder: &Path, base: &Base, checks: &mut Checks) -> Resul
         let [reference, picture] = descriptors(&outputs(2 * half)?, &outputs(2 * half + 1)?, dims)?;
         for side in [side / 2, side] {
             let (found, key) = (Match::new([&reference, &picture], side)?, format!("out.{half}.{side}"));
-            checks.tensors(
-                format!("matching: cosines {half} {side}"),
-                &found.cosines,
-                &case.get(&format!("{key}.cost"))?,
-                ACTIVATION,
-            )?;
+            cosines(&case, &key, &found, "matching", checks)?;
             same(&case, &format!("{key}.to_reference"), &found.to_reference, "matching", checks)?;
             same(&case, &format!("{key}.to_target"), &found.to_picture, "matching", checks)?;
             let error = Tensor::new(found.error, &base.device)?;
@@ -56,6 +51,15 @@ pub(super) fn matching(folder: &Path, base: &Base, checks: &mut Checks) -> Resul
         }
     }
     Ok(())
+}
+
+/// The cosines, which are large: not every case has them.
+fn cosines(case: &Case, key: &str, found: &Match, name: &str, checks: &mut Checks) -> Result<()> {
+    let key = format!("{key}.cost");
+    if !case.has(&key) {
+        return Ok(());
+    }
+    checks.tensors(format!("{name}: {key}"), &found.cosines, &case.get(&key)?, ACTIVATION)
 }
 
 /// The number of places that differ.
@@ -183,8 +187,7 @@ pub(super) fn pictures(folder: &Path, name: &str, base: &Base, checks: &mut Chec
             recorded.outputs(&seen, &left, checks)?;
         }
         if step >= settings.matched_steps[0] {
-            let last = step + 1 == settings.steps;
-            recorded.matches(known.as_ref().context("nothing was left")?, &left, side, last, checks)?;
+            recorded.matches(known.as_ref().context("nothing was left")?, &left, side, checks)?;
         }
         before = Some(left);
         drafts[0].latents = sampler.step(step, &drafts[0].latents, &noise, &mut Past::default())?;
@@ -237,7 +240,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn matches(&self, before: &Seen, left: &Seen, latent_side: usize, last: bool, checks: &mut Checks) -> Result<()> {
+    fn matches(&self, before: &Seen, left: &Seen, latent_side: usize, checks: &mut Checks) -> Result<()> {
         let Self { case, name, step, .. } = self;
         let attention = left.get(dreammatcher::FOREGROUND).context("no foreground")?[0].i(0)?.to_vec1::<f32>()?;
         for half in 0..2 {
@@ -255,10 +258,7 @@ impl Step<'_> {
                 let confidence: Vec<u32> =
                     found.confidence(&soft, self.threshold).into_iter().map(|x| x as u32).collect();
                 same(case, &format!("{key}.confidence"), &confidence, name, checks)?;
-                if last {
-                    let cosines = case.get(&format!("{key}.cost"))?;
-                    checks.tensors(format!("{name}: {key}.cost"), &found.cosines, &cosines, ACTIVATION)?;
-                }
+                cosines(case, &key, &found, name, checks)?;
                 let recorded = case.get(&format!("out.{step}.foreground.{side}"))?;
                 let soft = Tensor::new(soft, recorded.device())?;
                 checks.tensors(format!("{name}: foreground {step} {side}"), &soft, &recorded, ACTIVATION)?;
