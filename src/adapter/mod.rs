@@ -235,6 +235,14 @@ pub fn load_tensors(path: &Path, device: &Device) -> Result<BTreeMap<String, Ten
     if bytes > LARGEST_FILE {
         bail!("{} has {} MiB: no adapter is so large", path.display(), bytes >> 20);
     }
+    all_tensors(path, device)
+}
+
+/// The same without a bound, of a file that this program wrote.
+///
+/// # Errors
+/// If it is missing or damaged.
+pub fn all_tensors(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
     let weights = Weights::open(path, device)?;
     weights.names().into_iter().map(|name| Ok((name.clone(), weights.any(&name)?))).collect()
 }

@@ -115,6 +115,9 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
     let base = request.machine.base(name, observer)?;
     let side = if settings.training.side == 0 { base.side() } else { settings.training.side };
     check(&base, &settings, &subject, side)?;
+    if settings.training.method == MethodName::TextualInversion && request.class_images.is_some() {
+        bail!(Usage("--class-images: Textual Inversion has no prior preservation".into()));
+    }
     let manifest = Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
         placeholder: PLACEHOLDER.into(),
@@ -324,6 +327,9 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
     let class_images = class_images(base, &manifest, observer)?;
     let samples = batch_size * if class_images.is_empty() { 1 } else { 2 };
     let plan = MemoryPlan::new(&base.unet, side / base.vae.factor(), samples, *memory);
+    if settings.training.method != MethodName::DreamBooth {
+        observer.info(&plan.to_string());
+    }
     let pictures = |images| Pictures::new(base, subject, images, |photo| photo.square(side as u32));
     match settings.training.method {
         MethodName::Eqdiff => {
@@ -331,19 +337,24 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
             observer.begin("Encoding images", data::encodings(subject, class_images.len(), &recipe), 0);
             let data = Data::encode(base, subject, &class_images, &recipe, side, || observer.go_on(1))?;
             observer.end();
-            observer.info(&plan.to_string());
             let method = EqDiff::new(base, &data, &recipe, class, plan.keep)?;
             by_method(run, method, manifest, observer)
         }
         MethodName::CustomDiffusion => {
             let init = first_token(base, settings, class)?;
-            let options = Published { init, prior_weight: settings.prior.weight, batch_size, seed };
+            let keep = plan.keep;
+            let options = Published { init, prior_weight: settings.prior.weight, batch_size, seed, keep };
             let prompt = settings.prior.prompt_of(class);
             let method = CustomDiffusion::new(base, pictures(class_images), [class, &prompt], options)?;
             by_method(run, method, manifest, observer)
         }
         MethodName::DreamBooth => {
             let text_encoder = settings.dreambooth.text_encoder;
+            let values: usize =
+                dreambooth::shapes(base, text_encoder)?.values().map(|s| s.iter().product::<usize>()).sum();
+            // weights, gradients and two moments of four bytes each
+            let mib = values * 16 / (1 << 20);
+            observer.info(&format!("Memory: {values} values are trained, {mib} MiB beside a step's activations"));
             let options = dreambooth::Options { text_encoder, prior_weight: settings.prior.weight, batch_size, seed };
             let prompt = settings.prior.prompt_of(class);
             let pictures = Pictures::new(base, subject, class_images, |photo| photo.covering(side as u32));
@@ -352,7 +363,8 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
         }
         MethodName::TextualInversion => {
             let init = first_token(base, settings, class)?;
-            let method = TextualInversion::new(base, pictures(class_images), init, batch_size, seed)?;
+            let options = textual_inversion::Options { init, batch_size, seed, keep: plan.keep };
+            let method = TextualInversion::new(base, pictures(class_images), options)?;
             by_method(run, method, manifest, observer)
         }
     }

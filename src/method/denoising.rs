@@ -2,13 +2,14 @@
 
 use candle_core::{Device, Result, Tensor};
 
+use super::Losses;
 use super::eqdiff::mgdp::{Average, masked_loss};
-use super::eqdiff::{Band, Customisation};
-use super::{Learned, Losses, Pass};
+use super::eqdiff::{Band, Customisation, Customised};
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::model::tokenizer::Tokens;
 use crate::model::{AttentionProcessor, Unet};
+use crate::ops::Keep;
 
 /// The samples of one step: B photos of the subject and class images, in any order.
 pub struct Batch {
@@ -74,7 +75,8 @@ pub fn losses(
     Ok(Step { losses: Losses { total, terms }, predicted: predicted.detach() })
 }
 
-/// The same of what has an embedding for the placeholder, and perhaps keys and values of its own.
+/// The same of what has an embedding for the placeholder, and perhaps keys and values of its own; `keep`: what the step keeps
+/// of its forward pass.
 ///
 /// # Errors
 /// If shapes do not fit.
@@ -84,11 +86,13 @@ pub fn with_concept(
     learned: &Customisation,
     batch: &Batch,
     prior_weight: f64,
+    keep: Keep,
 ) -> Result<Step> {
     let embedding = learned.concept.of(Band::Original)?;
     let states = batch.prompts.iter().map(|tokens| texts.with_concept(tokens, &embedding));
     let text = Tensor::cat(&states.collect::<Result<Vec<_>>>()?, 0)?;
-    losses(base, &base.unet, batch, &text, learned.attention(Pass::default()).as_mut(), prior_weight)
+    let mut attention = Customised::new(learned, None, None).keeping(keep);
+    losses(base, &base.unet, batch, &text, &mut attention, prior_weight)
 }
 
 /// The places of the photos and of the class images among the samples, as far as there are any.

@@ -76,16 +76,15 @@ pub fn draw(
     // the placeholder means nothing there
     let negative = learned.text(base, &texts, &style.negative.replace(PLACEHOLDER, " "))?;
     let sampler = sampler(style.sampler, &base.scheduler, style.steps)?;
+    // an inversion is stopped between its passes
+    let mut reference_of = |(photo, class): (&RgbImage, &str)| {
+        let pause = &mut || tell(Drawn::Steps(0));
+        reference(base, learned, &texts, (&negative, style), (photo, class), (sampler.as_ref(), pause))
+    };
+    let reference = style.reference.filter(|_| learned.recorder().is_some()).map(&mut reference_of).transpose();
     let plan = Plan {
         learned,
-        reference: style
-            .reference
-            .filter(|_| learned.recorder().is_some())
-            .map(|(photo, class)| {
-                reference(base, learned, &texts, (&negative, style), (photo, class), sampler.as_ref())
-            })
-            .transpose()
-            .context("the reference photo")?,
+        reference: reference.context("the reference photo")?,
         negative,
         sampler: sampler.as_ref(),
         guidance: style.guidance,
@@ -123,7 +122,7 @@ fn reference(
     texts: &Texts,
     (negative, style): (&Tensor, &Style),
     (photo, class): (&RgbImage, &str),
-    sampler: &dyn Sampler,
+    (sampler, pause): (&dyn Sampler, &mut dyn FnMut() -> Result<()>),
 ) -> Result<Reference> {
     let posterior = base.vae.encode(&images::to_tensor(photo, &base.device)?)?;
     let latents = (&posterior.mean * base.vae.config.scaling_factor)?;
@@ -134,7 +133,7 @@ fn reference(
             width == height && photo.dimensions() == (width as u32, height as u32),
             "{width}x{height} pixels: a picture that is matched to a photo is a square of the photo's size"
         );
-        Feed::Inverted(invert(base, learned, sampler, &latents, &learned.text(base, texts, "")?, || Ok(()))?)
+        Feed::Inverted(invert(base, learned, sampler, &latents, &learned.text(base, texts, "")?, pause)?)
     } else {
         match style.reference_noise {
             ReferenceNoise::Clean => Feed::Clean,

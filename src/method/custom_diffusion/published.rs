@@ -17,6 +17,7 @@ use crate::method::eqdiff::Customisation;
 use crate::method::pictures::{Pictures, Shown, View};
 use crate::method::{Losses, Method};
 use crate::model::tokenizer::{PLACEHOLDER, Tokens};
+use crate::ops::Keep;
 use crate::rng;
 
 /// The method on a base and a subject.
@@ -43,6 +44,8 @@ pub struct Options {
     pub batch_size: usize,
     /// What samples are drawn from.
     pub seed: u64,
+    /// What a step keeps of its forward pass.
+    pub keep: Keep,
 }
 
 impl<'a> CustomDiffusion<'a> {
@@ -120,6 +123,14 @@ impl Method for CustomDiffusion<'_> {
 
     fn losses(&self, learned: &Customisation, step: usize) -> anyhow::Result<Losses> {
         let batch = self.batch(step)?;
-        Ok(denoising::with_concept(self.base, &self.texts, learned, &batch, self.options.prior_weight)?.losses)
+        Ok(denoising::with_concept(
+            self.base,
+            &self.texts,
+            learned,
+            &batch,
+            self.options.prior_weight,
+            self.options.keep,
+        )?
+        .losses)
     }
 }

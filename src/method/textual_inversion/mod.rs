@@ -14,6 +14,7 @@ use super::{Losses, Method};
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::model::tokenizer::{PLACEHOLDER, Tokens};
+use crate::ops::Keep;
 use crate::rng;
 
 /// The prompts of photos; `{}` is the placeholder.
@@ -55,38 +56,41 @@ pub struct TextualInversion<'a> {
     prompts: Vec<Tokens>,
     /// What the vector starts from, `[d]`.
     init: Tensor,
-    batch_size: usize,
-    seed: u64,
+    options: Options,
+}
+
+/// What it depends on beside the pictures.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The token that the vector starts from.
+    pub init: u32,
+    /// Photos in a step.
+    pub batch_size: usize,
+    /// What samples are drawn from.
+    pub seed: u64,
+    /// What a step keeps of its forward pass.
+    pub keep: Keep,
 }
 
 impl<'a> TextualInversion<'a> {
-    /// The vector starts from the token `init`.
-    ///
     /// # Errors
     /// If a template cannot be encoded.
-    pub fn new(
-        base: &'a Base,
-        pictures: Pictures<'a>,
-        init: u32,
-        batch_size: usize,
-        seed: u64,
-    ) -> anyhow::Result<Self> {
+    pub fn new(base: &'a Base, pictures: Pictures<'a>, options: Options) -> anyhow::Result<Self> {
         let prompts = TEMPLATES.iter().map(|text| base.tokenizer.encode(&text.replace("{}", PLACEHOLDER), PLACEHOLDER));
         Ok(Self {
             base,
             pictures,
             texts: Texts::new(base),
             prompts: prompts.collect::<anyhow::Result<_>>()?,
-            init: base.text.token_embedding(init)?,
-            batch_size,
-            seed,
+            init: base.text.token_embedding(options.init)?,
+            options,
         })
     }
 
     fn batch(&self, step: usize) -> anyhow::Result<Batch> {
-        let mut rng = rng::stream(self.seed, "step", step as u64);
-        let mut samples = Vec::with_capacity(self.batch_size);
-        for _ in 0..self.batch_size {
+        let mut rng = rng::stream(self.options.seed, "step", step as u64);
+        let mut samples = Vec::with_capacity(self.options.batch_size);
+        for _ in 0..self.options.batch_size {
             let view = View::Photo(rng.random_range(0..self.pictures.photos.len()), rng.random());
             let prompt = self.prompts.choose(&mut rng).context("no templates")?.clone();
             samples.push(Shown { posterior: self.pictures.of_view(view)?, prompt, is_prior: false, valid: None });
@@ -122,6 +126,6 @@ impl Method for TextualInversion<'_> {
     }
 
     fn losses(&self, learned: &Customisation, step: usize) -> anyhow::Result<Losses> {
-        Ok(denoising::with_concept(self.base, &self.texts, learned, &self.batch(step)?, 0.)?.losses)
+        Ok(denoising::with_concept(self.base, &self.texts, learned, &self.batch(step)?, 0., self.options.keep)?.losses)
     }
 }

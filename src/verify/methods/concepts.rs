@@ -16,6 +16,7 @@ use crate::method::denoising::with_concept;
 use crate::method::eqdiff::{ConceptEmbedding, Customisation};
 use crate::method::textual_inversion::TEMPLATES;
 use crate::model::Plain;
+use crate::ops::Keep;
 use crate::sampling::guided;
 use crate::sampling::samplers::{Ddim, Past, Sampler};
 
@@ -41,7 +42,7 @@ pub(super) fn textual_inversion(folder: &Path, base: &Base, checks: &mut Checks)
     let case = Case::open(folder, name, &base.device)?;
     let Templates { templates } = case.settings()?;
     checks.check(format!("{name}: templates"), (templates != TEMPLATES) as u8 as f64, 0.);
-    step(&case, name, base, BTreeMap::new(), checks)
+    step(&case, name, base, (BTreeMap::new(), Keep::INPUTS), checks)
 }
 
 pub(super) fn custom_diffusion(folder: &Path, base: &Base, checks: &mut Checks) -> Result<()> {
@@ -49,12 +50,18 @@ pub(super) fn custom_diffusion(folder: &Path, base: &Base, checks: &mut Checks) 
     let case = Case::open(folder, name, &base.device)?;
     let mut initial = Customisation::initial(&base.unet, &case.get("in.embedding")?, false, false)?;
     initial.remove(ConceptEmbedding::LOW);
-    step(&case, name, base, initial, checks)?;
+    step(&case, name, base, (initial, Keep::ALL), checks)?;
     placements(&case, name, base, checks)
 }
 
-/// A step that trains the vector and the `others`.
-fn step(case: &Case, name: &str, base: &Base, others: BTreeMap<String, Tensor>, checks: &mut Checks) -> Result<()> {
+/// A step that trains the vector and the `others`, with one of the ways to keep what the gradient needs.
+fn step(
+    case: &Case,
+    name: &str,
+    base: &Base,
+    (others, keep): (BTreeMap<String, Tensor>, Keep),
+    checks: &mut Checks,
+) -> Result<()> {
     let StepSettings { prompts, adamw, prior_weight } = case.settings()?;
     let batch = case.batch(base, &prompts, name, checks)?;
     let mut variables = BTreeMap::from([(EMBEDDING.to_string(), Var::from_tensor(&case.get("in.embedding")?)?)]);
@@ -66,7 +73,7 @@ fn step(case: &Case, name: &str, base: &Base, others: BTreeMap<String, Tensor>, 
         tensors.insert(ConceptEmbedding::LOW.to_string(), vector);
     }
     let learned = Customisation::from_tensors(&base.unet, &tensors)?;
-    let step = with_concept(base, &Texts::new(base), &learned, &batch, prior_weight)?;
+    let step = with_concept(base, &Texts::new(base), &learned, &batch, prior_weight, keep)?;
     predicted(case, &step.predicted, name, checks)?;
     case.losses(&step.losses, ACTIVATION, name, checks)?;
     case.optimised(&variables, &step.losses.total, &adamw, &[], name, checks)
