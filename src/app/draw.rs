@@ -12,7 +12,7 @@ use super::grid::{Axis, Cell, cells};
 use super::like::like;
 use super::lines::{Flags, Line, Preset};
 use super::studio::{Studio, words};
-use super::{Machine, Observer, Usage, WeightedFile, places, start};
+use super::{Machine, Observer, Usage, WeightedFile, elite, places, start};
 use crate::adapter::{Adapter, load_tensors};
 use crate::base::Base;
 use crate::evaluation::prompts;
@@ -25,6 +25,7 @@ use crate::report::contact_sheet;
 use crate::sampling::samplers::sampler;
 use crate::sampling::{Order, Special, Start, Style, latent_size};
 use crate::settings::SamplerName;
+use crate::subject;
 
 /// What to draw, with what, and where to. What is not given is the adapter's or the base's.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct Request {
     pub seed: Option<Seed>,
     pub size: Option<(usize, usize)>,
     pub reference: Reference,
+    pub dreammatcher: bool,
+    pub matching_guidance: Option<f64>,
     pub init_latents: Option<PathBuf>,
     /// Whether a page says how the first picture came about.
     pub explain: bool,
@@ -82,6 +85,8 @@ pub enum Source {
     Adapter(PathBuf),
     /// The base alone.
     BaseAlone,
+    /// ELITE's encoder on a photo of the subject of that name or in that folder.
+    Elite(elite::Files, String),
 }
 
 /// The photo that reference attention looks at.
@@ -142,11 +147,11 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     let adapter = match &request.adapter {
         Source::LastAdapter => Some(Adapter::open(&places::adapter(None)?)?),
         Source::Adapter(folder) => Some(Adapter::open(folder)?),
-        Source::BaseAlone => None,
+        Source::BaseAlone | Source::Elite(..) => None,
     };
     check_writable(&request.out)?;
     let lines = lines(request, adapter.as_ref(), observer)?;
-    let studio = Studio::open_with(&request.machine, request.base.as_deref(), adapter, &request.loras, observer)?;
+    let studio = studio(request, adapter, observer)?;
     let (base, side) = (&studio.base, studio.side());
     let source = start::Source::read(request, base, side, observer)?;
     let size = source.as_ref().map_or_else(|| request.size.unwrap_or((side, side)), start::Source::size);
@@ -154,9 +159,15 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     let latents = request.init_latents.as_deref().map(|p| init_latents(p, base, (width, height))).transpose()?;
     let reference = match &request.reference {
         Reference::None => None,
-        Reference::Photo(path) => Some(square(path, side, observer)?),
+        Reference::Photo(path) => Some(square(path, side, studio.learned.inverts(), observer)?),
         Reference::Default => studio.reference.clone(),
     };
+    if request.matching_guidance.is_some_and(|weight| !weight.is_finite()) {
+        bail!(Usage("--matching-guidance: give a finite number".into()));
+    }
+    if studio.learned.inverts() && size.0 != size.1 {
+        bail!(Usage("--dreammatcher: only square pictures are matched to a photo".into()));
+    }
     if matches!(request.reference, Reference::Photo(_)) && studio.learned.recorder().is_none() {
         observer.warn("this adapter was trained without reference attention: --reference has no effect");
     }
@@ -245,6 +256,17 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     observer.info(&format!("{} pictures in {}, all on {}", files.len(), request.out.display(), sheet.display()));
     files.push(sheet);
     Ok(files)
+}
+
+/// What the pictures are drawn with.
+fn studio(request: &Request, adapter: Option<Adapter>, observer: &mut dyn Observer) -> Result<Studio> {
+    let (machine, base) = (&request.machine, request.base.as_deref());
+    let mut studio = Studio::open_with(machine, base, adapter, &request.loras, observer)?;
+    if let Source::Elite(files, subject) = &request.adapter {
+        let subject = subject::find(&subject::Request { subject, ..subject::Request::default() })?;
+        studio = studio.with_elite(files, &subject, machine.offline, observer)?;
+    }
+    if request.dreammatcher { studio.matched(request.matching_guidance) } else { Ok(studio) }
 }
 
 /// Pictures that are drawn in the same ways.
@@ -390,7 +412,7 @@ fn warn_of_prompts<'a>(
                 "{text:?} has no {PLACEHOLDER}, which stands for the subject: try \"{PLACEHOLDER} {}\"",
                 adapter.manifest.class
             )),
-            (None, false) => {
+            (None, false) if !studio.has_subject => {
                 observer
                     .warn(&format!("without an adapter {PLACEHOLDER} stands for nothing and is left out of {text:?}"));
             }
@@ -400,12 +422,14 @@ fn warn_of_prompts<'a>(
     Ok(())
 }
 
-fn square(path: &Path, side: usize, observer: &mut dyn Observer) -> Result<RgbImage> {
+/// A photo at the training's size; one that is inverted is taken pixel by pixel, as DreamMatcher does.
+fn square(path: &Path, side: usize, inverted: bool, observer: &mut dyn Observer) -> Result<RgbImage> {
     let read = images::read(path)?;
     for warning in &read.warnings {
         observer.warn(&format!("{}: {warning}", shown(path)));
     }
-    Ok(imageops::resize(&read.image, side as u32, side as u32, FilterType::CatmullRom))
+    let filter = if inverted { FilterType::Nearest } else { FilterType::CatmullRom };
+    Ok(imageops::resize(&read.image, side as u32, side as u32, filter))
 }
 
 fn init_latents(path: &Path, base: &Base, (width, height): (usize, usize)) -> Result<Tensor> {

@@ -3,6 +3,7 @@
 
 pub mod demo;
 pub mod draw;
+pub mod elite;
 pub mod evaluate;
 mod explain;
 pub mod export;
@@ -19,6 +20,7 @@ pub mod runs;
 pub mod score;
 mod sketches;
 mod start;
+mod steps;
 pub mod studio;
 pub mod study;
 pub mod train;

@@ -1,23 +1,27 @@
 //! A base and perhaps an adapter, ready to draw.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use anyhow::{Context, Result};
-use image::RgbImage;
+use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
+use image::imageops::FilterType;
+use image::{RgbImage, imageops};
 use serde::Serialize;
 
 use super::sketches::Sketches;
-use super::{Interrupted, Machine, Note, Observer, WeightedFile, page};
+use super::{Interrupted, Machine, Note, Observer, Usage, WeightedFile, elite, page};
 use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
 use crate::files::{digest, sweep_old};
 use crate::images::png::{Parameters, save_png};
-use crate::method::eqdiff::Customisation;
+use crate::method::dreammatcher::{DreamMatcher, Options, Word};
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::method::{BaseAlone, Dial, Learned};
+use crate::method::{BaseAlone, Dial, Learned, MethodName};
 use crate::sampling::{Drawn, Order, Special, Style, draw};
 use crate::settings::{Layers, Settings};
+use crate::subject::Subject;
 
 /// What pictures are drawn with.
 pub struct Studio {
@@ -31,6 +35,8 @@ pub struct Studio {
     pub reference: Option<RgbImage>,
     /// What the base was changed by.
     loras: Vec<WeightedFile>,
+    /// Whether the placeholder stands for a subject.
+    pub has_subject: bool,
     /// Tells what was learnt from anything else: empty without an adapter.
     pub(super) identity: String,
     defaults: Settings,
@@ -78,6 +84,7 @@ impl Studio {
                 base: Rc::new(base),
                 learned: Box::new(BaseAlone),
                 adapter: None,
+                has_subject: false,
                 reference: None,
                 loras,
                 identity: String::new(),
@@ -93,8 +100,8 @@ impl Studio {
     /// If they do not go together, or the adapter cannot be read.
     pub fn with(base: Rc<Base>, adapter: Adapter) -> Result<Self> {
         let tensors = adapter.tensors(&base)?;
-        let customisation = Customisation::from_tensors(&base.unet, &tensors)?;
-        let reference = if customisation.has_reference() {
+        let learned = adapter.learned(&base, &tensors)?;
+        let reference = if learned.recorder().is_some() {
             let photo = page::subject(&adapter)?.photos.into_iter().next().context("the adapter has no photos")?;
             Some(photo.square(adapter.manifest.side as u32))
         } else {
@@ -102,13 +109,59 @@ impl Studio {
         };
         Ok(Self {
             base,
-            learned: Box::new(customisation),
+            learned,
             reference,
             loras: Vec::new(),
             identity: digest(&serialised(&tensors, &[])?, 16),
             defaults: adapter.manifest.settings.clone(),
             adapter: Some(adapter),
+            has_subject: true,
         })
+    }
+
+    /// The same base with ELITE's encoder on the subject's first photo.
+    ///
+    /// # Errors
+    /// As [`elite::open`].
+    pub fn with_elite(
+        self,
+        files: &elite::Files,
+        subject: &Subject,
+        offline: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let photo = subject.photos.first().context("the subject has no photo")?;
+        let learned = elite::open(&self.base, files, photo, offline)?;
+        observer.warn(
+            "ELITE's arithmetic is checked on recorded cases; with its published weights nobody has run it here yet",
+        );
+        let mut vectors = vec![learned.word.clone()];
+        vectors.extend(learned.local.as_ref().map(|local| local.patches.flatten_all()).transpose()?);
+        let vectors: BTreeMap<String, Tensor> =
+            vectors.into_iter().enumerate().map(|(i, vector)| (i.to_string(), vector)).collect();
+        let identity = format!("elite {} {}", files.details, digest(&serialised(&vectors, &[])?, 16));
+        Ok(Self { learned: Box::new(learned), identity, has_subject: true, ..self })
+    }
+
+    /// The same with pictures that DreamMatcher matches to the first photo; `guidance` is the weight of its semantic matching
+    /// guidance, if it shall have any.
+    ///
+    /// # Errors
+    /// [`Usage`] without an adapter; if its photos cannot be read.
+    pub fn matched(mut self, guidance: Option<f64>) -> Result<Self> {
+        let Some(adapter) = &self.adapter else {
+            bail!(Usage("--dreammatcher matches pictures to the photos of an adapter: it needs one".into()));
+        };
+        let word = match adapter.manifest.settings.training.method {
+            MethodName::TextualInversion => Word::Placeholder,
+            _ => Word::Class(adapter.manifest.class.clone()),
+        };
+        let (photo, side) = (page::subject(adapter)?.photos.into_iter().next(), self.side() as u32);
+        let photo = photo.context("the adapter has no photos")?.image;
+        self.reference = Some(imageops::resize(&photo, side, side, FilterType::Nearest));
+        self.learned = Box::new(DreamMatcher::new(self.learned, word, Options { guidance, ..Options::default() }));
+        self.identity += &format!(" dreammatcher {}", guidance.unwrap_or(0.));
+        Ok(self)
     }
 
     /// Side of the pictures by default.

@@ -6,6 +6,7 @@ mod metrics;
 mod sd1;
 mod source;
 pub mod texts;
+mod whole;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::weights::{Lora, Part, Weights};
 use source::Model;
 
 pub use device::device;
-pub use metrics::{Clip, load_dino, load_judge, things};
+pub use metrics::{Clip, load_dino, load_judge, load_vision, things};
 pub use sd1::RANDOM_SD14;
 pub use source::Folder;
 
@@ -53,6 +54,8 @@ pub struct Base {
     pub precision: Precision,
     /// What was chosen where there was a choice, a sentence each.
     pub notes: Vec<String>,
+    /// Where all of it came from.
+    parts: Parts,
 }
 
 impl Base {
@@ -99,6 +102,7 @@ impl Base {
             device: device.clone(),
             precision,
             notes: [UNET, VAE, TEXT].into_iter().filter_map(|model| folder.choice(model)).collect(),
+            parts,
         };
         let (have, need) = (base.text.config.hidden_size, base.unet.config.cross_attention_dim);
         if have != need {
@@ -169,8 +173,7 @@ impl Parts {
     /// # Errors
     /// As [`Base::load`], also below.
     pub fn unet(&self) -> Result<Unet> {
-        let weights = self.weights(UNET)?.with_loras(Part::Unet, self.loras.clone());
-        Ok(Unet::load(&weights, config(&self.folder, "unet/config.json")?)?)
+        Ok(Unet::load(&self.unet_weights()?, config(&self.folder, "unet/config.json")?)?)
     }
 
     /// # Errors
@@ -182,8 +185,7 @@ impl Parts {
     /// # Errors
     /// See [`unet`](Self::unet).
     pub fn text(&self) -> Result<ClipText> {
-        let weights = self.weights(TEXT)?.with_loras(Part::Text, self.loras.clone());
-        Ok(ClipText::load(&weights, config(&self.folder, "text_encoder/config.json")?, None)?)
+        Ok(ClipText::load(&self.text_weights()?, config(&self.folder, "text_encoder/config.json")?, None)?)
     }
 
     /// # Errors
@@ -200,6 +202,16 @@ impl Parts {
     /// See [`unet`](Self::unet).
     pub fn latent_side(&self) -> Result<usize> {
         Ok(config::<UnetConfig>(&self.folder, "unet/config.json")?.sample_size)
+    }
+
+    /// The UNet's tensors with what is added to them.
+    fn unet_weights(&self) -> Result<Weights> {
+        Ok(self.weights(UNET)?.with_loras(Part::Unet, self.loras.clone()))
+    }
+
+    /// The text encoder's.
+    fn text_weights(&self) -> Result<Weights> {
+        Ok(self.weights(TEXT)?.with_loras(Part::Text, self.loras.clone()))
     }
 
     fn weights(&self, model: Model) -> Result<Weights> {

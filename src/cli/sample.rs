@@ -7,8 +7,10 @@ use clap::Args;
 
 use super::{MachineArgs, Outcome};
 use crate::app::draw::{Reference, Request, Seed, Source, Turned, draw};
+use crate::app::elite::{Files, VISION};
 use crate::app::grid::Axis;
 use crate::app::{Observer, WeightedFile};
+use crate::method::elite::DETAILS;
 use crate::settings::SamplerName;
 
 const EXAMPLES: &str = "\
@@ -44,6 +46,18 @@ pub(super) struct SampleArgs {
     /// Draw with the base alone
     #[arg(long, conflicts_with = "adapter")]
     no_adapter: bool,
+    /// Draw with ELITE, which trains nothing: the folder of its global_mapper and local_mapper (.pt or .safetensors)
+    #[arg(long, value_name = "DIR", requires = "subject", conflicts_with_all = ["adapter", "no_adapter", "dreammatcher"])]
+    elite: Option<PathBuf>,
+    /// With --elite: the subject, whose first photo and mask are taken
+    #[arg(long, value_name = "NAME_OR_DIR", requires = "elite")]
+    subject: Option<String>,
+    /// With --elite: its vision tower
+    #[arg(long, value_name = "NAME_OR_DIR", requires = "elite", default_value = VISION)]
+    elite_vision: String,
+    /// With --elite: weight of its details (0: the word alone)
+    #[arg(long, value_name = "X", requires = "elite", default_value_t = DETAILS)]
+    details: f64,
     /// Draw like this picture: its prompts, seed, size and settings, as far as they are not given here
     #[arg(long, value_name = "PICTURE")]
     like: Option<PathBuf>,
@@ -119,6 +133,12 @@ pub(super) struct SampleArgs {
     /// A LoRA of kohya, PEFT or diffusers that is added to the base, by a weight [default: 1]. Repeatable
     #[arg(long, value_name = "FILE[:WEIGHT]")]
     lora: Vec<WeightedFile>,
+    /// Match the pictures to a photo of the subject (DreamMatcher), whatever method the adapter was trained by
+    #[arg(long, conflicts_with_all = ["no_adapter", "no_reference", "reference_strength", "explain"])]
+    dreammatcher: bool,
+    /// Weight of DreamMatcher's semantic matching guidance, e.g. 50 [default: none, as it was released]
+    #[arg(long, value_name = "X", requires = "dreammatcher")]
+    matching_guidance: Option<f64>,
     /// Where the pictures go
     #[arg(long, value_name = "DIR", default_value = "outputs/samples")]
     out: PathBuf,
@@ -136,10 +156,13 @@ pub(super) fn run(args: SampleArgs, observer: &mut dyn Observer) -> Result<Outco
     let request = Request {
         prompts: args.prompt,
         prompt_file: args.prompts,
-        adapter: match (args.adapter, args.no_adapter) {
-            (_, true) => Source::BaseAlone,
-            (Some(folder), false) => Source::Adapter(folder),
-            (None, false) => Source::LastAdapter,
+        adapter: match (args.adapter, args.elite, args.subject) {
+            (_, Some(mappers), Some(subject)) => {
+                Source::Elite(Files { mappers, vision: args.elite_vision, details: args.details }, subject)
+            }
+            _ if args.no_adapter => Source::BaseAlone,
+            (Some(folder), ..) => Source::Adapter(folder),
+            (None, ..) => Source::LastAdapter,
         },
         base: args.base,
         loras: args.lora,
@@ -159,6 +182,8 @@ pub(super) fn run(args: SampleArgs, observer: &mut dyn Observer) -> Result<Outco
             (Some(photo), false) => Reference::Photo(photo),
             (None, false) => Reference::Default,
         },
+        dreammatcher: args.dreammatcher,
+        matching_guidance: args.matching_guidance,
         init_latents: args.init_latents,
         explain: args.explain,
         from: args.from,

@@ -4,7 +4,7 @@ mod denoise;
 pub mod samplers;
 mod start;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use image::RgbImage;
 
@@ -12,11 +12,14 @@ use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::images;
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::method::{Dial, Learned, plain};
+use crate::method::{Dial, Learned};
+use crate::model::tokenizer::PLACEHOLDER;
 use crate::rng;
 use crate::settings::SamplerName;
-pub use denoise::{Draft, Plan, Progress, Reference, denoise, rescaled};
-use samplers::sampler;
+pub use denoise::{
+    Draft, Feed, Plan, Progress, Reference, Shown, denoise, guided, invert, look_at, predicted, rescaled,
+};
+use samplers::{Sampler, sampler};
 pub use start::{Inside, Start, between};
 
 /// One picture to draw.
@@ -102,21 +105,24 @@ pub fn draw(
     let turned = if *dial == Dial::default() { None } else { learned.turned(*dial)? };
     let learned = turned.as_deref().unwrap_or(learned);
     let (width, height) = latent_size(base, style.size)?;
-    let negative = texts.plain(&plain(base, style.negative)?)?;
+    // the placeholder means nothing there
+    let negative = learned.text(base, &texts, &style.negative.replace(PLACEHOLDER, " "))?;
     let sampler = sampler(style.sampler, &base.scheduler, style.steps)?;
+    // an inversion is stopped between its passes
+    let mut reference_of = |(photo, class): (&RgbImage, &str)| {
+        let pause = &mut || tell(Drawn::Steps(0));
+        reference(base, learned, &texts, (&negative, style), (photo, class), (sampler.as_ref(), pause))
+    };
+    let looks = looks(learned, style);
+    let reference = style.reference.filter(|_| looks).map(&mut reference_of).transpose();
     let plan = Plan {
         learned,
-        reference: style
-            .reference
-            .filter(|_| dial.reference != 0. && learned.recorder().is_some())
-            .map(|(photo, class)| reference(base, &texts, &negative, style, photo, class))
-            .transpose()
-            .context("the reference photo")?,
+        reference: reference.context("the reference photo")?,
         negative,
         sampler: sampler.as_ref(),
         guidance: style.guidance,
         guidance_rescale: style.guidance_rescale,
-        batch: together(width * height),
+        batch: batch(learned, style, width * height),
         first: start.map_or(0, |start| start.first(style.steps)),
         start: start.map(|start| start.inside(base)).transpose().context("the picture to start from")?,
         sketch: *sketch,
@@ -132,7 +138,8 @@ pub fn draw(
                 (None, None) => noise(order.seed)?,
             };
             let seed = variation.map_or(order.seed, |(seed, _)| seed);
-            drafts.push(Draft { text: learned.text(base, &texts, &order.prompt)?, latents, seed });
+            let (text, word) = (learned.text(base, &texts, &order.prompt)?, learned.word(base, &order.prompt)?);
+            drafts.push(Draft { text, latents, seed, word });
         }
         denoise(base, &plan, &mut drafts, |progress| match progress {
             Progress::Steps(steps) => tell(Drawn::Steps(steps)),
@@ -170,8 +177,7 @@ pub fn blocks(
     count: usize,
 ) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>> {
     let (width, height) = latent_size(base, style.size)?;
-    let looks = style.reference.is_some() && learned.recorder().is_some();
-    let size = block(looks, together(width * height));
+    let size = block(looks(learned, style), batch(learned, style, width * height));
     Ok((0..count).step_by(size).map(move |first| first..count.min(first + size)))
 }
 
@@ -180,25 +186,45 @@ fn block(looks: bool, batch: usize) -> usize {
     if looks { GROUP } else { batch }
 }
 
+/// Whether a photo is looked at.
+fn looks(learned: &dyn Learned, style: &Style) -> bool {
+    style.reference.is_some() && style.special.dial.reference != 0. && learned.recorder().is_some()
+}
+
+/// How many pictures with that many latent pixels go through the UNet together.
+fn batch(learned: &dyn Learned, style: &Style, pixels: usize) -> usize {
+    if learned.guides((style.steps - 1, style.steps)) { 1 } else { together(pixels) }
+}
+
 /// The photo that all pictures of a call look at.
 fn reference(
     base: &Base,
+    learned: &dyn Learned,
     texts: &Texts,
-    negative: &Tensor,
-    style: &Style,
-    photo: &RgbImage,
-    class: &str,
+    (negative, style): (&Tensor, &Style),
+    (photo, class): (&RgbImage, &str),
+    (sampler, pause): (&dyn Sampler, &mut dyn FnMut() -> Result<()>),
 ) -> Result<Reference> {
     let posterior = base.vae.encode(&images::to_tensor(photo, &base.device)?)?;
     let latents = (&posterior.mean * base.vae.config.scaling_factor)?;
-    let noise = match style.reference_noise {
-        ReferenceNoise::Clean => None,
-        ReferenceNoise::Matched => {
-            Some(rng::normal(latents.shape(), &mut rng::stream(0, "reference", 0), &base.device)?)
+    let feed = if learned.inverts() {
+        ensure!(style.sampler != SamplerName::Lms, "a photo cannot be inverted between timesteps: use another sampler");
+        let (width, height) = style.size;
+        ensure!(
+            width == height && photo.dimensions() == (width as u32, height as u32),
+            "{width}x{height} pixels: a picture that is matched to a photo is a square of the photo's size"
+        );
+        Feed::Inverted(invert(base, learned, sampler, &latents, &learned.text(base, texts, "")?, pause)?)
+    } else {
+        match style.reference_noise {
+            ReferenceNoise::Clean => Feed::Clean,
+            ReferenceNoise::Matched => {
+                Feed::Noised(rng::normal(latents.shape(), &mut rng::stream(0, "reference", 0), &base.device)?)
+            }
         }
     };
-    let class = texts.plain(&plain(base, &format!("photo of a {class}"))?)?;
-    Ok(Reference { latents, noise, text: Tensor::cat(&[negative, &class], 0)? })
+    let text = Tensor::cat(&[negative, &learned.reference_text(base, texts, class)?], 0)?;
+    Ok(Reference { latents, feed, text })
 }
 
 /// How many pictures with that many latent pixels go through the UNet together: small ones do, large ones fill the

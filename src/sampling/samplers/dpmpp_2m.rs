@@ -18,7 +18,7 @@ impl Dpmpp2m {
 }
 
 impl Sampler for Dpmpp2m {
-    fn timesteps(&self) -> &[usize] {
+    fn timesteps(&self) -> &[f64] {
         &self.course.timesteps
     }
 

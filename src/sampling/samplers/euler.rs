@@ -18,7 +18,7 @@ impl Euler {
 }
 
 impl Sampler for Euler {
-    fn timesteps(&self) -> &[usize] {
+    fn timesteps(&self) -> &[f64] {
         &self.course.timesteps
     }
 

@@ -25,7 +25,7 @@ impl EulerA {
 }
 
 impl Sampler for EulerA {
-    fn timesteps(&self) -> &[usize] {
+    fn timesteps(&self) -> &[f64] {
         &self.course.timesteps
     }
 

@@ -41,7 +41,7 @@ impl UniPc {
 }
 
 impl Sampler for UniPc {
-    fn timesteps(&self) -> &[usize] {
+    fn timesteps(&self) -> &[f64] {
         &self.course.timesteps
     }
 
