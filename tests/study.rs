@@ -91,6 +91,12 @@ fn parts_interruptions_and_repetitions_give_one_ledger() {
     place.ok(&study("whole", &[]));
     let longer = ledger(&place, "whole");
     assert!(longer.lines().count() == 32 && whole.lines().all(|line| longer.contains(line)));
+
+    // other photos are not the subject that was trained on
+    std::fs::copy(place.path("thing/0.png"), place.path("thing/1.png")).expect("a photo");
+    let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text").replace("limit = 4", "limit = 5");
+    std::fs::write(place.path("plan.toml"), plan).expect("a plan");
+    place.fails(1, &["trained on other photos", "thing"], &study("whole", &[]));
 }
 
 #[test]
@@ -113,4 +119,35 @@ fn a_part_is_told_by_the_job_and_mistakes_are_told() {
         std::fs::write(place.path("wrong.toml"), plan.replace(from, to)).expect("a plan");
         place.fails(2, &[said, "wrong.toml"], &["study", "wrong.toml", "--out", "d"]);
     }
+}
+
+#[test]
+fn a_picture_is_explained() {
+    let (place, base) = (place(), tiny_base());
+    let toml = "[training]\nsteps = 1\npreview_every = 0\n[prior]\nclass_images = 0\n[sampling]\nsteps = 3\n\
+                [rra]\nreferences_per_photo = 1\n";
+    std::fs::write(place.path("tiny.toml"), toml).expect("settings");
+    let pages = |adapter: &str| -> String {
+        let train = ["train", "--subject", "thing", "--base", &base, "--config", "tiny.toml", "--out", adapter];
+        place.ok(&[&train[..], &["--preset", adapter]].concat());
+        place.ok(&[
+            "sample",
+            "--adapter",
+            adapter,
+            "--prompt",
+            "a S* thing",
+            "--explain",
+            "--out",
+            &format!("{adapter}-d"),
+        ]);
+        let file = common::picture(&place.path(&format!("{adapter}-d")), "a-s-thing-0");
+        String::from_utf8(bytes(&file.with_extension("html"))).expect("a page")
+    };
+    let (full, plain) = (pages("f"), pages("a"));
+    for part in ["where it looks in the photo", "step 3 of 3", "aggregated map", "true mask", "high band", "S_HF alone"]
+    {
+        assert!(full.contains(part) && (part == "high band" || !plain.contains(part)), "{part}");
+    }
+    assert!(plain.contains("Where S* is"));
+    place.fails(2, &["--explain"], &["sample", "--no-adapter", "--base", &base, "--prompt", "a", "--explain"]);
 }

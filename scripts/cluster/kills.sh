@@ -7,7 +7,7 @@ times=${1:-50} program=$(realpath "${2:-target/release/eqdiff}")
 source scripts/cluster/tiny.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-tiny_plan "$work/plan.toml" 8
+tiny_plan "$work/plan.toml" 4
 cd "$work"
 begin=$(date +%s%N)
 "$program" study plan.toml --out whole 2>whole.log || { cat whole.log; exit 1; }

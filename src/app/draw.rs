@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
+use super::explain::explain;
 use super::like::like;
 use super::studio::Studio;
 use super::{Machine, Observer, Usage, places};
@@ -41,6 +42,8 @@ pub struct Request {
     pub size: Option<(usize, usize)>,
     pub reference: Reference,
     pub init_latents: Option<PathBuf>,
+    /// Whether a page says how the first picture came about.
+    pub explain: bool,
     pub out: PathBuf,
     pub machine: Machine,
 }
@@ -156,7 +159,13 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     if !(0. ..=1.).contains(&style.guidance_rescale) {
         bail!(Usage("--guidance-rescale: give a number from 0 to 1".into()));
     }
+    if request.explain && studio.adapter.is_none() {
+        bail!(Usage("--explain: without an adapter there is nothing to explain".into()));
+    }
     let mut files = studio.draw(&style, &orders, &request.out, observer)?;
+    if let (true, Some(order), Some(file)) = (request.explain, orders.first(), files.first()) {
+        explain(&studio, &style, order, file, observer)?;
+    }
     if let [file] = &files[..] {
         observer.info(&format!("Picture: {}", file.display()));
         return Ok(files);

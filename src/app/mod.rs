@@ -4,6 +4,7 @@
 pub mod demo;
 pub mod draw;
 pub mod evaluate;
+mod explain;
 pub mod export;
 pub mod import;
 mod like;

@@ -19,11 +19,11 @@ use crate::images::png::save_png;
 use crate::report::study::{StudyInput, study_page};
 use crate::sampling::{Drawn, Order, Style, blocks, draw};
 use crate::study::ledger::{self, Progress, training_folder};
-use crate::study::plan::PLAN;
+use crate::study::plan::{PLAN, Subject};
 use crate::study::statistics::Statistics;
 use crate::study::tables::tables;
 use crate::study::{Cell, Entry, Ledger, Plan, Shard, Training};
-use crate::subject::Crop;
+use crate::subject::{self, Crop};
 use crate::training::budget::Budget;
 
 /// What to do of which study.
@@ -60,7 +60,7 @@ pub fn study(request: &Request, observer: &mut dyn Observer) -> Result<Finished>
     let cells: usize = trainings[share.clone()].iter().map(|training| training.cells().count()).sum();
     let part = if shard.is_whole() { String::new() } else { format!(", part {shard}: {} trainings", share.len()) };
     observer.info(&format!("{}: {} trainings{part}, {cells} pictures", plan.title, trainings.len()));
-    let mut work = Work { plan: &plan, out, machine, base: None, scorer: None, concept: None };
+    let mut work = Work { plan: &plan, out, machine, base: None, scorer: None, concept: None, photos: None };
     let mut busy = 0;
     for (i, training) in trainings[share.clone()].iter().enumerate() {
         if observer.stopped() {
@@ -87,8 +87,7 @@ pub fn study(request: &Request, observer: &mut dyn Observer) -> Result<Finished>
 /// If there is none, or something cannot be read or written.
 pub fn merge(study: &Path, observer: &mut dyn Observer) -> Result<Progress> {
     let plan = Plan::open(study)?;
-    let lock = Lock::take(study)?;
-    lock.as_ref().map(Lock::sweep).transpose()?;
+    let _lock = swept(study)?;
     let mut statistics = Statistics::default();
     let progress = ledger::merge(&plan, study, |entry| statistics.add(entry))?;
     let Progress { done, all } = progress;
@@ -98,6 +97,7 @@ pub fn merge(study: &Path, observer: &mut dyn Observer) -> Result<Progress> {
     let tables = tables(&plan, &statistics);
     let folder = study.join("tables");
     make_folder(&folder)?;
+    let _lock = swept(&folder)?;
     for table in &tables {
         write_whole(&folder.join(format!("{}.csv", table.name)), &table.csv()?)?;
         write_whole(&folder.join(format!("{}.tex", table.name)), table.latex().as_bytes())?;
@@ -126,6 +126,13 @@ fn keep_plan(plan: &Plan, out: &Path, observer: &mut dyn Observer) -> Result<()>
     write_whole(&path, text.as_bytes())
 }
 
+/// The lock of a folder that is there, and what dead processes left in it gone; none if another process has it.
+fn swept(folder: &Path) -> Result<Option<Lock>> {
+    let lock = Lock::take(folder)?;
+    lock.as_ref().map(Lock::sweep).transpose()?;
+    Ok(lock)
+}
+
 /// A study at work.
 struct Work<'a> {
     plan: &'a Plan,
@@ -135,6 +142,8 @@ struct Work<'a> {
     scorer: Option<Scorer>,
     /// The photos of the subject at hand as the encoders see them.
     concept: Option<(&'a str, Rc<Concept>)>,
+    /// Tells the photos of the subject at hand from others.
+    photos: Option<(&'a str, String)>,
 }
 
 impl<'a> Work<'a> {
@@ -142,8 +151,7 @@ impl<'a> Work<'a> {
     fn finish(&mut self, training: &Training<'a>, place: &str, observer: &mut dyn Observer) -> Result<bool> {
         let folder = training_folder(self.out, training);
         make_folder(&folder)?;
-        let Some(lock) = Lock::take(&folder)? else { return Ok(false) };
-        lock.sweep()?;
+        let Some(_lock) = swept(&folder)? else { return Ok(false) };
         let mut ledger = Ledger::open(&folder)?;
         let cells: Vec<Cell> = training.cells().collect();
         let missing = cells.iter().filter(|cell| !ledger.has(training, cell)).count();
@@ -166,9 +174,17 @@ impl<'a> Work<'a> {
     }
 
     /// The training's adapter; what is missing of it is trained.
-    fn trained(&mut self, training: &Training, folder: &Path, observer: &mut dyn Observer) -> Result<Adapter> {
+    fn trained(&mut self, training: &Training<'a>, folder: &Path, observer: &mut dyn Observer) -> Result<Adapter> {
         let known = folder.join(MANIFEST).exists().then(|| Adapter::open(folder)).transpose()?;
         if let Some(adapter) = known.filter(|adapter| adapter.manifest.steps >= training.settings.training.steps) {
+            swept(folder)?; // it may have been killed over its last file
+            if adapter.manifest.photos != self.photos(training.subject)? {
+                bail!(
+                    "{} was trained on other photos than those in {}: give another --out, or remove the former",
+                    folder.display(),
+                    training.subject.folder
+                );
+            }
             return Ok(adapter);
         }
         let settings = folder.with_file_name("settings.toml");
@@ -204,6 +220,15 @@ impl<'a> Work<'a> {
         Adapter::open(folder)
     }
 
+    fn photos(&mut self, subject: &'a Subject) -> Result<&str> {
+        if self.photos.as_ref().is_none_or(|(known, _)| *known != subject.name) {
+            let (folder, class) = (subject.folder.as_str(), Some(subject.class.as_str()));
+            let found = subject::find(&subject::Request { subject: folder, class, ..subject::Request::default() })?;
+            self.photos = Some((&subject.name, found.digest()));
+        }
+        Ok(self.photos.as_ref().map_or("", |(_, digest)| digest))
+    }
+
     /// Draws what is missing of a training's pictures and scores them, block by block: a picture is the same, to the
     /// last bit, however often it was tried, and any number of them take the memory of a block.
     fn draw_and_score(
@@ -220,8 +245,7 @@ impl<'a> Work<'a> {
         let style = studio.style("", studio.reference.as_ref());
         let pictures = ledger::pictures_folder(self.out, training);
         make_folder(&pictures)?;
-        let lock = Lock::take(&pictures)?;
-        lock.as_ref().map(Lock::sweep).transpose()?;
+        let _lock = swept(&pictures)?;
         let units = |cells: &[Cell]| cells.iter().filter(|cell| !ledger.has(training, cell)).count() * style.steps;
         observer.begin("Drawing, scoring", cells.len() * style.steps, cells.len() * style.steps - units(cells));
         for block in blocks(&studio.base, studio.learned.as_ref(), &style, cells.len())? {

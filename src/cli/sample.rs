@@ -15,6 +15,7 @@ Examples:
   eqdiff sample --prompt \"S* dog in van gogh style\"
   eqdiff sample --prompts prompts.txt --count 4 --seed 7 --out drawn
   eqdiff sample --prompt \"a S* dog\" --sampler dpmpp-2m-karras --steps 25 --guidance-rescale 0.7
+  eqdiff sample --prompt \"a S* dog\" --explain
   eqdiff sample --like drawn/s-dog-7-1a2b3c4d.png --count 4 --guidance 9
   eqdiff sample --base sd14 --no-adapter --prompt \"a dog on the moon\"";
 
@@ -68,6 +69,10 @@ pub(super) struct SampleArgs {
     /// Draw without reference attention
     #[arg(long, conflicts_with = "reference")]
     no_reference: bool,
+    /// Say how the first picture came about, on a page beside it: where reference attention looks, what is fused, the
+    /// bands, and what each embedding draws alone
+    #[arg(long, conflicts_with = "no_adapter")]
+    explain: bool,
     /// Where the pictures go
     #[arg(long, value_name = "DIR", default_value = "outputs/samples")]
     out: PathBuf,
@@ -106,6 +111,7 @@ pub(super) fn run(args: SampleArgs, observer: &mut dyn Observer) -> Result<Outco
             (None, false) => Reference::Default,
         },
         init_latents: args.init_latents,
+        explain: args.explain,
         out: args.out,
         machine: args.machine.into(),
     };

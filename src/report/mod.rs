@@ -1,6 +1,7 @@
 //! What the program shows people: contact sheets, loss curves, pages. From data and pictures alone.
 
 mod font;
+pub mod heat;
 pub mod html;
 pub mod loss_curve;
 mod overlay;

@@ -118,3 +118,67 @@ fn word(name: &str) -> String {
     let word: String = name.chars().map(sign).take(40).collect();
     if word.starts_with('-') { format!("x{word}") } else { word }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::ops::Precision;
+
+    fn plan(text: &str) -> Result<Plan> {
+        let folder = tempfile::tempdir()?;
+        let methods = "[[methods]]\nname = \"A\"\npreset = \"a\"\n[[methods]]\nname = \"F: all\"\npreset = \"f\"\n";
+        let file = folder.path().join("plan.toml");
+        std::fs::write(&file, format!("title = \"t\"\nsubjects = \"bundled\"\nseeds = [0, 1]\n{text}\n{methods}"))?;
+        Plan::read(&file, Precision::F32, true)
+    }
+
+    fn names(plan: &Plan) -> Result<Vec<String>> {
+        let trainings = plan.trainings()?;
+        let of = |training: &Training| {
+            training.cells().map(|cell| format!("{}/{}", training.id, cell.id)).collect::<Vec<_>>()
+        };
+        Ok(trainings.iter().flat_map(of).collect())
+    }
+
+    #[test]
+    fn names_are_of_the_plan_alone_and_stay() -> Result<()> {
+        let first = plan("[prompts]\nlimit = 2")?;
+        let all = names(&first)?;
+        assert_eq!(all.len(), crate::subject::bundled().len() * 2 * 2 * 4);
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+        let plain = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+        assert!(all.iter().all(plain), "{all:?}");
+        // whatever a change does not touch keeps its name
+        let kept = |changed: &Plan| -> Result<usize> {
+            let names: HashSet<String> = names(changed)?.into_iter().collect();
+            Ok(all.iter().filter(|name| names.contains(*name)).count())
+        };
+        assert_eq!(kept(&plan("pictures = 3\n[prompts]\nlimit = 4")?)?, all.len());
+        assert_eq!(kept(&plan("[prompts]\nlimit = 2\n[settings]\ntraining.steps = 9")?)?, 0);
+        let mut moved = first.clone();
+        moved.subjects.iter_mut().for_each(|subject| subject.folder = format!("/elsewhere/{}", subject.name));
+        moved.subjects.reverse();
+        moved.base = "/elsewhere/mini".into();
+        assert_eq!(kept(&moved)?, all.len());
+        let mut other = first.clone();
+        other.methods.retain(|method| method.name == "A");
+        other.methods[0].settings.rra.time_gap += 1;
+        assert_eq!(kept(&other)?, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn methods_and_subjects_share_their_noise_and_seeds_do_not() -> Result<()> {
+        let plan = plan("pictures = 2\n[prompts]\nlimit = 3")?;
+        let trainings = plan.trainings()?;
+        let noise = |training: &Training| training.cells().map(|cell| cell.seed).collect::<Vec<_>>();
+        let of_seed = |seed| trainings.iter().filter(move |training| training.seed == seed).map(noise);
+        assert!(of_seed(0).all(|seeds| Some(seeds) == of_seed(0).next()));
+        let all: HashSet<u64> = [0, 1].into_iter().flat_map(|seed| of_seed(seed).next().unwrap_or_default()).collect();
+        assert_eq!(all.len(), 2 * 2 * 6);
+        assert!(trainings.iter().all(|training| training.settings.training.seed == training.seed));
+        Ok(())
+    }
+}

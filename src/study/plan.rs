@@ -339,3 +339,32 @@ fn folders(folder: &Path) -> Result<Vec<String>> {
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_own_plans_are_valid() -> Result<()> {
+        for (name, text) in PLANS {
+            let folder = tempfile::tempdir()?;
+            let names = text.split("folder = \"").skip(1).filter_map(|rest| rest.split('"').next());
+            for subject in names {
+                std::fs::create_dir_all(folder.path().join(subject))?;
+            }
+            std::fs::create_dir_all(folder.path().join("prompts"))?;
+            for list in ["live", "nolive", "style"] {
+                std::fs::write(folder.path().join(format!("prompts/prompt_{list}.txt")), "a {}\n{} in a box")?;
+            }
+            let file = folder.path().join("plan.toml");
+            std::fs::write(&file, text.replace("\"sd14\"", "\"mini\""))?;
+            let plan = Plan::read(&file, Precision::F32, true).with_context(|| name)?;
+            assert_eq!(plan.subjects.len(), if name == "mini" { subject::bundled().len() } else { 31 }, "{name}");
+            let live = plan.subjects.iter().filter(|subject| subject.kind == Kind::Live).count();
+            assert!(name == "mini" || live == 9, "{name}: {live}");
+            assert!(plan.methods.iter().all(|method| method.settings.training.preview_every == 0));
+            assert_eq!(toml::from_str::<Plan>(&plan.toml()?)?, plan);
+        }
+        Ok(())
+    }
+}

@@ -135,7 +135,7 @@ fn bootstrap(subjects: &[Vec<f64>]) -> Option<[f64; 2]> {
     }
     // the same draws for every table: methods are compared on the same subjects
     let mut rng = rng::stream(0, "bootstrap", 0);
-    let mut drawn = |count: usize| (u128::from(rng.next_u64()) * count as u128 >> 64) as usize;
+    let mut drawn = |count: usize| ((u128::from(rng.next_u64()) * count as u128) >> 64) as usize;
     let mut means = Vec::with_capacity(DRAWS);
     for _ in 0..DRAWS {
         let mut sum = 0.;

@@ -123,7 +123,8 @@ fn methods(plan: &Plan, statistics: &Statistics) -> Table {
         let first = rows.len();
         for method in &plan.methods {
             let count = Metric::ALL.map(|metric| statistics.pictures(&method.name, group, metric)).into_iter().max();
-            let mut row = vec![plain(&method.name), plain(&method.title), plain(group.name())];
+            let title = if method.title == method.name { "" } else { &method.title };
+            let mut row = vec![plain(&method.name), plain(title), plain(group.name())];
             row.push(plain(count.unwrap_or_default().to_string()));
             row.extend(Metric::ALL.map(|metric| plain(estimate(statistics.mean(&method.name, group, metric)))));
             rows.push(row);
@@ -232,20 +233,26 @@ fn plain(text: impl Into<String>) -> Field {
 
 /// A value as papers give it, or a dash.
 pub fn number(value: Option<f64>) -> String {
-    value.map_or("-".into(), |value| format!("{value:.3}"))
+    value.map_or("-".into(), |value| unsigned(&format!("{value:.3}")))
+}
+
+/// Numbers without the sign of a nought.
+fn unsigned(text: &str) -> String {
+    text.replace("-0.000", "0.000")
 }
 
 fn estimate(estimate: Option<Estimate>) -> String {
     match estimate {
         None => "-".into(),
         Some(Estimate { mean, interval: None }) => number(Some(mean)),
-        Some(Estimate { mean, interval: Some([low, high]) }) => format!("{mean:.3} [{low:.3}, {high:.3}]"),
+        Some(Estimate { mean, interval: Some([low, high]) }) => unsigned(&format!("{mean:.3} [{low:.3}, {high:.3}]")),
     }
 }
 
-fn signed(Estimate { mean, interval }: Estimate) -> String {
+/// A difference with its interval.
+pub fn signed(Estimate { mean, interval }: Estimate) -> String {
     let interval = interval.map(|[low, high]| format!(" [{low:+.3}, {high:+.3}]")).unwrap_or_default();
-    format!("{mean:+.3}{interval}")
+    unsigned(&format!("{mean:+.3}{interval}")).replace("+0.000", "0.000")
 }
 
 /// Marks the best and the second best of each column of numbers, as the paper does.

@@ -60,6 +60,11 @@ impl Customisation {
     pub fn has_reference(&self) -> bool {
         !self.reference.is_empty()
     }
+
+    /// The reference attention of a layer, if it has one.
+    pub(super) fn reference(&self, layer: &str) -> Option<&ReferenceAttention> {
+        self.reference.get(layer)
+    }
 }
 
 /// The frozen base on the reference; keeps what the layers with reference attention see of it.
@@ -101,6 +106,7 @@ impl AttentionProcessor for ReferenceRecorder<'_> {
 }
 
 /// Which attention maps the losses look at.
+#[derive(Clone)]
 pub struct Watch {
     /// Number of queries of the layers whose maps count: those with a quarter of the latents' side.
     pub queries: usize,
@@ -110,7 +116,7 @@ pub struct Watch {
     pub placeholder: Tensor,
 }
 
-/// The mean of maps [B, N] over layers and heads.
+/// The mean of maps [B, ...] over layers and heads.
 #[derive(Default)]
 pub struct MeanMap {
     sum: Option<Tensor>,
@@ -118,7 +124,7 @@ pub struct MeanMap {
 }
 
 impl MeanMap {
-    fn add(&mut self, map: &Tensor, heads: usize) -> Result<()> {
+    pub(super) fn add(&mut self, map: &Tensor, heads: usize) -> Result<()> {
         let map = (map * heads as f64)?;
         self.sum = Some(match self.sum.take() {
             Some(sum) => (sum + map)?,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, Result, Tensor};
+use candle_nn::ops::softmax_last_dim;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Attention;
@@ -154,6 +155,20 @@ impl ReferenceAttention {
         let fused = self.fuse.of_halves(&seen, &own)?;
         let (output, fusion_mask) = blend(&fused, &to_out.forward(&own)?, x)?;
         Ok(Fused { output, fusion_mask, on_subject })
+    }
+
+    /// Where each query of `x` [B, N, d] looks in the reference with keys `key` [B, M, d]: its attention, averaged over
+    /// the heads [B, N, M]. For people to look at: it is stored, and has no kernel of its own.
+    pub fn map(&self, layer: &Attention, x: &Tensor, key: &Tensor) -> Result<Tensor> {
+        let SelfAttention { norm, to_q, heads, .. } = &layer.parts;
+        let by_head = |x: &Tensor| {
+            let (batch, length, width) = x.dims3()?;
+            x.reshape((batch, length, *heads, width / heads))?.transpose(1, 2)?.contiguous()
+        };
+        let (query, key) = (by_head(&to_q.after(norm, x)?)?, by_head(key)?);
+        let scale = (query.dim(D::Minus1)? as f64).powf(-0.5);
+        let scores = (query.matmul(&key.t()?)? * scale)?;
+        softmax_last_dim(&scores)?.mean(1)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::evaluation::scores::Metric;
 use crate::study::Plan;
 use crate::study::statistics::{Estimate, Statistics};
-use crate::study::tables::GROUPS;
+use crate::study::tables::{GROUPS, signed};
 
 use super::group_title;
 
@@ -17,6 +17,7 @@ pub(super) fn findings(plan: &Plan, statistics: &Statistics) -> Vec<String> {
         let gap = |metric| statistics.difference(ours, baseline, group, metric);
         let (text, clip, dino) = (gap(Metric::ClipT)?, gap(Metric::ClipI)?, gap(Metric::Dino)?);
         let place = match (text.mean > 0., dino.mean > 0.) {
+            _ if chance(&text) && chance(&dino) => "cannot be told from",
             (true, true) => "is to the upper right of",
             (true, false) => "follows the prompt better and looks less like the subject than",
             (false, true) => "looks more like the subject and follows the prompt less than",
@@ -33,12 +34,17 @@ pub(super) fn findings(plan: &Plan, statistics: &Statistics) -> Vec<String> {
     GROUPS.into_iter().filter_map(sentence).collect()
 }
 
-/// A difference, and whether it could be chance.
-fn said(Estimate { mean, interval }: Estimate) -> String {
-    let sure = match interval {
-        None => " (one training: no interval)".to_string(),
-        Some([low, high]) if low > 0. || high < 0. => format!(" [{low:+.3}, {high:+.3}]"),
-        Some([low, high]) => format!(" [{low:+.3}, {high:+.3}], which may be chance"),
+/// Whether a difference may be none.
+fn chance(gap: &Estimate) -> bool {
+    gap.interval.is_some_and(|[low, high]| low <= 0. && high >= 0.)
+}
+
+/// A difference, and whether it may be none.
+fn said(gap: Estimate) -> String {
+    let note = match gap.interval {
+        None => " (one training: no interval)",
+        Some(_) if chance(&gap) => " (may be chance)",
+        Some(_) => "",
     };
-    format!("{mean:+.3}{sure}")
+    signed(gap) + note
 }

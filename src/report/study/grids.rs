@@ -60,7 +60,7 @@ pub(super) fn add(page: &mut Page, input: &StudyInput) -> Result<()> {
     for (i, subject) in subjects.iter().enumerate() {
         let mut html = String::new();
         let _ =
-            write!(html, "<details{}><summary>{}</summary>\n", if i == 0 { " open" } else { "" }, escape(subject.name));
+            writeln!(html, "<details{}><summary>{}</summary>", if i == 0 { " open" } else { "" }, escape(subject.name));
         html += "<div class=\"photos\">";
         for photo in photos(input.folder, subject)? {
             html += &thumbnail(&photo, "photo")?;

@@ -105,13 +105,18 @@ fn table(page: &mut Page, table: &Table, long: bool) -> Result<()> {
     for row in &table.rows {
         html += "<tr>";
         for (i, field) in row.iter().enumerate() {
-            let text = interval_apart(&escape(&field.text));
-            let text = match field.mark {
-                Mark::None => text,
-                Mark::Best => format!("<b>{text}</b>"),
-                Mark::Second => format!("<u>{text}</u>"),
+            let text = if i < table.words { escape(&field.text) } else { escape(&field.text).replace('-', "\u{2212}") };
+            // the interval in smaller print below its mean
+            let (mean, interval) = match text.split_once(" [") {
+                Some((mean, interval)) => (mean, format!("<small>[{interval}</small>")),
+                None => (text.as_str(), String::new()),
             };
-            let _ = write!(html, "<td{}>{text}</td>", side(i));
+            let mean = match field.mark {
+                Mark::None => mean.to_string(),
+                Mark::Best => format!("<b>{mean}</b>"),
+                Mark::Second => format!("<u>{mean}</u>"),
+            };
+            let _ = write!(html, "<td{}>{mean}{interval}</td>", side(i));
         }
         html += "</tr>\n";
     }
@@ -125,14 +130,6 @@ fn table(page: &mut Page, table: &Table, long: bool) -> Result<()> {
     let _ = write!(html, "<p class=\"links\">{csv} {latex}</p>");
     page.markup(&html);
     Ok(())
-}
-
-/// A mean with its interval in smaller print below it.
-fn interval_apart(text: &str) -> String {
-    match text.split_once(" [") {
-        Some((mean, interval)) => format!("{mean}<small>[{interval}</small>"),
-        None => text.into(),
-    }
 }
 
 /// A list of prompts as a heading.
@@ -149,7 +146,7 @@ fn scatters(page: &mut Page, plan: &Plan, statistics: &Statistics) {
         "Text against likeness (figure 7)",
         "Small marks are subjects, large ones their means with 95 % intervals. Upper right is better in both.",
     );
-    let mut html = charts::legend(plan) + "<div class=\"charts\">";
+    let mut html = charts::legend(plan) + "<div class=\"charts two\">";
     for group in GROUPS.into_iter().filter(|group| statistics.has(*group)) {
         for metric in [Metric::ClipI, Metric::Dino] {
             html += &charts::scatter(plan, statistics, group, metric);

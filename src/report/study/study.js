@@ -1,7 +1,7 @@
 for (const table of document.querySelectorAll("table.sort")) {
   const body = table.tBodies[0], rows = [...body.rows];
   const key = (row, column) => {
-    const text = row.cells[column].textContent, number = parseFloat(text);
+    const text = row.cells[column].textContent, number = parseFloat(text.replace("\u2212", "-"));
     return Number.isNaN(number) ? text.toLowerCase() : number;
   };
   [...table.tHead.rows[0].cells].forEach((head, column) => head.firstChild.addEventListener("click", () => {
