@@ -163,9 +163,10 @@ async function drawing() {
 async function runs() {
   await go("runs");
   await page.getByRole("button", { name: "Score" }).click();
+  await page.getByLabel("Prompts").selectOption("2");
   await eyes.look(page, "13-score");
   await page.getByRole("dialog").getByRole("button", { name: "Score" }).click();
-  await until("it is scored", async () => (await state("evaluate")) === "done", 400);
+  await until("it is scored", async () => (await state("evaluate")) === "done", 600);
   await page.getByRole("link", { name: /Report/ }).waitFor();
   const [adapter] = await server.json("/api/adapters");
   const report = await server.fetch(adapter.evaluations[0].report);
