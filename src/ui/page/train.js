@@ -130,6 +130,7 @@ function watchTraining(place, signal) {
     }
     head.replaceChildren(...jobLine(now, { forget: false }).filter(Boolean),
       now.state === "done" ? h("p", {}, h("a", { class: "button primary", href: `#/draw/${part(now.adapter)}` }, icon("draw"), "Draw with it")) : "");
+    place.classList.toggle("runs", now.state === "running");
     place.replaceChildren(h("div", { class: "card" }, h("h2", { class: "offstage" }, "Training"), head, plot, pictures));
     progress({ job: now.id });
   };
