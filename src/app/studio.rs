@@ -1,8 +1,10 @@
 //! A base and perhaps an adapter, ready to draw.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use candle_core::Tensor;
 use image::RgbImage;
 use serde::Serialize;
 
@@ -10,10 +12,12 @@ use super::sketches::Sketches;
 use super::{Interrupted, Machine, Note, Observer, WeightedFile, page};
 use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
+use crate::evaluation::prompts::{Kind, builtin, fill};
 use crate::files::{digest, sweep_old};
 use crate::images::png::{Parameters, save_png};
 use crate::method::eqdiff::Customisation;
 use crate::method::eqdiff::rra::ReferenceNoise;
+use crate::method::eqdiff::several::{Member, Several};
 use crate::method::{BaseAlone, Dial, Learned};
 use crate::sampling::{Drawn, Order, Special, Style, draw};
 use crate::settings::{Layers, Settings};
@@ -60,6 +64,21 @@ impl Studio {
         loras: &[WeightedFile],
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        Self::open_several(machine, base, adapter, &[], loras, observer)
+    }
+
+    /// The same with more adapters, whose subjects the prompts call `S2*` and so on.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with), also if an adapter is of another base.
+    pub fn open_several(
+        machine: &Machine,
+        base: Option<&str>,
+        adapter: Option<Adapter>,
+        more: &[Adapter],
+        loras: &[WeightedFile],
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         let of_adapter = adapter.as_ref().map(|a| a.manifest.base.clone());
         let base = match (base, of_adapter) {
             (Some(name), _) => machine.base_with(name, loras, observer)?,
@@ -84,6 +103,9 @@ impl Studio {
             });
         };
         let tensors = adapter.tensors(&base)?;
+        if !more.is_empty() {
+            return Self::together(base, adapter, tensors, more, loras);
+        }
         let customisation = Customisation::from_tensors(&base.unet, &tensors)?;
         let reference = if customisation.has_reference() {
             let photo = page::subject(&adapter)?.photos.into_iter().next().context("the adapter has no photos")?;
@@ -97,6 +119,37 @@ impl Studio {
             reference,
             loras,
             identity: digest(&serialised(&tensors, &[])?, 16),
+            defaults: adapter.manifest.settings.clone(),
+            adapter: Some(adapter),
+        })
+    }
+
+    /// Several adapters as one.
+    fn together(
+        base: Base,
+        adapter: Adapter,
+        tensors: BTreeMap<String, Tensor>,
+        more: &[Adapter],
+        loras: Vec<WeightedFile>,
+    ) -> Result<Self> {
+        let classes: Vec<String> = [&adapter].into_iter().chain(more).map(|a| a.manifest.class.clone()).collect();
+        let mut all = vec![tensors];
+        for other in more {
+            all.push(other.tensors(&base)?);
+        }
+        // what both kinds of things are drawn in is to stay as it is
+        let templates = [Kind::Live, Kind::Object].map(builtin).into_iter();
+        let templates: Vec<String> = templates.flat_map(|set| [set.unstylised, set.stylised].concat()).collect();
+        let captions = classes.iter().flat_map(|class| templates.iter().map(|template| fill(template, class)));
+        let members = all.iter().zip(&classes).map(|(tensors, class)| Member { tensors, class });
+        let learned = Several::merge(&base, &members.collect::<Vec<_>>(), &captions.collect::<Vec<_>>())?;
+        let bytes = all.iter().map(|tensors| serialised(tensors, &[])).collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            base,
+            learned: Box::new(learned),
+            reference: None,
+            loras,
+            identity: digest(&bytes.concat(), 16),
             defaults: adapter.manifest.settings.clone(),
             adapter: Some(adapter),
         })

@@ -1,6 +1,8 @@
 //! Custom Diffusion's part: trained keys and values of every cross-attention, and the released code's
 //! loss on the attention map of `S*`, which the paper does not mention.
 
+mod merge;
+
 use std::collections::BTreeMap;
 
 use candle_core::{D, Result, Tensor};
@@ -9,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::Attention;
 use crate::ops::attention::Options;
 use crate::ops::{TrainedLinear, attend};
+pub use merge::Regularised;
 
 /// Settings of prior preservation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
