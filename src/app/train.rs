@@ -307,6 +307,9 @@ pub(super) fn keep_photos(subject: &Subject, folder: &Path) -> Result<()> {
         save_png(&photos.join(format!("{i:02}.png")), &photo.image, &[])?;
         let mask = DynamicImage::ImageLuma8(photo.mask.clone()).to_rgb8();
         save_png(&masks.join(format!("{i:02}.png")), &mask, &[])?;
+        if let Some(caption) = &photo.caption {
+            write_whole(&photos.join(format!("{i:02}.txt")), caption.as_bytes())?;
+        }
     }
     Ok(())
 }

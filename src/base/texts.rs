@@ -52,6 +52,25 @@ impl<'a> Texts<'a> {
     }
 }
 
+impl Texts<'_> {
+    /// States [1, L, d] of a prompt whose placeholders, in order, stand for `embeddings` `[d]`; there may be fewer places,
+    /// where the prompt was cut off.
+    pub fn with_concepts(&self, tokens: &Tokens, embeddings: &[Tensor]) -> Result<Tensor> {
+        if tokens.placeholder.is_empty() {
+            return self.plain(tokens);
+        }
+        let device = &self.base.device;
+        let positions = placeholder_columns(std::slice::from_ref(tokens), device)?;
+        let nothing = self.base.text.token_embedding(0)?.zeros_like()?;
+        let mut rows = vec![nothing; tokens.ids.len()];
+        for (&place, embedding) in tokens.placeholder.iter().zip(embeddings) {
+            rows[place] = embedding.clone();
+        }
+        let injection = Injection { positions: &positions, embeddings: &Tensor::stack(&rows, 0)?.unsqueeze(0)? };
+        self.base.text.forward(&ids_tensor(&[&tokens.ids], device)?, Some(injection))
+    }
+}
+
 /// 1 at the placeholder's positions: [B, L].
 pub fn placeholder_columns(prompts: &[Tokens], device: &Device) -> Result<Tensor> {
     let rows: Vec<f32> = prompts
