@@ -256,7 +256,7 @@ impl Trained {
     }
 
     fn step(&mut self, grads: &GradStore) -> Result<()> {
-        self.optimiser.step(grads).context("the optimiser's step")?;
+        self.optimiser.step(grads, &[]).context("the optimiser's step")?;
         Ok(())
     }
 }

@@ -100,7 +100,7 @@ pub struct Machine {
     pub offline: bool,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
     pub device: String,
-    /// How weights are kept; none: as what goes on began, else in f32.
+    /// How weights are kept; none: as what goes on began, else as the device is best used.
     pub precision: Option<Precision>,
 }
 
@@ -117,10 +117,19 @@ impl Machine {
         }
         let (device, warning) = device(&self.device)?;
         warning.iter().for_each(|warning| observer.warn(warning));
-        let base = Base::load(name, self.offline, &device, self.precision.unwrap_or_default());
+        let precision = self.precision.unwrap_or_else(|| Precision::of(&device));
+        precision.check(&device).map_err(|error| Usage(format!("--dtype {precision}: {error}")))?;
+        let base = Base::load(name, self.offline, &device, precision);
         let base = base.with_context(|| format!("cannot load the base {name}"))?;
         base.notes.iter().for_each(|note| observer.info(&format!("Base: {note}")));
         Ok(base)
+    }
+
+    /// How weights are kept where nothing says it but this.
+    pub fn precision(&self) -> Precision {
+        let of_device =
+            || device(&self.device).map_or_else(|_| Precision::default(), |(device, _)| Precision::of(&device));
+        self.precision.unwrap_or_else(of_device)
     }
 
     /// Loads the base that an adapter names. An adapter may come from anybody, so what is not on this machine is not

@@ -15,7 +15,7 @@ use crate::files::digest;
 use crate::model::clip::TowerConfig;
 use crate::model::unet::{LATENTS, UnetConfig};
 use crate::model::{ClipText, Config, Scheduler, Tokenizer, Unet, Vae};
-use crate::ops::Precision;
+use crate::ops::{Precision, prepare};
 use crate::weights::{Part, Weights};
 use source::Model;
 
@@ -60,6 +60,7 @@ impl Base {
     /// # Errors
     /// If a file or tensor is missing, damaged or misshapen; the message names it.
     pub fn load(name: &str, offline: bool, device: &Device, precision: Precision) -> Result<Self> {
+        prepare(device, precision)?;
         let parts = Parts { folder: Folder::find(name, offline)?, device: device.clone(), precision };
         let folder = &parts.folder;
         // before anything else, since the error of a file that is no base says what it is instead
@@ -153,7 +154,9 @@ impl Parts {
     /// # Errors
     /// See [`unet`](Self::unet).
     pub fn vae(&self) -> Result<Vae> {
-        Ok(Vae::load(&self.weights(VAE)?, config(&self.folder, "vae/config.json")?)?)
+        // what is lost here shows in every picture
+        let weights = self.weights(VAE)?.kept_in(self.precision.fine(&self.device));
+        Ok(Vae::load(&weights, config(&self.folder, "vae/config.json")?)?)
     }
 
     /// # Errors

@@ -136,7 +136,9 @@ struct MachineArgs {
     #[arg(long, default_value = "auto", value_parser = device_name)]
     device: String,
     /// How weights are kept: f32, or f16 or bf16 in half the memory. With bf16, processors that multiply
-    /// it compute in it; sums, norms and all that is trained stay in f32 [default: f32, or as a training began]
+    /// it compute in it; sums, norms and all that is trained stay in f32. On a CUDA device bf16, f32 or tf32 (f32 whose
+    /// products have 10 bits of mantissa); no f16, which overflows in the autoencoder [default: as a training began, else
+    /// f32, bf16 on a CUDA device]
     #[arg(long)]
     dtype: Option<Precision>,
 }

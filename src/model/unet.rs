@@ -230,7 +230,8 @@ impl Unet {
             x = block.forward(x, &mut skips, &mut given)?;
         }
         let around = Around { norm: Some(&self.conv_norm_out), ..Around::default() };
-        self.conv_out.forward_with(&x, around)?.permute((0, 3, 1, 2))?.contiguous()
+        let noise = self.conv_out.forward_with(&x, around)?.permute((0, 3, 1, 2))?;
+        noise.to_dtype(latents.dtype())?.contiguous()
     }
 
     /// Sinusoidal timestep embedding through its two-layer network and the SiLU that every user of it

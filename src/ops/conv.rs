@@ -2,11 +2,10 @@
 
 use candle_core::{Result, Tensor};
 
-use super::cpu;
-use super::cpu::product::panels::Panels;
 use super::gradient::with_backward2;
 use super::norm::{GroupNorm, Norm};
 use super::weight::{Precision, Weight};
+use super::{cpu, cuda};
 
 /// A convolution with frozen weight [out, in, k, k] and bias `[out]`; the same padding on all sides.
 #[derive(Debug)]
@@ -89,28 +88,33 @@ impl Conv2d {
         {
             candle_core::bail!("the residual of a convolution to {shape:?} is {residual:?}");
         }
-        match &self.weight {
-            Weight::Cpu(panels) => self.on_cpu(panels, x, around),
-            Weight::Plain(weight) => self.composed(weight, x, around),
-        }
-    }
-
-    fn on_cpu(&self, panels: &std::sync::Arc<Panels>, x: &Tensor, around: Around) -> Result<Tensor> {
+        let x = &self.weight.suited(x)?;
+        let residual = around.residual.map(|residual| self.weight.suited(residual)).transpose()?;
+        let around = Around { residual: residual.as_ref(), ..around };
         let kept = x.detach();
-        let normed = around.norm.map_or(Ok(kept.clone()), |norm| norm.forward(&kept))?;
-        let y = cpu::convolution::forward(&normed, panels, self.bias.as_ref(), self.window, &around)?;
-        drop(normed);
+        let (bias, window) = (self.bias.as_ref(), self.window);
+        let y = match &self.weight {
+            Weight::Cpu(panels) => {
+                let normed = around.norm.map_or(Ok(kept.clone()), |norm| norm.forward(&kept))?;
+                cpu::convolution::forward(&normed, panels, bias, window, &around)?
+            }
+            Weight::Cuda(filters) => cuda::convolution::forward(&kept, filters, bias, window, &around)?,
+            Weight::Plain(weight) => return self.composed(weight, x, around),
+        };
         let tracked = x.track_op();
         let residual = around.residual.unwrap_or(&kept);
         if !tracked && !residual.track_op() {
             return Ok(y);
         }
-        let (_, height, width, _) = x.dims4()?;
-        let (norm, doubled_to, window) = (around.norm.cloned(), around.doubled_to, self.window);
-        let (panels, kept) = (std::sync::Arc::clone(panels), kept.clone());
+        let (norm, doubled_to, size) = (around.norm.cloned(), around.doubled_to, (height, width));
+        let (weight, kept) = (self.weight.clone(), kept.clone());
         with_backward2([x, residual], y, move |dy| {
             let dx = if tracked {
-                let dx = cpu::convolution::backward(dy, &panels, window, (height, width), doubled_to)?;
+                let dx = match &weight {
+                    Weight::Cpu(panels) => cpu::convolution::backward(dy, panels, window, size, doubled_to)?,
+                    Weight::Cuda(filters) => cuda::convolution::backward(dy, filters, window, size, doubled_to)?,
+                    Weight::Plain(_) => candle_core::bail!("a composed convolution has its own gradient"),
+                };
                 Some(norm.as_ref().map_or(Ok(dx.clone()), |norm| norm.backward(&kept, &dx))?)
             } else {
                 None

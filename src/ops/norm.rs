@@ -2,9 +2,9 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::cpu;
 use super::gradient::{gradient_at, recompute, with_backward};
 use super::place::{Place, place};
+use super::{cpu, cuda};
 
 /// A frozen normalisation.
 pub trait Norm: Send + Sync {
@@ -48,20 +48,19 @@ impl GroupNorm {
 
 impl Norm for GroupNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let norm = self.clone();
-        match place(x) {
-            Place::Cpu => {
-                let kept = x.detach();
-                let y = cpu::norm::group_forward(self, &kept)?;
-                with_backward(x, y, move |dy| norm.backward(&kept, dy))
-            }
-            Place::Composed => recompute(x, move |x| norm.composed(x)),
-        }
+        let (norm, kept) = (self.clone(), x.detach());
+        let y = match place(x) {
+            Place::Cpu => cpu::norm::group_forward(self, &kept)?,
+            Place::Cuda => cuda::norm::group_forward(self, &kept)?,
+            Place::Composed => return recompute(x, move |x| norm.composed(x)),
+        };
+        with_backward(x, y, move |dy| norm.backward(&kept, dy))
     }
 
     fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         match place(x) {
             Place::Cpu => cpu::norm::group_backward(self, x, dy),
+            Place::Cuda => cuda::norm::group_backward(self, x, dy),
             Place::Composed => gradient_at(x, dy, |x| self.composed(x)),
         }
     }
@@ -88,20 +87,19 @@ impl LayerNorm {
 
 impl Norm for LayerNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let norm = self.clone();
-        match place(x) {
-            Place::Cpu => {
-                let kept = x.detach();
-                let y = cpu::norm::layer_forward(self, &kept)?;
-                with_backward(x, y, move |dy| norm.backward(&kept, dy))
-            }
-            Place::Composed => recompute(x, move |x| norm.composed(x)),
-        }
+        let (norm, kept) = (self.clone(), x.detach());
+        let y = match place(x) {
+            Place::Cpu => cpu::norm::layer_forward(self, &kept)?,
+            Place::Cuda => cuda::norm::layer_forward(self, &kept)?,
+            Place::Composed => return recompute(x, move |x| norm.composed(x)),
+        };
+        with_backward(x, y, move |dy| norm.backward(&kept, dy))
     }
 
     fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         match place(x) {
             Place::Cpu => cpu::norm::layer_backward(self, x, dy),
+            Place::Cuda => cuda::norm::layer_backward(self, x, dy),
             Place::Composed => gradient_at(x, dy, |x| self.composed(x)),
         }
     }

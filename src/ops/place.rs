@@ -1,17 +1,43 @@
 //! Where an operation runs, asked in one place.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::cuda;
+use super::weight::Precision;
 
 /// What computes an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// The kernels of [`cpu`](super::cpu).
     Cpu,
+    /// The kernels of [`cuda`].
+    Cuda,
     /// candle's operations, on any device and in any precision: the reference of all kernels.
     Composed,
 }
 
 /// What computes an operation on `x`.
 pub(crate) fn place(x: &Tensor) -> Place {
-    if x.device().is_cpu() && x.dtype() == DType::F32 { Place::Cpu } else { Place::Composed }
+    match (x.device(), x.dtype()) {
+        (Device::Cpu, DType::F32) => Place::Cpu,
+        (Device::Cuda(_), DType::F32 | DType::BF16) => Place::Cuda,
+        _ => Place::Composed,
+    }
+}
+
+/// Tells a device what it has to know before anything computes there in `precision`.
+///
+/// # Errors
+/// If it has no such precision, or refuses.
+pub fn prepare(device: &Device, precision: Precision) -> Result<()> {
+    precision.check(device).map_err(candle_core::Error::msg)?;
+    match device {
+        Device::Cuda(device) => cuda::prepare(device, precision),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of a device's own memory that are free; none where it computes in the machine's memory, or does not tell.
+pub fn free_memory(device: &Device) -> Option<u64> {
+    if device.is_cuda() { cuda::free_memory() } else { None }
 }

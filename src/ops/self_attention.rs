@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::attention::{Options, Sizes, attend};
 use super::cpu;
 use super::cpu::attention::Kept;
-use super::gradient::with_backward;
+use super::gradient::{recompute, with_backward};
 use super::norm::Norm;
 use super::place::{Place, place};
 use super::{Keep, LayerNorm, Linear};
@@ -33,7 +33,12 @@ impl SelfAttention {
     pub fn forward(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
         match place(x) {
             Place::Cpu => self.as_one(x, keep),
-            Place::Composed => self.composed(x),
+            // its parts know their gradients
+            Place::Cuda if !keep.inside(x) => {
+                let block = self.clone();
+                recompute(x, move |x| block.composed(x))
+            }
+            Place::Cuda | Place::Composed => self.composed(x),
         }
     }
 

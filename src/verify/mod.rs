@@ -39,7 +39,12 @@ pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &
     if !folder.join("model").is_dir() {
         bail!("{} holds no recorded cases: there is no folder `model` in it", folder.display());
     }
-    let mut checks = Checks::new(show, if precision == Precision::F32 { 0. } else { case::HALF });
+    let least_bound = match precision {
+        Precision::F32 => 0.,
+        Precision::Tf32 => case::TF32,
+        Precision::F16 | Precision::Bf16 => case::HALF,
+    };
+    let mut checks = Checks::new(show, least_bound);
     models::bands(folder, &mut checks)?;
     models::tokens(folder, &mut checks)?;
     samplers::samplers(folder, device, &mut checks)?;

@@ -97,7 +97,7 @@ pub(super) fn step(folder: &Path, name: &str, base: &Base, keep: Keep, checks: &
         weight_decay: recorded.weight_decay,
         max_grad_norm: recorded.max_grad_norm,
     };
-    let norm = AdamW::new(variables.clone(), adamw, 0, BTreeMap::new())?.step(&grads)?;
+    let (norm, _) = AdamW::new(variables.clone(), adamw, 0, BTreeMap::new())?.step(&grads, &[])?;
     checks.number(format!("{name}: gradient norm"), norm, case.number("out.grad_norm")?, GRADIENT);
     for (variable, value) in &variables {
         let recorded = case.get(&format!("out.after.{variable}"))?;

@@ -1,0 +1,60 @@
+//! The operations on NVIDIA's GPUs: each kernel file beside what launches it, with the functions that `cpu` has.
+//!
+//! Kernels take f32 and bf16, sum in f32, and use no atomic sums: equal inputs give equal bits. Where they are not
+//! compiled in, `no_cuda.rs` stands in for this module.
+
+pub(crate) mod activation;
+pub(crate) mod adamw;
+pub(crate) mod attention;
+pub(crate) mod blend;
+pub(crate) mod convolution;
+mod launch;
+pub(crate) mod linear;
+pub(crate) mod norm;
+mod weight;
+
+use candle_core::cuda_backend::cudarc::driver::{result, sys};
+use candle_core::cuda_backend::set_gemm_reduced_precision_f32;
+use candle_core::{CudaDevice, CudaStorage, Error, Result};
+
+use super::weight::Precision;
+pub(crate) use weight::OnDevice;
+
+/// What is told to a device before anything computes there.
+pub(crate) fn prepare(device: &CudaDevice, precision: Precision) -> Result<()> {
+    set_gemm_reduced_precision_f32(precision == Precision::Tf32);
+    // SAFETY: a program uses one stream of a device, from one thread: what it is told first happens first
+    unsafe { device.disable_event_tracking() };
+    // freed memory stays with the program: else it goes back at every synchronisation
+    let mut most = u64::MAX;
+    let release = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the attribute is a number of 64 bits, which is copied
+    unsafe {
+        let pool = result::device::get_default_mem_pool(device.cuda_stream().context().cu_device());
+        let pool = pool.map_err(Error::wrap)?;
+        result::mem_pool::set_attribute(pool, release, (&raw mut most).cast()).map_err(Error::wrap)
+    }
+}
+
+/// Bytes of the current device that are free, if it tells.
+pub(crate) fn free_memory() -> Option<u64> {
+    result::mem_get_info().ok().map(|(free, _)| free as u64)
+}
+
+/// Moves the storage out of a tensor that nobody else holds, and leaves one number there.
+pub(crate) fn take(storage: &mut CudaStorage) -> Result<CudaStorage> {
+    use candle_core::DType;
+    use candle_core::backend::BackendStorage;
+    let (device, dtype) = (storage.device().clone(), storage.dtype());
+    // SAFETY: nobody reads it
+    let rest = unsafe {
+        match dtype {
+            DType::F32 => CudaStorage::wrap_cuda_slice(device.alloc::<f32>(1)?, device),
+            DType::BF16 => CudaStorage::wrap_cuda_slice(device.alloc::<half::bf16>(1)?, device),
+            DType::F16 => CudaStorage::wrap_cuda_slice(device.alloc::<half::f16>(1)?, device),
+            DType::F64 => CudaStorage::wrap_cuda_slice(device.alloc::<f64>(1)?, device),
+            other => candle_core::bail!("only floating-point results have gradients, not {other:?}"),
+        }
+    };
+    Ok(std::mem::replace(storage, rest))
+}
