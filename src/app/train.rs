@@ -318,7 +318,8 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
 
     let reference = subject.photos.first().context("the subject has no photo")?.square(side as u32);
     let samples = settings.training.batch_size * if class_images.is_empty() { 1 } else { 2 };
-    let plan = MemoryPlan::new(&base.unet, side / base.vae.factor(), samples, *memory);
+    let latents = side / base.vae.factor();
+    let plan = MemoryPlan::new(&base.unet, latents, samples, *memory, (&base.device, base.precision));
     observer.info(&plan.to_string());
     let method = EqDiff::new(base, &data, &recipe, &manifest.class, plan.keep)?;
     let mut trainer = Trainer::new(base, method, folder, manifest, reference)?;

@@ -45,6 +45,15 @@ pub fn device(name: &str) -> Result<(Device, Option<String>)> {
     choose(name, Kind::is_built, Kind::open)
 }
 
+/// What helps against an error of a device.
+pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    let full = error.chain().any(|cause| cause.to_string().contains("CUDA_ERROR_OUT_OF_MEMORY"));
+    full.then_some(
+        "the GPU's memory is full: --dtype bf16, a smaller --batch-size or training.side, or --memory N with fewer GiB \
+         than it has, so that more is computed twice; see what else runs there with nvidia-smi",
+    )
+}
+
 fn choose<D: From<Cpu>>(
     name: &str,
     built: impl Fn(Kind) -> bool,
@@ -129,6 +138,13 @@ mod tests {
         let expected = "cuda cannot be used (no driver), metal cannot be used (no driver): computing on the CPU";
         assert_eq!(warning.as_deref(), Some(expected));
         Ok(())
+    }
+
+    #[test]
+    fn a_full_device_has_advice() {
+        let error = |text: &'static str| anyhow!(candle_core::Error::msg(text)).context("step 3");
+        assert!(advice(&error("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")")).is_some());
+        assert!(advice(&error("something else")).is_none());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::ops::{Precision, prepare};
 use crate::weights::{Part, Weights};
 use source::Model;
 
-pub use device::device;
+pub use device::{advice, device};
 pub use metrics::{Clip, load_dino};
 pub use sd1::RANDOM_SD14;
 pub use source::Folder;

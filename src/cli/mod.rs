@@ -19,6 +19,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::{Interrupted, Machine, Usage};
+use crate::base;
 use crate::files::advice;
 use crate::ops::{Precision, check_level};
 use observer::{Console, event, say};
@@ -120,7 +121,7 @@ pub fn exit_code(result: Result<Outcome>, json: bool) -> ExitCode {
         return ExitCode::from(130);
     }
     tell("error", "error: ", &format!("{error:#}"));
-    if let Some(advice) = advice(&error) {
+    if let Some(advice) = advice(&error).or_else(|| base::advice(&error)) {
         tell("info", "help: ", advice);
     }
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })

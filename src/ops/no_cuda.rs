@@ -2,6 +2,7 @@
 
 use candle_core::{CudaDevice, CudaStorage, Error, Result, Tensor};
 
+use super::place::Memory;
 use super::weight::Precision;
 
 /// Functions that say that they are not there.
@@ -36,7 +37,7 @@ impl OnDevice {
     }
 }
 
-pub(crate) fn free_memory() -> Option<u64> {
+pub(crate) fn memory(_: &CudaDevice) -> Option<Memory> {
     None
 }
 

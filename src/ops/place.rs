@@ -37,7 +37,21 @@ pub fn prepare(device: &Device, precision: Precision) -> Result<()> {
     }
 }
 
-/// Bytes of a device's own memory that are free; none where it computes in the machine's memory, or does not tell.
-pub fn free_memory(device: &Device) -> Option<u64> {
-    if device.is_cuda() { cuda::free_memory() } else { None }
+/// A device's own memory in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// What nobody has taken.
+    pub free: u64,
+    /// All of it.
+    pub total: u64,
+    /// The most that tensors of this program have taken so far.
+    pub peak: u64,
+}
+
+/// The memory of a device that has its own, if it tells.
+pub fn memory(device: &Device) -> Option<Memory> {
+    match device {
+        Device::Cuda(device) => cuda::memory(device),
+        _ => None,
+    }
 }

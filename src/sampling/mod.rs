@@ -4,7 +4,7 @@ mod denoise;
 pub mod samplers;
 
 use anyhow::{Context, Result, bail};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use image::RgbImage;
 
 use crate::base::Base;
@@ -12,6 +12,7 @@ use crate::base::texts::Texts;
 use crate::images;
 use crate::method::eqdiff::rra::ReferenceNoise;
 use crate::method::{Learned, plain};
+use crate::ops::memory;
 use crate::rng;
 use crate::settings::SamplerName;
 pub use denoise::{Draft, Plan, Reference, denoise, rescaled};
@@ -86,7 +87,7 @@ pub fn draw(
         sampler: sampler.as_ref(),
         guidance: style.guidance,
         guidance_rescale: style.guidance_rescale,
-        batch: together(width * height),
+        batch: together(width * height, &base.device),
     };
     let size = if plan.reference.is_some() { GROUP } else { plan.batch };
     for (i, group) in orders.chunks(size).enumerate() {
@@ -133,10 +134,17 @@ fn reference(
 }
 
 /// How many pictures with that many latent pixels go through the UNet together: small ones do, large ones fill the
-/// machine alone.
-pub fn together(pixels: usize) -> usize {
-    (4096 / pixels).clamp(1, 8)
+/// machine alone. A device with memory of its own takes more, as far as that reaches.
+pub fn together(pixels: usize, device: &Device) -> usize {
+    let at_once = memory(device).map_or(4096, |memory| {
+        let pictures = memory.free / PICTURE;
+        4096 * pictures.clamp(1, 8) as usize
+    });
+    (at_once / pixels).clamp(1, 8)
 }
+
+/// Bytes of a device that a guided picture of 64 x 64 latent pixels takes in the UNet, about, with room to spare.
+const PICTURE: u64 = 3 << 29;
 
 /// Pictures with a longer side are a slip of the hand: no machine has memory for them.
 const LONGEST_SIDE: usize = 8192;

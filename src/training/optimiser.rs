@@ -53,11 +53,7 @@ impl AdamW {
             trained.push(adamw::Trained { value, grad, moments });
         }
         let norm = adamw::step(&mut trained, &self.settings, self.steps + 1)?;
-        let mut all = vec![norm];
-        for loss in losses {
-            all.push(loss.detach().reshape(1)?.to_dtype(DType::F64)?);
-        }
-        let mut all = Tensor::cat(&all, 0)?.to_vec1::<f64>()?.into_iter();
+        let mut all = read(&norm, losses)?.into_iter();
         let norm = all.next().unwrap_or(f64::NAN);
         self.steps += norm.is_finite() as usize;
         Ok((norm, all.collect()))
@@ -77,4 +73,17 @@ impl AdamW {
     pub fn moments(&self) -> &BTreeMap<String, [Tensor; 2]> {
         &self.moments
     }
+}
+
+/// The values of `norm`, `[1]` in f64, and of `losses`, one number each: in one copy from a device that is far away.
+fn read(norm: &Tensor, losses: &[&Tensor]) -> Result<Vec<f64>> {
+    if norm.device().is_cuda() {
+        let mut all = vec![norm.clone()];
+        for loss in losses {
+            all.push(loss.detach().reshape(1)?.to_dtype(DType::F64)?);
+        }
+        return Tensor::cat(&all, 0)?.to_vec1();
+    }
+    let losses = losses.iter().map(|loss| loss.to_scalar::<f32>().map(f64::from));
+    norm.to_vec1()?.into_iter().map(Ok).chain(losses).collect()
 }

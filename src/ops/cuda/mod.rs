@@ -13,10 +13,11 @@ pub(crate) mod linear;
 pub(crate) mod norm;
 mod weight;
 
-use candle_core::cuda_backend::cudarc::driver::{result, sys};
+use candle_core::cuda_backend::cudarc::driver::{DriverError, result, sys};
 use candle_core::cuda_backend::set_gemm_reduced_precision_f32;
 use candle_core::{CudaDevice, CudaStorage, Error, Result};
 
+use super::place::Memory;
 use super::weight::Precision;
 pub(crate) use weight::OnDevice;
 
@@ -28,17 +29,25 @@ pub(crate) fn prepare(device: &CudaDevice, precision: Precision) -> Result<()> {
     // freed memory stays with the program: else it goes back at every synchronisation
     let mut most = u64::MAX;
     let release = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    let pool = pool(device).map_err(Error::wrap)?;
     // SAFETY: the attribute is a number of 64 bits, which is copied
-    unsafe {
-        let pool = result::device::get_default_mem_pool(device.cuda_stream().context().cu_device());
-        let pool = pool.map_err(Error::wrap)?;
-        result::mem_pool::set_attribute(pool, release, (&raw mut most).cast()).map_err(Error::wrap)
-    }
+    unsafe { result::mem_pool::set_attribute(pool, release, (&raw mut most).cast()) }.map_err(Error::wrap)
 }
 
-/// Bytes of the current device that are free, if it tells.
-pub(crate) fn free_memory() -> Option<u64> {
-    result::mem_get_info().ok().map(|(free, _)| free as u64)
+/// The memory that a device's tensors come from.
+fn pool(device: &CudaDevice) -> std::result::Result<sys::CUmemoryPool, DriverError> {
+    // SAFETY: it is a device
+    unsafe { result::device::get_default_mem_pool(device.cuda_stream().context().cu_device()) }
+}
+
+/// A device's memory, if it tells.
+pub(crate) fn memory(device: &CudaDevice) -> Option<Memory> {
+    let (free, total) = result::mem_get_info().ok()?;
+    let mut peak = 0u64;
+    let high = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    // SAFETY: the attribute is a number of 64 bits, which is written
+    unsafe { result::mem_pool::get_attribute(pool(device).ok()?, high, (&raw mut peak).cast()) }.ok()?;
+    Some(Memory { free: free as u64, total: total as u64, peak })
 }
 
 /// Moves the storage out of a tensor that nobody else holds, and leaves one number there.
