@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Device;
 
+use crate::ops::cuda_device;
+
 /// Kinds of devices beside the CPU, in the order in which they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -30,7 +32,7 @@ impl Kind {
 
     fn open(self, index: usize) -> candle_core::Result<Device> {
         match self {
-            Self::Cuda => Device::new_cuda(index),
+            Self::Cuda => cuda_device(index),
             Self::Metal => Device::new_metal(index),
         }
     }

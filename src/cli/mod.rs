@@ -3,6 +3,7 @@
 mod bands;
 mod bench;
 mod demo;
+mod doctor;
 mod eval;
 mod export;
 mod import;
@@ -63,6 +64,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Check this build on this device against recorded PyTorch results
     Verify(verify::VerifyArgs),
+    /// Say what this machine has to compute with, and check each operation there
+    Doctor(doctor::DoctorArgs),
 }
 
 /// How a command ended, where that is no error.
@@ -93,6 +96,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Bands(args) => bands::run(&args, &mut console()),
         Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 

@@ -36,7 +36,7 @@ pub use cpu::simd::{Level, check_level, level};
 pub use feed_forward::FeedForward;
 pub use linear::{Linear, TrainedLinear};
 pub use norm::{GroupNorm, LayerNorm, Norm};
-pub use place::{Memory, memory, prepare};
+pub use place::{Memory, cuda_device, cuda_report, memory, prepare};
 pub use self_attention::SelfAttention;
 pub use weight::Precision;
 

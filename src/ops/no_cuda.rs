@@ -1,6 +1,6 @@
 //! Stands in for `cuda` where it is not compiled in: no tensor is on such a device, so nobody gets here.
 
-use candle_core::{CudaDevice, CudaStorage, Error, Result, Tensor};
+use candle_core::{CudaDevice, CudaStorage, Device, Error, Result, Tensor};
 
 use super::place::Memory;
 use super::weight::Precision;
@@ -19,6 +19,7 @@ fn error() -> Error {
 }
 
 absent! {
+    pub(crate) fn open(usize) -> Result<Device>;
     pub(crate) fn prepare(&CudaDevice, Precision) -> Result<()>;
     pub(crate) fn take(&mut CudaStorage) -> Result<CudaStorage>;
 }
@@ -121,5 +122,11 @@ pub(crate) mod norm {
         pub(crate) fn group_backward(&GroupNorm, &Tensor, &Tensor) -> Result<Tensor>;
         pub(crate) fn layer_forward(&LayerNorm, &Tensor) -> Result<Tensor>;
         pub(crate) fn layer_backward(&LayerNorm, &Tensor, &Tensor) -> Result<Tensor>;
+    }
+}
+
+pub(crate) mod report {
+    pub(crate) fn report() -> Vec<String> {
+        vec!["This build has no CUDA: cargo build --release --features cuda makes one that has".into()]
     }
 }

@@ -25,6 +25,19 @@ pub(crate) fn place(x: &Tensor) -> Place {
     }
 }
 
+/// The CUDA device of that number.
+///
+/// # Errors
+/// If this build or this machine has no such device.
+pub fn cuda_device(index: usize) -> Result<Device> {
+    cuda::open(index)
+}
+
+/// Sentences on what this build and this machine have for CUDA.
+pub fn cuda_report() -> Vec<String> {
+    cuda::report::report()
+}
+
 /// Tells a device what it has to know before anything computes there in `precision`.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 //! samples and evaluates.
 
 mod case;
+pub mod kernels;
 mod metrics;
 mod models;
 mod samplers;

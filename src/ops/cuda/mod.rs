@@ -11,15 +11,44 @@ pub(crate) mod convolution;
 mod launch;
 pub(crate) mod linear;
 pub(crate) mod norm;
+pub(crate) mod report;
 mod weight;
+
+use std::ffi::CStr;
 
 use candle_core::cuda_backend::cudarc::driver::{DriverError, result, sys};
 use candle_core::cuda_backend::set_gemm_reduced_precision_f32;
-use candle_core::{CudaDevice, CudaStorage, Error, Result};
+use candle_core::{CudaDevice, CudaStorage, Device, Error, Result};
 
 use super::place::Memory;
 use super::weight::Precision;
 pub(crate) use weight::OnDevice;
+
+/// Libraries that a device needs, under the names that they may have.
+const LIBRARIES: [&[&CStr]; 3] = [&[c"libcuda.so.1"], &[c"libcublas.so.13", c"libcublas.so.12"], &[c"libcurand.so.10"]];
+
+/// The name of the first of them that this machine has.
+fn loaded(names: &[&'static CStr]) -> Option<&'static CStr> {
+    // SAFETY: loading one of NVIDIA's libraries changes nothing that the program knows
+    let load = |name: &CStr| unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    names.iter().copied().find(|name| !load(name).is_null())
+}
+
+/// The device of that number.
+///
+/// # Errors
+/// If the driver or a library is not on this machine, or there is no such device.
+pub(crate) fn open(index: usize) -> Result<Device> {
+    for names in LIBRARIES {
+        if loaded(names).is_none() {
+            let name = names[0].to_string_lossy();
+            let driver = names[0] == c"libcuda.so.1";
+            let what = if driver { "NVIDIA's driver" } else { "a part of CUDA; see LD_LIBRARY_PATH" };
+            candle_core::bail!("{name} is not on this machine: {what}")
+        }
+    }
+    Device::new_cuda(index)
+}
 
 /// What is told to a device before anything computes there.
 pub(crate) fn prepare(device: &CudaDevice, precision: Precision) -> Result<()> {

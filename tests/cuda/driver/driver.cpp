@@ -87,6 +87,11 @@ static Result give_back(Address address) {
     blocks.erase(block);
     return 0;
 }
+API Result cuMemPoolGetAttribute(void *, int attribute, void *value) {
+    if (attribute != 8) return 1; // the most that was used
+    *static_cast<uint64_t *>(value) = peak;
+    return 0;
+}
 static void *at(Address address) { return reinterpret_cast<void *>(address); }
 API Result cuMemAllocAsync(Address *to, size_t bytes, void *) { COUNT; return take(to, bytes); }
 API Result cuMemAlloc_v2(Address *to, size_t bytes) { COUNT; return take(to, bytes); }
