@@ -102,6 +102,7 @@ counted() { # case
         FNR == NR { if ($1 !~ /call|kernel/) one[$1] = $2; next }
         $1 in one { count[$1] = $1 == "peak_gib" ? $2 : ($2 - one[$1]) / 2 }
         END {
+            count["synchronisations"]-- # the one with which bench ends its timing
             printf "%d launches, %d products of %.2f TFLOP, %d allocations, %d uploads, %d synchronisations, peak %.2f GiB\n",
                 count["launches"], count["products"], count["products_tflop"], count["allocations"], count["uploads"], \
                 count["synchronisations"], count["peak_gib"]

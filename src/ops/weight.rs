@@ -120,3 +120,19 @@ impl Weight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_has_no_tf32() {
+        for precision in Precision::ALL {
+            assert_eq!(precision.to_string().parse(), Ok(precision));
+            assert_eq!(precision.check(&Device::Cpu).is_ok(), precision != Precision::Tf32, "{precision}");
+            assert_eq!(precision.fine(&Device::Cpu), precision);
+        }
+        assert_eq!(Precision::of(&Device::Cpu), Precision::F32);
+        assert!("f64".parse::<Precision>().is_err());
+    }
+}

@@ -10,6 +10,14 @@
 
 static std::map<std::string, long> calls, launches;
 static double flop = 0;
+/// Times that the program waited for the device, where a read and what waits for it are one.
+static long waits = 0;
+static bool has_read = false;
+static int wait() {
+    waits += !has_read;
+    has_read = false;
+    return 0;
+}
 static std::map<void *, size_t> blocks;
 static size_t taken = 0, peak = 0;
 static const bool run = !(getenv("PLAYED_RUN") && *getenv("PLAYED_RUN") == '0');
@@ -23,10 +31,9 @@ struct Report {
         if (!file) return;
         long all = 0;
         for (auto &[name, count] : launches) all += count;
-        auto syncs = calls["cuMemcpyDtoHAsync_v2"] + calls["cuStreamSynchronize"] + calls["cuCtxSynchronize"] + calls["cuEventSynchronize"];
         fprintf(file, "launches %ld\nproducts %ld\nproducts_tflop %.4f\nallocations %ld\nuploads %ld\nreads %ld\nsynchronisations %ld\npeak_gib %.3f\n",
                 all, calls["cublasGemmStridedBatchedEx"], flop / 1e12, calls["cuMemAllocAsync"], calls["cuMemcpyHtoDAsync_v2"],
-                calls["cuMemcpyDtoHAsync_v2"], syncs, double(peak) / (1 << 30));
+                calls["cuMemcpyDtoHAsync_v2"], waits, double(peak) / (1 << 30));
         for (auto &[name, count] : calls) fprintf(file, "call %s %ld\n", name.c_str(), count);
         std::vector<std::pair<long, std::string>> by_count;
         for (auto &[name, count] : launches) by_count.push_back({count, name});
@@ -57,16 +64,16 @@ API Result cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 static thread_local void *context;
 API Result cuCtxSetCurrent(void *c) { context = c; return 0; }
 API Result cuCtxGetCurrent(void **c) { *c = context; return 0; }
-API Result cuCtxSynchronize() { COUNT; return 0; }
+API Result cuCtxSynchronize() { COUNT; return wait(); }
 API Result cuStreamCreate(void **stream, unsigned) { *stream = &calls; return 0; }
 API Result cuStreamDestroy_v2(void *) { return 0; }
-API Result cuStreamSynchronize(void *) { COUNT; return 0; }
+API Result cuStreamSynchronize(void *) { COUNT; return wait(); }
 API Result cuStreamWaitEvent(void *, void *, unsigned) { COUNT; return 0; }
 API Result cuStreamIsCapturing(void *, int *status) { *status = 0; return 0; }
 API Result cuEventCreate(void **event, unsigned) { COUNT; *event = &calls; return 0; }
 API Result cuEventDestroy_v2(void *) { return 0; }
 API Result cuEventRecord(void *, void *) { return 0; }
-API Result cuEventSynchronize(void *) { COUNT; return 0; }
+API Result cuEventSynchronize(void *) { COUNT; return wait(); }
 
 static Result take(Address *to, size_t bytes) {
     if (!bytes) return 1;
@@ -99,7 +106,7 @@ API Result cuMemFreeAsync(Address address, void *) { return give_back(address); 
 API Result cuMemFree_v2(Address address) { return give_back(address); }
 API Result cuMemGetInfo_v2(size_t *free, size_t *total) { *total = memory; *free = memory - taken; return 0; }
 API Result cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *) { COUNT; if (run) memcpy(at(to), from, bytes); return 0; }
-API Result cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) { COUNT; if (run) memcpy(to, at(from), bytes); else memset(to, 0, bytes); return 0; }
+API Result cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) { COUNT; wait(); has_read = true; if (run) memcpy(to, at(from), bytes); else memset(to, 0, bytes); return 0; }
 API Result cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *) { COUNT; if (run) memmove(at(to), at(from), bytes); return 0; }
 API Result cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void *) { COUNT; if (run) memset(at(to), value, bytes); return 0; }
 API Result cuMemsetD8_v2(Address to, unsigned char value, size_t bytes) { COUNT; if (run) memset(at(to), value, bytes); return 0; }
@@ -127,6 +134,7 @@ API Result cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz,
                           void **arguments, void **) {
     auto &[name, allowed] = *static_cast<Function *>(function);
     launches[name]++;
+    has_read = false;
     size_t threads = size_t(bx) * by * bz;
     if (!gx || !gy || !gz || !threads || threads > 1024 || gx > 0x7fffffff || gy > 65535 || gz > 65535 || shared > allowed) {
         fprintf(stderr, "driver: %s refused: grid %u x %u x %u, %zu threads, %u bytes shared\n", name.c_str(), gx, gy, gz, threads, shared);
