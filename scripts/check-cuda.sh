@@ -2,7 +2,7 @@
 # Checks of the CUDA back end on a machine without a GPU. Usage: scripts/check-cuda.sh kernels|driver|types [FOLDER]
 #
 #   kernels   every kernel runs on this processor under tests/cuda/emulate.hpp, with the sanitizers of addresses and of
-#             undefined behaviour, and is compared with plain loops; then nvcc compiles it for A100 to H100, where no
+#             undefined behaviour, and is compared with plain loops; then it is compiled for A100 to H100, where no
 #             register may spill. Last line: kernels, shapes, worst error, registers, spills.
 #   driver    the whole program on a driver, cuBLAS and cuRAND that are played on this processor (tests/cuda/driver):
 #             `verify` in every precision, a training step, a picture; then a step at the sizes of Stable Diffusion 1.4,
@@ -37,21 +37,23 @@ emulated() {
     done
 }
 
-# Compiles every kernel for all targets; a line a kernel and target in target/cuda/compiled.txt.
+# Compiles every kernel to the PTX that the program embeds, and that for all targets, as their drivers will; a line a kernel
+# and target in target/cuda/compiled.txt.
 compiled() {
     local kernel target
     : > target/cuda/compiled.txt
     for kernel in src/ops/cuda/*.cu; do
+        nvcc -std=c++17 -O3 -arch=compute_80 --ptx "$kernel" -o target/cuda/kernel.ptx
         for target in sm_80 sm_86 sm_89 sm_90; do
-            nvcc -std=c++17 -O3 -arch=$target -Xptxas -v -cubin "$kernel" -o target/cuda/kernel.cubin 2> target/cuda/nvcc.txt ||
-                { cat target/cuda/nvcc.txt >&2; return 1; }
+            ptxas -v -arch=$target target/cuda/kernel.ptx -o target/cuda/kernel.cubin 2> target/cuda/ptxas.txt ||
+                { cat target/cuda/ptxas.txt >&2; return 1; }
             awk -v target=$target '
                 /Compiling entry function/ { split($0, part, "\x27"); name = part[2] }
                 /bytes spill stores/ { for (i = 1; i < NF; i++) if ($(i + 2) == "spill") spilled += $i }
                 /Used [0-9]+ registers/ {
                     for (i = 1; i < NF; i++) if ($i == "Used") print target, name, $(i + 1), spilled + 0
                     spilled = 0
-                }' target/cuda/nvcc.txt >> target/cuda/compiled.txt
+                }' target/cuda/ptxas.txt >> target/cuda/compiled.txt
         done
     done
 }
