@@ -170,8 +170,7 @@ template <class T> static void reductions(const std::string &type) {
 
 template <class T> static void indexing(const std::string &type) {
     kernels()["is_u32_" + type] = [](dim3, dim3, size_t, void **given) {
-        auto count = argument<size_t>(given, 0), rank = argument<size_t>(given, 1);
-        auto *info = argument<const size_t *>(given, 2);
+        auto count = argument<size_t>(given, 0); // then sides and strides of the ids, which lie one after the other
         auto *ids = argument<const uint32_t *>(given, 3);
         auto *in = argument<const T *>(given, 4);
         auto *out = argument<T *>(given, 5);
@@ -180,7 +179,7 @@ template <class T> static void indexing(const std::string &type) {
             size_t id = ids[i / right % chosen];
             assert(id < sides);
             size_t at = (i / (chosen * right) * sides + id) * right + i % right;
-            out[i] = in[info ? place(at, rank, info, info + rank) : at];
+            out[i] = in[at];
         }
     };
     kernels()["ia_u32_" + type] = [](dim3, dim3, size_t, void **given) {
