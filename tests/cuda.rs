@@ -51,3 +51,8 @@ fn norm() {
 fn pointwise() {
     check("pointwise");
 }
+
+#[test]
+fn emulation() {
+    check("emulation");
+}

@@ -12,6 +12,15 @@ std::map<std::string, Kernel> &kernels() {
 
 template <class T> static T argument(void **given, int i) { return *static_cast<T *>(given[i]); }
 
+/// A number of checkpoints, which nothing is computed with.
+struct half {
+    uint16_t bits;
+};
+static double load(const half *x) {
+    int exponent = x->bits >> 10 & 31, mantissa = x->bits & 1023;
+    double value = exponent ? std::ldexp(1024 + mantissa, exponent - 25) : std::ldexp(mantissa, -24);
+    return x->bits >> 15 ? -value : value;
+}
 static double load(const bf16 *x) { return wide(*x); }
 template <class T> static double load(const T *x) { return double(*x); }
 static void save(bf16 *to, double x) { *to = narrow(float(x)); }
@@ -206,7 +215,7 @@ static bool all = [] {
     binary<float>("f32"), binary<double>("f64"), binary<bf16>("bf16"), binary<uint8_t>("u8"), binary<uint32_t>("u32");
     reductions<float>("f32"), reductions<double>("f64"), reductions<bf16>("bf16"), reductions<uint32_t>("u32");
     indexing<float>("f32"), indexing<bf16>("bf16"), indexing<uint32_t>("u32");
-    cast<float, bf16>("f32_bf16"), cast<bf16, float>("bf16_f32"), cast<float, double>("f32_f64"), cast<double, float>("f64_f32");
+    cast<half, float>("f16_f32"), cast<float, bf16>("f32_bf16"), cast<bf16, float>("bf16_f32"), cast<float, double>("f32_f64"), cast<double, float>("f64_f32");
     cast<uint8_t, float>("u8_f32"), cast<uint8_t, bf16>("u8_bf16"), cast<uint32_t, float>("u32_f32"), cast<uint32_t, uint32_t>("u32_u32");
     cast<bf16, double>("bf16_f64"), cast<int64_t, float>("i64_f32"), cast<float, uint32_t>("f32_u32");
     return true;
