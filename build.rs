@@ -74,9 +74,8 @@ fn lazy_libraries(out: &Path) {
         let bindings = source_of("cudarc", &metadata).join("src").join(module).join("sys/mod.rs");
         let text = std::fs::read_to_string(&bindings).unwrap_or_else(|error| panic!("{}: {error}", bindings.display()));
         let name = |rest: &str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().map(str::to_string);
-        let ours = |name: &String| {
-            (name.starts_with("cu") || name.starts_with("nvrtc")) && name.contains(char::is_uppercase)
-        };
+        let ours =
+            |name: &String| (name.starts_with("cu") || name.starts_with("nvrtc")) && name.contains(char::is_uppercase);
         let functions: BTreeSet<String> = text.split(" fn ").skip(1).filter_map(name).filter(ours).collect();
         let functions: String = functions.iter().map(|name| format!("FUNCTION({name})\n")).collect();
         archive(out, library, &format!("#define LIBRARIES {names}\n#include \"{}\"\n{functions}", source.display()));

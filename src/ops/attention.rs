@@ -119,13 +119,13 @@ fn repeated(x: &Tensor, times: usize) -> Result<Tensor> {
 fn composed(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<Tensor> {
     let (_, queries, width) = q.dims3()?;
     let (keys, heads, head) = (k.dim(1)?, options.heads, width / options.heads);
-    let mask = if options.causal { Some(causal_mask(queries, keys, q.device())?) } else { None };
+    let mask = if options.causal { Some(causal_mask(queries, keys, q.device())?.to_dtype(q.dtype())?) } else { None };
     let mut outputs = Vec::with_capacity(heads + 1);
     let mut seen: Option<Tensor> = None;
     for h in 0..heads {
         let part = |t: &Tensor| t.narrow(D::Minus1, h * head, head)?.contiguous();
         let value = match &options.column {
-            Some(column) => Tensor::cat(&[part(v)?, column.unsqueeze(2)?], 2)?,
+            Some(column) => Tensor::cat(&[part(v)?, column.unsqueeze(2)?.to_dtype(v.dtype())?], 2)?,
             None => part(v)?,
         };
         let mask = mask.clone();
