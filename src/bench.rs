@@ -102,7 +102,12 @@ impl Bench {
 
     fn parts(&self) -> Result<Parts> {
         prepare(&self.device, self.precision)?;
-        Ok(Parts { folder: Folder::find(&self.base, true)?, device: self.device.clone(), precision: self.precision })
+        Ok(Parts {
+            folder: Folder::find(&self.base, true)?,
+            device: self.device.clone(),
+            precision: self.precision,
+            loras: [].into(),
+        })
     }
 
     fn plan(&self, unet: &Unet, samples: usize) -> Result<Keep> {
@@ -223,6 +228,9 @@ impl Bench {
             guidance: 6.,
             guidance_rescale: 0.,
             batch: together(pixels, &self.device),
+            first: 0,
+            start: None,
+            sketch: None,
         };
         let draft = |i| Ok(Draft { text: one(&text, i)?, latents: one(&latents, i)?, seed: i as u64 });
         let mut drafts = (0..prompts).map(draft).collect::<Result<Vec<_>>>()?;

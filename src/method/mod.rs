@@ -46,8 +46,34 @@ pub trait Learned {
     /// The attention of a pass, given what was seen of a reference photo at its timestep.
     fn attention<'a>(&'a self, seen: Option<&'a Seen>) -> Box<dyn AttentionProcessor + 'a>;
 
+    /// The same as strong as a dial says; none if there is nothing to turn.
+    ///
+    /// # Errors
+    /// If it cannot be computed.
+    fn turned(&self, _dial: Dial) -> Result<Option<Box<dyn Learned>>> {
+        Ok(None)
+    }
+
     /// What takes down the features of a reference photo in a pass of the base; none if it looks at no photo.
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>>;
+}
+
+/// How strongly what was learnt of a subject shows: 1 as it was trained, 0 not at all. More likeness, or more of the
+/// prompt's style.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dial {
+    /// The low band's embedding: layout, large shapes, colours.
+    pub low: f64,
+    /// The high band's: edges and texture.
+    pub high: f64,
+    /// Attention to the reference photo.
+    pub reference: f64,
+}
+
+impl Default for Dial {
+    fn default() -> Self {
+        Self { low: 1., high: 1., reference: 1. }
+    }
 }
 
 /// Takes down what a pass of the base on a reference photo shows.

@@ -5,6 +5,7 @@
 pub mod attention;
 pub mod clip;
 pub mod config;
+pub mod judge;
 mod layers;
 pub mod resnet;
 pub mod scheduler;
@@ -17,6 +18,7 @@ pub mod vit;
 pub use attention::{Attention, AttentionProcessor, Plain};
 pub use clip::{ClipText, ClipVision};
 pub use config::Config;
+pub use judge::Judge;
 pub use layers::tiled;
 pub use scheduler::Scheduler;
 pub use tokenizer::Tokenizer;

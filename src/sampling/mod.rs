@@ -2,6 +2,7 @@
 
 mod denoise;
 pub mod samplers;
+mod start;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
@@ -11,12 +12,13 @@ use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::images;
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::method::{Learned, plain};
+use crate::method::{Dial, Learned, plain};
 use crate::ops::memory;
 use crate::rng;
 use crate::settings::SamplerName;
-pub use denoise::{Draft, Plan, Reference, denoise, rescaled};
+pub use denoise::{Draft, Plan, Progress, Reference, denoise, rescaled};
 use samplers::sampler;
+pub use start::{Inside, Start, between};
 
 /// One picture to draw.
 #[derive(Clone, Debug)]
@@ -30,6 +32,7 @@ pub struct Order {
 }
 
 /// What all pictures of a call share.
+#[derive(Clone)]
 pub struct Style<'a> {
     /// What the pictures shall not show.
     pub negative: &'a str,
@@ -47,6 +50,28 @@ pub struct Style<'a> {
     pub reference: Option<(&'a RgbImage, &'a str)>,
     /// How the reference is fed.
     pub reference_noise: ReferenceNoise,
+    /// What most pictures are drawn without.
+    pub special: Special<'a>,
+}
+
+/// What most pictures are drawn without.
+#[derive(Clone, Default)]
+pub struct Special<'a> {
+    /// The picture that drawing starts from.
+    pub start: Option<Start<'a>>,
+    /// A seed and a share: the noise is that seed's, and so much of it that of the order's own.
+    pub variation: Option<(u64, f64)>,
+    /// How strongly what was learnt shows.
+    pub dial: Dial,
+    /// Steps after which a picture is shown as it is so far, again and again.
+    pub sketch: Option<usize>,
+}
+
+impl Style<'_> {
+    /// Steps that are taken for each picture.
+    pub fn taken(&self) -> usize {
+        self.steps - self.special.start.map_or(0, |start| start.first(self.steps))
+    }
 }
 
 /// What [`draw`] tells while it works.
@@ -55,6 +80,8 @@ pub enum Drawn {
     Steps(usize),
     /// The picture of the order of that place is finished.
     Picture(usize, RgbImage),
+    /// The picture of the order of that place as it would be if nothing more changed.
+    Sketch(usize, RgbImage),
 }
 
 /// Pictures that share their reference passes: more would share them cheaper, fewer are finished sooner.
@@ -72,6 +99,9 @@ pub fn draw(
     mut tell: impl FnMut(Drawn) -> Result<()>,
 ) -> Result<()> {
     let texts = Texts::new(base);
+    let Special { start, variation, dial, sketch } = &style.special;
+    let turned = if *dial == Dial::default() { None } else { learned.turned(*dial)? };
+    let learned = turned.as_deref().unwrap_or(learned);
     let (width, height) = latent_size(base, style.size)?;
     let negative = texts.plain(&plain(base, style.negative)?)?;
     let sampler = sampler(style.sampler, &base.scheduler, style.steps)?;
@@ -79,7 +109,7 @@ pub fn draw(
         learned,
         reference: style
             .reference
-            .filter(|_| learned.recorder().is_some())
+            .filter(|_| dial.reference != 0. && learned.recorder().is_some())
             .map(|(photo, class)| reference(base, &texts, &negative, style, photo, class))
             .transpose()
             .context("the reference photo")?,
@@ -88,28 +118,67 @@ pub fn draw(
         guidance: style.guidance,
         guidance_rescale: style.guidance_rescale,
         batch: together(width * height, &base.device),
+        first: start.map_or(0, |start| start.first(style.steps)),
+        start: start.map(|start| start.inside(base)).transpose().context("the picture to start from")?,
+        sketch: *sketch,
     };
-    let size = if plan.reference.is_some() { GROUP } else { plan.batch };
+    let size = block(plan.reference.is_some(), plan.batch);
+    let noise = |seed: u64| rng::normal((1, 4, height, width), &mut rng::stream(seed, "latents", 0), &base.device);
     for (i, group) in orders.chunks(size).enumerate() {
         let mut drafts = Vec::with_capacity(group.len());
         for order in group {
-            let latents = match &order.init_latents {
-                Some(latents) => latents.clone(),
-                None => rng::normal((1, 4, height, width), &mut rng::stream(order.seed, "latents", 0), &base.device)?,
+            let latents = match (&order.init_latents, variation) {
+                (Some(latents), _) => latents.clone(),
+                (None, Some((seed, share))) => between(&noise(*seed)?, &noise(order.seed)?, *share)?,
+                (None, None) => noise(order.seed)?,
             };
-            drafts.push(Draft { text: learned.text(base, &texts, &order.prompt)?, latents, seed: order.seed });
+            let seed = variation.map_or(order.seed, |(seed, _)| seed);
+            drafts.push(Draft { text: learned.text(base, &texts, &order.prompt)?, latents, seed });
         }
-        denoise(base, &plan, &mut drafts, |steps| tell(Drawn::Steps(steps)))?;
+        denoise(base, &plan, &mut drafts, |progress| match progress {
+            Progress::Steps(steps) => tell(Drawn::Steps(steps)),
+            Progress::Sketch(j, clean) => {
+                tell(Drawn::Sketch(i * size + j, images::from_tensor(&base.pictures(clean)?)?))
+            }
+        })?;
         for (j, (draft, order)) in drafts.iter().zip(group).enumerate() {
             let picture = base.pictures(&draft.latents)?;
             // the sum of all values is finite only if each of them is
             if !picture.sum_all()?.to_scalar::<f32>()?.is_finite() {
                 bail!("the picture of {:?} is not finite: the base or the adapter is damaged", order.prompt);
             }
-            tell(Drawn::Picture(i * size + j, images::from_tensor(&picture)?))?;
+            let picture = images::from_tensor(&picture)?;
+            let picture = match start {
+                Some(start) => start.laid_over(picture, base.vae.factor()),
+                None => picture,
+            };
+            tell(Drawn::Picture(i * size + j, picture))?;
         }
     }
     Ok(())
+}
+
+/// The pictures 0 to `count` in the blocks in which [`draw`] makes them. A picture depends on its block's other pictures
+/// by the rounding of products of other sizes: who goes on with a list that was interrupted, and wants what it would have
+/// become without that, draws whole blocks.
+///
+/// # Errors
+/// If the size does not suit the base.
+pub fn blocks(
+    base: &Base,
+    learned: &dyn Learned,
+    style: &Style,
+    count: usize,
+) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>> {
+    let (width, height) = latent_size(base, style.size)?;
+    let looks = style.reference.is_some() && learned.recorder().is_some();
+    let size = block(looks, together(width * height, &base.device));
+    Ok((0..count).step_by(size).map(move |first| first..count.min(first + size)))
+}
+
+/// How many pictures are drawn at a time.
+fn block(looks: bool, batch: usize) -> usize {
+    if looks { GROUP } else { batch }
 }
 
 /// The photo that all pictures of a call look at.
@@ -137,7 +206,8 @@ fn reference(
 /// machine alone. A device with memory of its own takes more, as far as that reaches.
 pub fn together(pixels: usize, device: &Device) -> usize {
     let at_once = memory(device).map_or(4096, |memory| {
-        let pictures = memory.free / PICTURE;
+        // of all, not of what is free now: a list that is gone on with is drawn in the same blocks
+        let pictures = memory.total / PICTURE;
         4096 * pictures.clamp(1, 8) as usize
     });
     (at_once / pixels).clamp(1, 8)

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod foreign;
 mod header;
+mod lora;
 mod original;
 mod random;
 mod source;
@@ -22,6 +23,8 @@ use source::Source;
 use values::Failure;
 
 pub use foreign::by_name as foreign;
+pub use header::text as header_text;
+pub use lora::Lora;
 pub use original::Part;
 pub use source::text;
 
@@ -37,6 +40,8 @@ pub struct Weights {
     precision: Precision,
     /// Every tensor that is asked for is made up.
     random: bool,
+    /// What is added to the tensors of a model.
+    loras: Option<(Part, Arc<[Lora]>)>,
 }
 
 impl Weights {
@@ -79,7 +84,7 @@ impl Weights {
 
     fn of(file: Checkpoint, device: &Device) -> Self {
         let (file, device) = (Arc::new(file), device.clone());
-        Self { file, prefix: String::new(), device, precision: Precision::F32, random: false }
+        Self { file, prefix: String::new(), device, precision: Precision::F32, random: false, loras: None }
     }
 
     /// The tensors below `name`.
@@ -90,6 +95,11 @@ impl Weights {
     /// The same tensors for layers that keep their weights in `precision`.
     pub fn kept_in(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// The same tensors of that model with the changes that LoRAs make of them.
+    pub fn with_loras(self, part: Part, loras: Arc<[Lora]>) -> Self {
+        Self { loras: Some((part, loras)), ..self }
     }
 
     /// How layers shall keep their weights; tensors come out in f32 all the same.
@@ -158,12 +168,17 @@ impl Weights {
         let Some(((file, source), stored)) = self.file.get(&full) else {
             candle_core::bail!("{full} is missing in {}", self.file.name);
         };
-        values::tensor(source, stored, &self.device).map_err(|failure| {
+        let tensor = values::tensor(source, stored, &self.device).map_err(|failure| {
             candle_core::Error::msg(match failure {
                 Failure::Read(error) => format!("cannot read {full} in {file}: {error} (was the file changed?)"),
                 Failure::NotFinite => format!("{full} in {file} has values that are NaN or infinite: it is damaged"),
                 Failure::Other(error) => format!("{full} in {file} ({:?}): {error}", stored.dtype),
             })
+        })?;
+        let Some((part, loras)) = &self.loras else { return Ok(tensor) };
+        loras.iter().try_fold(tensor, |tensor, lora| match lora.change(*part, &full, tensor.dims())? {
+            Some(change) => tensor + change.to_device(&self.device)?,
+            None => Ok(tensor),
         })
     }
 

@@ -7,13 +7,14 @@ pub mod fdte;
 pub mod losses;
 pub mod mgdp;
 pub mod rra;
+pub mod watching;
 
 use std::collections::BTreeMap;
 
 use anyhow::Context;
 use candle_core::{Result, Tensor};
 
-use super::{Learned, Losses, Method, Recorder, Seen};
+use super::{Dial, Learned, Losses, Method, Recorder, Seen};
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::model::AttentionProcessor;
@@ -125,6 +126,10 @@ impl Learned for Customisation {
 
     fn attention<'a>(&'a self, seen: Option<&'a Seen>) -> Box<dyn AttentionProcessor + 'a> {
         Box::new(Customised::new(self, seen, None))
+    }
+
+    fn turned(&self, dial: Dial) -> Result<Option<Box<dyn Learned>>> {
+        Ok(Some(Box::new(self.turned(dial)?)))
     }
 
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>> {
