@@ -51,8 +51,8 @@ pub struct Finished {
 /// [`Interrupted`] if the user stops it. What is finished stays.
 pub fn study(request: &Request, observer: &mut dyn Observer) -> Result<Finished> {
     let Request { out, shard, machine, .. } = request;
-    let plan = Plan::read(&request.plan, machine.precision(), machine.offline)
-        .map_err(|error| Usage(format!("{error:#}")))?;
+    let plan =
+        Plan::read(&request.plan, machine.precision(), machine.offline).map_err(|error| Usage(format!("{error:#}")))?;
     check_writable(out)?;
     keep_plan(&plan, out, observer)?;
     let trainings = plan.trainings()?;
