@@ -160,10 +160,10 @@ impl Machine {
         }
         let (device, warning) = device(&self.device)?;
         warning.iter().for_each(|warning| observer.warn(warning));
-        let open = |lora: &WeightedFile| Lora::open(&lora.file, lora.weight, &device);
-        let loras = loras.iter().map(open).collect::<Result<Vec<_>>>()?;
         let precision = self.precision.unwrap_or_else(|| Precision::of(&device));
         precision.check(&device).map_err(|error| Usage(format!("--dtype {precision}: {error}")))?;
+        let open = |lora: &WeightedFile| Lora::open(&lora.file, lora.weight, &device);
+        let loras = loras.iter().map(open).collect::<Result<Vec<_>>>()?;
         let base = Base::load_with(name, self.offline, &device, precision, loras);
         let base = base.with_context(|| format!("cannot load the base {name}"))?;
         base.notes.iter().for_each(|note| observer.info(&format!("Base: {note}")));

@@ -232,7 +232,8 @@ fn reference(
 /// machine alone. A device with memory of its own takes more, as far as that reaches.
 pub fn together(pixels: usize, device: &Device) -> usize {
     let at_once = memory(device).map_or(4096, |memory| {
-        let pictures = memory.free / PICTURE;
+        // of all, not of what is free now: a list that is gone on with is drawn in the same blocks
+        let pictures = memory.total / PICTURE;
         4096 * pictures.clamp(1, 8) as usize
     });
     (at_once / pixels).clamp(1, 8)
