@@ -93,7 +93,12 @@ impl Bench {
     }
 
     fn parts(&self) -> Result<Parts> {
-        Ok(Parts { folder: Folder::find(&self.base, true)?, device: Device::Cpu, precision: self.precision })
+        Ok(Parts {
+            folder: Folder::find(&self.base, true)?,
+            device: Device::Cpu,
+            precision: self.precision,
+            loras: [].into(),
+        })
     }
 
     fn plan(&self, unet: &Unet, samples: usize) -> Result<Keep> {
@@ -213,6 +218,9 @@ impl Bench {
             guidance: 6.,
             guidance_rescale: 0.,
             batch: together(pixels),
+            first: 0,
+            start: None,
+            sketch: None,
         };
         let draft = |i| Ok(Draft { text: one(&text, i)?, latents: one(&latents, i)?, seed: i as u64, word: 0 });
         let mut drafts = (0..prompts).map(draft).collect::<Result<Vec<_>>>()?;

@@ -7,6 +7,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The allocator. The program's, not the library's: see `main.rs`.
 pub struct Recycling(Mutex<Large>);
@@ -21,6 +22,14 @@ const UNIT: usize = 64 << 10;
 const SPARE: usize = 48 << 20;
 /// So many blocks can be kept.
 const SLOTS: usize = 1024;
+
+/// Whether blocks are kept at all.
+static KEEPS: AtomicBool = AtomicBool::new(true);
+
+/// From now on all blocks go back to the system: for a program that mostly waits, and should be small meanwhile.
+pub fn keep_nothing() {
+    KEEPS.store(false, Ordering::Relaxed);
+}
 
 /// What is known of the large blocks.
 struct Large {
@@ -65,6 +74,9 @@ impl Large {
         self.count += 1;
         self.kept_bytes += size;
         self.used -= size;
+        while self.count > 0 && !KEEPS.load(Ordering::Relaxed) {
+            self.release_oldest();
+        }
     }
 
     fn release_oldest(&mut self) {

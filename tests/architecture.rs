@@ -3,18 +3,21 @@
 use std::path::{Path, PathBuf};
 
 /// The modules from top to bottom: each may use those below it, and none above.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 24] = [
     "cli",
+    "ui",
     "app",
     "verify",
     "bench",
     "training",
     "report",
+    "study",
     "evaluation",
     "sampling",
     "adapter",
     "settings",
     "method",
+    "segmentation",
     "subject",
     "base",
     "model",

@@ -9,13 +9,19 @@ import sys
 import torch
 from transformers import CLIPImageProcessor, ViTImageProcessor
 
+import judge
 import train_clip
 import train_dino
 import train_text
 import train_unet
 import train_vae
 from common import checkpoint, load_averaged
+from art import COLORS
+from backgrounds import BACKGROUNDS
+from safetensors.torch import save_file
+from styles import STYLES
 from train_text import Words
+from world import PATTERN_WORDS
 
 PARTS = dict(
     unet=["diffusers", "UNet2DConditionModel"], vae=["diffusers", "AutoencoderKL"], text_encoder=["transformers", "CLIPTextModel"],
@@ -43,6 +49,35 @@ def write_tokenizer(folder):
     write(f"{folder}/tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "a", "model_max_length": train_text.LENGTH})
 
 
+def folded(weight, norm):
+    """Kernel and bias of a convolution with the batch norm behind it."""
+    gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return weight.weight * gain.view(-1, 1, 1, 1), (weight.bias - norm.running_mean) * gain + norm.bias
+
+
+def wordings():
+    """How prompts ask for a name, by attribute: [wording, name], the longest wordings first."""
+    bare = lambda template: template.replace("{n}", "").replace("{}", "").strip()
+    found = {
+        "background": [[p, name] for name, b in BACKGROUNDS.items() for p in b[1]],
+        "style": [[bare(t), name] for name, s in STYLES.items() for t in s[1]],
+        "main": [[c, c] for c in COLORS],
+        "pattern": [[w, name] for name, pair in PATTERN_WORDS.items() for w in pair],
+    }
+    return {k: sorted(v, key=lambda x: -len(x[0])) for k, v in found.items()}
+
+
+def write_judge(folder):
+    """The judge with its batch norms folded into its convolutions."""
+    model, names = judge.trained()
+    tensors = {f"heads.{k}.{p}": v for k, head in model.heads.items() for p, v in (("weight", head.weight), ("bias", head.bias))}
+    for i, block in enumerate(model.blocks):
+        for part, norm in (("down", block.n1), ("conv", block.n2)):
+            tensors[f"blocks.{i}.{part}.weight"], tensors[f"blocks.{i}.{part}.bias"] = folded(getattr(block, part), norm)
+    write(f"{folder}/config.json", {"image_size": 128, "widths": judge.WIDTHS, "labels": names, "wordings": wordings(), "colorless": [k for k, s in STYLES.items() if not s[2]]})
+    save_file({k: v.half().contiguous() for k, v in tensors.items()}, f"{folder}/model.safetensors")
+
+
 def export(folder):
     load_averaged(train_unet.Painter(), "unet").unet.half().save_pretrained(f"{folder}/unet")
     vae = train_vae.load()
@@ -57,6 +92,8 @@ def export(folder):
         write_tokenizer(f"{folder}/clip")
         side = train_clip.SIDE
         CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}, image_mean=list(train_clip.MEAN), image_std=list(train_clip.STD)).save_pretrained(f"{folder}/clip")
+    if os.path.exists(checkpoint("judge")):
+        write_judge(f"{folder}/judge")
     if os.path.exists(checkpoint("dino")):
         train_dino.load().half().save_pretrained(f"{folder}/dino")
         side = train_dino.SIDE

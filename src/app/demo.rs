@@ -35,6 +35,7 @@ fn adapter(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
         subject: Some(request.subject.clone()),
         images: None,
         masks: None,
+        auto_mask: None,
         class: None,
         invert_masks: false,
         crop: Crop::None,
@@ -45,6 +46,7 @@ fn adapter(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
         class_images: None,
         out: None,
         memory: Budget::Auto,
+        study: None,
         machine: request.machine.clone(),
     };
     let stem = Path::new(OUTPUTS).join(format!("demo-{}", request.subject));

@@ -74,7 +74,10 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     let folder = place(adapter, &studio, request, seed)?;
     let manifest = &adapter.manifest;
     let scorer = request.scorer(&manifest.base)?;
-    let (orders, groups): (Vec<Order>, Vec<Group>) = orders(&manifest.class, request.limit, seed).into_iter().unzip();
+    let chosen = orders(&manifest.class, request.limit, seed, |prompt| {
+        Ok(studio.base.tokenizer.encode(prompt, PLACEHOLDER)?.unknown.is_empty())
+    })?;
+    let (orders, groups): (Vec<Order>, Vec<Group>) = chosen.into_iter().unzip();
     let subject = page::subject(adapter)?;
     let concept: Vec<_> = subject.photos.iter().map(|photo| photo.image.clone()).collect();
     let concept = scorer.concept(&concept)?;
@@ -111,18 +114,29 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     Ok(evaluation)
 }
 
-/// The built-in prompts of a class: unstylised, then stylised, the first of each list.
-fn orders(class: &str, limit: Option<usize>, seed: u64) -> Vec<(Order, Group)> {
+/// The built-in prompts of a class: unstylised, then stylised, the first of each list that the base knows all words of.
+fn orders(
+    class: &str,
+    limit: Option<usize>,
+    seed: u64,
+    known: impl Fn(&str) -> Result<bool>,
+) -> Result<Vec<(Order, Group)>> {
     let set = prompts::builtin(prompts::kind_of(class));
-    let subject = format!("{PLACEHOLDER} {class}");
     let limit = limit.unwrap_or(usize::MAX);
-    let lists = [(Group::Unstylised, &set.unstylised), (Group::Stylised, &set.stylised)];
-    let templates = lists.into_iter().flat_map(|(group, list)| list.iter().take(limit).map(move |text| (group, text)));
-    let order = |(i, (group, template)): (usize, (Group, &String))| {
-        let prompt = prompts::fill(template, &subject);
-        (Order { prompt, seed: seed.wrapping_add(i as u64), init_latents: None }, group)
-    };
-    templates.enumerate().map(order).collect()
+    let mut orders: Vec<(Order, Group)> = Vec::new();
+    for (group, templates) in [(Group::Unstylised, &set.unstylised), (Group::Stylised, &set.stylised)] {
+        let mut taken = 0;
+        for template in templates {
+            if taken == limit || !known(&prompts::fill(template, PLACEHOLDER))? {
+                continue;
+            }
+            taken += 1;
+            let prompt = prompts::fill(template, &format!("{PLACEHOLDER} {class}"));
+            let seed = seed.wrapping_add(orders.len() as u64);
+            orders.push((Order { prompt, seed, init_latents: None }, group));
+        }
+    }
+    Ok(orders)
 }
 
 /// Scores pictures one after another, so that any number of them takes the memory of one.
@@ -139,9 +153,11 @@ pub fn scored(
     observer.begin("Scoring", pictures.len(), 0);
     let mut images = Vec::with_capacity(pictures.len());
     for (path, prompt, group) in pictures {
-        let scores = scorer.scores(&images::open(path)?, prompt.as_deref(), concept)?;
+        let picture = images::open(path)?;
+        let scores = scorer.scores(&picture, prompt.as_deref(), concept)?;
+        let findings = scorer.findings(&picture, prompt.as_deref(), concept)?;
         let file = path.strip_prefix(folder).unwrap_or(path).display().to_string();
-        images.push(ImageScores { file, prompt: prompt.unwrap_or_default(), group, scores });
+        images.push(ImageScores { file, prompt: prompt.unwrap_or_default(), group, scores, findings });
         observer.go_on(1)?;
     }
     observer.end();

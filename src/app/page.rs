@@ -5,10 +5,13 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
 
+use super::studio::words;
 use crate::adapter::Adapter;
-use crate::evaluation::scores::{Evaluation, title};
+use crate::evaluation::scores::{Evaluation, ImageScores, Scores, title};
 use crate::images;
+use crate::images::png::save_png;
 use crate::method::eqdiff::fdte::split_bands;
+use crate::report::overview;
 use crate::report::page::{Cell, Drawing, PhotoRow, ReportInput, report_page};
 use crate::subject::{self, Subject};
 
@@ -31,7 +34,10 @@ pub fn subject(adapter: &Adapter) -> Result<Subject> {
     Ok(subject)
 }
 
-/// Writes the page of pictures that lie in `folder`.
+/// The picture of a run at one glance.
+pub const OVERVIEW: &str = "overview.png";
+
+/// Writes the page of pictures that lie in `folder`, and [`OVERVIEW`] beside them.
 ///
 /// # Errors
 /// If a picture cannot be read, or the page cannot be written.
@@ -65,25 +71,37 @@ pub fn write(path: &Path, adapter: &Adapter, subject: &Subject, folder: &Path, e
         photos: subject.photos.iter().map(photo).collect(),
         settings: lines.collect(),
         loss_curve: loss_curve(adapter),
-        drawings: drawings(folder, evaluation)?,
+        drawings: drawings(subject, folder, evaluation)?,
         evaluation: Some(evaluation.clone()),
     };
+    if let Some(overview) = overview(&input) {
+        save_png(&folder.join(OVERVIEW), &overview, &[])?;
+    }
     report_page(&input)?.write(path)
 }
 
 /// Each picture with those of the same prompt that were drawn otherwise.
-fn drawings(folder: &Path, evaluation: &Evaluation) -> Result<Vec<Drawing>> {
+fn drawings(subject: &Subject, folder: &Path, evaluation: &Evaluation) -> Result<Vec<Drawing>> {
     let measured = &evaluation.measured;
     let compared = !evaluation.others.is_empty();
-    let drawing = |(i, first): (usize, &crate::evaluation::scores::ImageScores)| {
+    let drawing = |(i, first): (usize, &ImageScores)| {
         let caption = if compared { "with the adapter".to_string() } else { first.file.clone() };
-        let mut cells = vec![Cell { caption, picture: images::open(&folder.join(&first.file))?, scores: first.scores }];
+        let cell = |caption: String, image: &ImageScores| -> Result<Cell> {
+            let picture = images::open(&folder.join(&image.file))?;
+            Ok(Cell { caption, picture, scores: image.scores, findings: image.findings.clone() })
+        };
+        let mut cells = vec![cell(caption, first)?];
         for (way, other) in &evaluation.others {
             if let Some(image) = other.images.get(i) {
-                let picture = images::open(&folder.join(&image.file))?;
-                cells.push(Cell { caption: title(way), picture, scores: image.scores });
+                cells.push(cell(title(way), image)?);
             }
         }
+        cells.extend(subject.truth(&words(&first.prompt)).map(|picture| Cell {
+            caption: "as it should be".into(),
+            picture,
+            scores: Scores::default(),
+            findings: Vec::new(),
+        }));
         Ok(Drawing { prompt: first.prompt.clone(), group: first.group, cells })
     };
     measured.images.iter().enumerate().map(drawing).collect()

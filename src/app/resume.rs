@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::train::{Request, Run, Trained, find_subject, run};
+use super::train::{Request, Run, Trained, find_subject};
 use super::{Machine, Observer, Usage, page, places};
 use crate::adapter::{Adapter, MANIFEST, Manifest};
+use crate::base::Base;
 use crate::files::{Lock, write_whole};
 use crate::ops::Precision;
 use crate::settings::Layers;
@@ -16,6 +17,14 @@ use crate::subject::Crop;
 /// # Errors
 /// [`Usage`] if the request contradicts what the training began with, else as [`train`](super::train::train).
 pub fn resume(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
+    resume_on(None, request, observer)
+}
+
+/// The same on a base that is loaded already, if there is one.
+///
+/// # Errors
+/// As [`resume`].
+pub(super) fn resume_on(base: Option<&Base>, request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
     let folder = places::training(request.out.as_deref())?;
     Adapter::open(&folder)?;
     let lock = Lock::take(&folder)?;
@@ -30,21 +39,23 @@ pub fn resume(request: &Request, observer: &mut dyn Observer) -> Result<Trained>
         manifest.settings.check().map_err(|error| Usage(format!("{error:#}")))?;
     }
     let machine = Machine { precision: Some(precision(request, &manifest)?), ..request.machine.clone() };
-    let base = match &request.base {
-        Some(name) => machine.base(name, observer)?,
-        None => machine.base_of_adapter(&manifest.base, observer)?,
+    let loaded = match (base, &request.base) {
+        (Some(_), _) => None,
+        (None, Some(name)) => Some(machine.base(name, observer)?),
+        (None, None) => Some(machine.base_of_adapter(&manifest.base, observer)?),
     };
+    let base = base.or(loaded.as_ref()).context("no base")?;
     if base.fingerprint != manifest.fingerprint {
         bail!("the base {} is not the one that the training in {} began with", base.name, folder.display());
     }
     // more steps are wanted whatever happens to this process
     write_whole(&folder.join(MANIFEST), manifest.toml()?.as_bytes())?;
-    places::remember(places::LAST_TRAINING, &folder, observer);
-    run(
-        &Run { base: &base, subject: &subject, folder: &folder, memory: request.memory, _lock: lock },
-        manifest,
-        observer,
-    )
+    let study = request.study.as_deref();
+    if study.is_none() {
+        places::remember(places::LAST_TRAINING, &folder, observer);
+    }
+    let run = Run { base, subject: &subject, folder: &folder, memory: request.memory, study, _lock: lock };
+    super::train::run(&run, manifest, observer)
 }
 
 /// How weights were kept when the training began; older versions did not write it down.

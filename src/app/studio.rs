@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
@@ -9,22 +10,23 @@ use image::imageops::FilterType;
 use image::{RgbImage, imageops};
 use serde::Serialize;
 
-use super::{Interrupted, Machine, Note, Observer, Usage, elite, page};
+use super::sketches::Sketches;
+use super::{Interrupted, Machine, Note, Observer, Usage, WeightedFile, elite, page};
 use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
 use crate::files::{digest, sweep_old};
 use crate::images::png::{Parameters, save_png};
 use crate::method::dreammatcher::{DreamMatcher, Options, Word};
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::method::{BaseAlone, Learned, MethodName};
-use crate::sampling::{Drawn, Order, Style, draw};
+use crate::method::{BaseAlone, Dial, Learned, MethodName};
+use crate::sampling::{Drawn, Order, Special, Style, draw};
 use crate::settings::{Layers, Settings};
 use crate::subject::Subject;
 
 /// What pictures are drawn with.
 pub struct Studio {
     /// The base.
-    pub base: Base,
+    pub base: Rc<Base>,
     /// What was learnt; without an adapter the base as it is.
     pub learned: Box<dyn Learned>,
     /// The adapter.
@@ -33,6 +35,8 @@ pub struct Studio {
     pub reference: Option<RgbImage>,
     /// Whether the placeholder stands for a subject.
     pub has_subject: bool,
+    /// What the base was changed by.
+    loras: Vec<WeightedFile>,
     /// Tells what was learnt from anything else: empty without an adapter.
     pub(super) identity: String,
     defaults: Settings,
@@ -49,12 +53,27 @@ impl Studio {
         adapter: Option<Adapter>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        Self::open_with(machine, base, adapter, &[], observer)
+    }
+
+    /// The same with LoRAs.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), also if a LoRA does not fit.
+    pub fn open_with(
+        machine: &Machine,
+        base: Option<&str>,
+        adapter: Option<Adapter>,
+        loras: &[WeightedFile],
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         let of_adapter = adapter.as_ref().map(|a| a.manifest.base.clone());
         let base = match (base, of_adapter) {
-            (Some(name), _) => machine.base(name, observer)?,
-            (None, Some(name)) => machine.base_of_adapter(&name, observer)?,
-            (None, None) => machine.base(MINI, observer)?,
+            (Some(name), _) => machine.base_with(name, loras, observer)?,
+            (None, Some(name)) => machine.base_of_adapter_with(&name, loras, observer)?,
+            (None, None) => machine.base_with(MINI, loras, observer)?,
         };
+        let loras = loras.to_vec();
         let Some(adapter) = adapter else {
             let mut layers = Layers::new()?;
             if let Some(toml) = Base::defaults(&base.name, machine.offline)? {
@@ -62,15 +81,24 @@ impl Studio {
             }
             let defaults = layers.settings()?;
             return Ok(Self {
-                base,
+                base: Rc::new(base),
                 learned: Box::new(BaseAlone),
                 adapter: None,
                 has_subject: false,
                 reference: None,
+                loras,
                 identity: String::new(),
                 defaults,
             });
         };
+        Ok(Self { loras, ..Self::with(Rc::new(base), adapter)? })
+    }
+
+    /// An adapter on a base that is loaded already.
+    ///
+    /// # Errors
+    /// If they do not go together, or the adapter cannot be read.
+    pub fn with(base: Rc<Base>, adapter: Adapter) -> Result<Self> {
         let tensors = adapter.tensors(&base)?;
         let learned = adapter.learned(&base, &tensors)?;
         let reference = if learned.recorder().is_some() {
@@ -83,6 +111,7 @@ impl Studio {
             base,
             learned,
             reference,
+            loras: Vec::new(),
             identity: digest(&serialised(&tensors, &[])?, 16),
             defaults: adapter.manifest.settings.clone(),
             adapter: Some(adapter),
@@ -158,6 +187,7 @@ impl Studio {
             size: (side, side),
             reference: reference.map(|photo| (photo, self.class())),
             reference_noise: self.defaults.rra.reference_noise,
+            special: Special::default(),
         }
     }
 
@@ -208,18 +238,28 @@ impl Studio {
             observer.info(&format!("{there} of {all} pictures are in {} already", folder.display()));
         }
         let chosen: Vec<Order> = missing.iter().map(|&i| orders[i].clone()).collect();
-        observer.begin("Drawing", chosen.len() * style.steps, 0);
+        observer.begin("Drawing", chosen.len() * style.taken(), 0);
         let mut finished = paths.len() - missing.len();
+        let mut sketches = Sketches::new(folder);
         let drawn = draw(&self.base, learned, style, &chosen, |drawn| match drawn {
-            Drawn::Steps(steps) => observer.go_on(steps),
+            Drawn::Steps(steps) => {
+                sketches.show()?;
+                observer.go_on(steps)
+            }
+            Drawn::Sketch(i, picture) => {
+                sketches.put(i, picture);
+                Ok(())
+            }
             Drawn::Picture(i, picture) => {
                 let (path, order) = (&paths[missing[i]], &chosen[i]);
                 save_png(path, &picture, &[("parameters", &self.parameters(order, style).to_string())])?;
                 finished += 1;
+                sketches.done(i);
                 observer.tell(Note::Picture(path));
                 Ok(())
             }
         });
+        sketches.end();
         observer.end();
         if drawn.as_ref().is_err_and(|error| error.is::<Interrupted>()) {
             let all = paths.len();
@@ -231,7 +271,7 @@ impl Studio {
         drawn.map(|()| paths)
     }
 
-    fn parameters<'a>(&'a self, order: &'a Order, style: &'a Style) -> Parameters<'a> {
+    pub(super) fn parameters<'a>(&'a self, order: &'a Order, style: &'a Style) -> Parameters<'a> {
         Parameters {
             prompt: &order.prompt,
             negative: style.negative,
@@ -239,11 +279,33 @@ impl Studio {
             sampler: style.sampler.title(),
             guidance: style.guidance,
             guidance_rescale: style.guidance_rescale,
-            seed: order.seed,
+            seed: style.special.variation.map_or(order.seed, |(seed, _)| seed),
+            others: self.others(order, style),
             width: style.size.0 as u32,
             height: style.size.1 as u32,
             model: &self.base.name,
         }
+    }
+
+    /// What a picture's text says besides, in the words of AUTOMATIC1111's web UI where it has some.
+    fn others(&self, order: &Order, style: &Style) -> Vec<(&'static str, String)> {
+        let Special { start, variation, dial, .. } = &style.special;
+        let mut others = Vec::new();
+        if let Some(start) = start {
+            others.push(("Denoising strength", start.strength.to_string()));
+        }
+        if let Some((_, share)) = variation {
+            others.extend([("Variation seed", order.seed.to_string()), ("Variation seed strength", share.to_string())]);
+        }
+        let weights = [("S low", dial.low), ("S high", dial.high), ("Reference strength", dial.reference)];
+        others.extend(weights.into_iter().filter(|(_, weight)| *weight != 1.).map(|(name, w)| (name, w.to_string())));
+        let name = |lora: &WeightedFile| {
+            format!("{}:{}", lora.file.file_stem().unwrap_or_default().to_string_lossy(), lora.weight)
+        };
+        if !self.loras.is_empty() {
+            others.push(("LoRAs", self.loras.iter().map(name).collect::<Vec<_>>().join(" ")));
+        }
+        others
     }
 
     /// A name made of the prompt's words, the seed, and a digest of all that the picture depends on: the same on every
@@ -268,6 +330,14 @@ impl Studio {
             base: &self.base.identity,
             dtype: self.base.precision.to_string(),
             learned: identity,
+            start: style.special.start.map(|start| {
+                let mask = start.anew.map(|mask| mask.as_raw().as_slice()).unwrap_or_default();
+                (digest(&[start.picture.as_raw().as_slice(), mask].concat(), 16), start.strength)
+            }),
+            variation: style.special.variation.map(|(seed, share)| (seed.to_string(), share)),
+            dial: Some(style.special.dial)
+                .filter(|&dial| dial != Dial::default())
+                .map(|d| [d.low, d.high, d.reference]),
         };
         let digest = digest(toml::to_string(&depends).context("cannot name a picture")?.as_bytes(), 4);
         Ok(format!("{}-{}-{digest}.png", words(&order.prompt), order.seed))
@@ -292,10 +362,14 @@ struct Depends<'a> {
     base: &'a str,
     dtype: String,
     learned: &'a str,
+    /// These are none where they have no effect too.
+    start: Option<(String, f64)>,
+    variation: Option<(String, f64)>,
+    dial: Option<[f64; 3]>,
 }
 
 /// A prompt's words as a part of a file name, which begins with a letter or digit.
-fn words(prompt: &str) -> String {
+pub(super) fn words(prompt: &str) -> String {
     let letters = prompt.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect::<String>();
     let words = letters.split_whitespace().collect::<Vec<_>>().join("-");
     // with the seed and the digest it must not be longer than 255 bytes

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use image::{DynamicImage, RgbImage};
 use sha2::{Digest, Sha256};
 
+use super::mask::{Way, with_maker};
 use super::places::{LAST_ADAPTER, LAST_TRAINING, OUTPUTS, remember};
 use super::{Interrupted, Machine, Observer, Usage};
 use crate::adapter::{MANIFEST, Manifest, OwnImages};
@@ -35,6 +36,7 @@ pub struct Request {
     pub subject: Option<String>,
     pub images: Option<PathBuf>,
     pub masks: Option<PathBuf>,
+    pub auto_mask: Option<Way>,
     pub class: Option<String>,
     pub invert_masks: bool,
     pub crop: Crop,
@@ -45,6 +47,8 @@ pub struct Request {
     pub class_images: Option<PathBuf>,
     pub out: Option<PathBuf>,
     pub memory: Budget,
+    /// The folder of the study that it is a part of: class images are kept there, and it is nobody's last training.
+    pub study: Option<PathBuf>,
     pub machine: Machine,
 }
 
@@ -102,29 +106,65 @@ pub const PRESET: &str = "eqdiff";
 /// # Errors
 /// [`Usage`] if the request makes no sense, else if something cannot be read, computed or written.
 pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
+    // before the subject where the base looks for it, else after: a missing photo shall be told at once
     let name = request.base.as_deref().unwrap_or(MINI);
-    let settings = settings(request, name)?;
-    let subject = find_subject(request)?;
-    introduce(&subject, observer);
+    let early = match request.auto_mask {
+        Some(Way::Attention) => Some(request.machine.base(name, observer)?),
+        _ => None,
+    };
+    let asked = asked(request, early.as_ref(), observer)?;
+    let base = match early {
+        Some(base) => base,
+        None => request.machine.base(name, observer)?,
+    };
+    begin_on(&base, request, asked, observer)
+}
+
+/// Trains from the beginning on a base that is loaded already.
+///
+/// # Errors
+/// As [`train`].
+pub(super) fn train_on(base: &Base, request: &Request, observer: &mut dyn Observer) -> Result<Trained> {
+    let asked = asked(request, Some(base), observer)?;
+    begin_on(base, request, asked, observer)
+}
+
+/// What a request asks for; only masks may need the base.
+fn asked(request: &Request, base: Option<&Base>, observer: &mut dyn Observer) -> Result<(Settings, Subject)> {
+    let settings = settings(request, request.base.as_deref().unwrap_or(MINI))?;
     if let Some(out) = &request.out {
         check_free(out)?;
     }
+    let subject = match request.auto_mask {
+        None => find_subject(request)?,
+        Some(_) => with_maker(base, observer, |maker| subject::find_or_make(&wanted(request)?, maker))?,
+    };
+    introduce(&subject, observer);
     if let Some(folder) = &request.class_images {
         images::list(folder)?.warnings().iter().for_each(|warning| observer.warn(warning));
     }
-    let base = request.machine.base(name, observer)?;
+    Ok((settings, subject))
+}
+
+fn begin_on(
+    base: &Base,
+    request: &Request,
+    (settings, subject): (Settings, Subject),
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
     let side = if settings.training.side == 0 { base.side() } else { settings.training.side };
-    check(&base, &settings, &subject, side)?;
+    check(base, &settings, &subject, side)?;
     if settings.training.method == MethodName::TextualInversion && request.class_images.is_some() {
         bail!(Usage("--class-images: Textual Inversion has no prior preservation".into()));
     }
+    request.machine.warn_of_words([subject.class.as_str()].into_iter(), base, observer)?;
     let manifest = Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
         placeholder: PLACEHOLDER.into(),
         subject: subject.name.clone(),
         class: subject.class.clone(),
         photos: subject.digest(),
-        base: lasting_name(name),
+        base: lasting_name(&base.name),
         fingerprint: base.fingerprint.clone(),
         side,
         steps: 0,
@@ -137,12 +177,12 @@ pub fn train(request: &Request, observer: &mut dyn Observer) -> Result<Trained> 
     // what opening would refuse, now rather than after the training
     manifest.check().map_err(|error| Usage(format!("{error:#}")))?;
     let (folder, lock) = begin(request.out.as_deref(), &subject, &manifest)?;
-    remember(LAST_TRAINING, &folder, observer);
-    run(
-        &Run { base: &base, subject: &subject, folder: &folder, memory: request.memory, _lock: lock },
-        manifest,
-        observer,
-    )
+    let study = request.study.as_deref();
+    if study.is_none() {
+        remember(LAST_TRAINING, &folder, observer);
+    }
+    let run = Run { base, subject: &subject, folder: &folder, memory: request.memory, study, _lock: lock };
+    self::run(&run, manifest, observer)
 }
 
 /// Whether a training is the one that a request asks for.
@@ -163,8 +203,12 @@ pub fn is_asked_for(manifest: &Manifest, request: &Request) -> Result<bool> {
 /// # Errors
 /// As [`subject::find`].
 pub fn find_subject(request: &Request) -> Result<Subject> {
+    subject::find(&wanted(request)?)
+}
+
+fn wanted(request: &Request) -> Result<subject::Request<'_>> {
     let Some(name) = &request.subject else { bail!(Usage("give --subject".into())) };
-    subject::find(&subject::Request {
+    Ok(subject::Request {
         subject: name,
         images: request.images.as_deref(),
         masks: request.masks.as_deref(),
@@ -300,6 +344,8 @@ pub struct Run<'a> {
     pub folder: &'a Path,
     /// The memory that it may take.
     pub memory: Budget,
+    /// See [`Request::study`].
+    pub study: Option<&'a Path>,
     /// Held as long as it runs.
     pub _lock: Lock,
 }
@@ -321,10 +367,11 @@ pub fn run(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result
 }
 
 fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
-    let Run { base, subject, memory, .. } = run;
+    let Run { base, subject, memory, study, .. } = run;
     let (settings, side, class) = (&manifest.settings, manifest.side, manifest.class.as_str());
     let (batch_size, seed) = (settings.training.batch_size, settings.training.seed);
-    let class_images = class_images(base, &manifest, observer)?;
+    let kept = study.unwrap_or(Path::new(OUTPUTS)).join("class-images");
+    let class_images = class_images(base, &manifest, &kept, observer)?;
     let samples = batch_size * if class_images.is_empty() { 1 } else { 2 };
     let plan = MemoryPlan::new(&base.unet, side / base.vae.factor(), samples, *memory);
     if settings.training.method != MethodName::DreamBooth {
@@ -371,7 +418,7 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
 }
 
 fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
-    let Run { base, subject, folder, .. } = run;
+    let Run { base, subject, folder, study, .. } = run;
     let place = folder.display();
     let reference = subject.photos.first().context("the subject has no photo")?.square(manifest.side as u32);
     let all = manifest.settings.training.steps;
@@ -391,7 +438,7 @@ fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut
                 let losses = names.iter().zip(&record.losses).filter_map(|(name, loss)| Some((*name, (*loss)?)));
                 observer.advance(1, &losses.collect::<Vec<_>>());
             }
-            Event::Saved if std::mem::take(&mut first) => remember(LAST_ADAPTER, folder, observer),
+            Event::Saved if study.is_none() && std::mem::take(&mut first) => remember(LAST_ADAPTER, folder, observer),
             Event::Saved | Event::Drawing => {}
             Event::Preview(path) => observer.tell(super::Note::Picture(path)),
         }
@@ -410,8 +457,8 @@ fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut
     Ok(trained)
 }
 
-/// The user's class images, or those that the base draws, or none.
-fn class_images(base: &Base, manifest: &Manifest, observer: &mut dyn Observer) -> Result<Vec<RgbImage>> {
+/// The user's class images, or those that the base draws and that are kept in a folder of their own in `kept`, or none.
+fn class_images(base: &Base, manifest: &Manifest, kept: &Path, observer: &mut dyn Observer) -> Result<Vec<RgbImage>> {
     let (settings, side) = (&manifest.settings, manifest.side);
     if let Some(own) = &manifest.class_images {
         let images = class_images::from_folder(&own.folder, side).context("the class images of this training")?;
@@ -424,9 +471,12 @@ fn class_images(base: &Base, manifest: &Manifest, observer: &mut dyn Observer) -
         return Ok(Vec::new());
     }
     let asked = Asked::new(base, &manifest.class, side, settings);
-    let folder = asked.folder(&Path::new(OUTPUTS).join("class-images"))?;
+    let folder = asked.folder(kept)?;
     let mut begun = 0;
     let images = class_images::generated(base, &folder, &asked, settings.prior.class_images, |done, all| {
+        if done == 0 {
+            return if observer.stopped() { bail!(Interrupted) } else { Ok(()) }; // another process draws
+        }
         if begun == 0 {
             observer.begin("Class images", all, 0);
         }

@@ -1,4 +1,4 @@
-//! The models of the metrics: CLIP and DINO.
+//! The models of the metrics: CLIP, DINO, and the judge that some bases bring along.
 
 use anyhow::{Context, Result};
 use candle_core::Device;
@@ -6,8 +6,9 @@ use candle_core::Device;
 use super::source::{Folder, Model};
 use super::{MINI, config, tokenizer};
 use crate::model::clip::{ClipConfig, VisionConfig};
+use crate::model::judge::JudgeConfig;
 use crate::model::vit::VitConfig;
-use crate::model::{ClipText, ClipVision, Config, Tokenizer, Vit};
+use crate::model::{ClipText, ClipVision, Config, Judge, Tokenizer, Vit};
 
 const MODEL: Model = Model { stem: "model", part: None };
 
@@ -63,4 +64,33 @@ pub fn load_vision(name: &str, offline: bool, device: &Device) -> Result<ClipVis
     let VisionConfig(config) = VisionConfig::from_json(&of_tower)
         .with_context(|| format!("{} does not fit", folder.describe("config.json")))?;
     Ok(ClipVision::load(&folder.weights(MODEL, device)?, config, None)?)
+}
+
+const JUDGE: Model = Model { stem: "judge/model", part: None };
+const JUDGE_CONFIG: &str = "judge/config.json";
+
+/// Loads the judge that a base brings along, if it brings one.
+///
+/// # Errors
+/// As [`Base::load`](super::Base::load).
+pub fn load_judge(base: &str, offline: bool, device: &Device) -> Result<Option<Judge>> {
+    let folder = Folder::find(base, offline)?;
+    if !folder.has(JUDGE_CONFIG) {
+        return Ok(None);
+    }
+    let config: JudgeConfig = config(&folder, JUDGE_CONFIG)?;
+    Ok(Some(Judge::load(&folder.weights(JUDGE, device)?, config)?))
+}
+
+/// The things that a base of a small world can draw, if it says so; others know too many to say.
+///
+/// # Errors
+/// As [`Base::load`](super::Base::load).
+pub fn things(base: &str, offline: bool) -> Result<Vec<String>> {
+    let folder = Folder::find(base, offline)?;
+    if !folder.has(JUDGE_CONFIG) {
+        return Ok(Vec::new());
+    }
+    let mut config: JudgeConfig = config(&folder, JUDGE_CONFIG)?;
+    Ok(config.labels.remove("word").unwrap_or_default())
 }

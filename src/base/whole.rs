@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::{Base, TEXT, UNET, config};
 use crate::model::{ClipText, Unet};
-use crate::weights::Weights;
+use crate::weights::{Part, Weights};
 
 /// Published text encoders keep their tensors under it, newer writers do not.
 const TEXT_MODEL: &str = "text_model.";
@@ -55,6 +55,7 @@ impl Base {
     /// If a tensor has another shape than the base's.
     pub fn unet_with(&self, tensors: BTreeMap<String, Tensor>) -> Result<Unet> {
         let weights = self.parts.weights(UNET)?.replaced(tensors);
+        let weights = weights.with_loras(Part::Unet, self.parts.loras.clone());
         Ok(Unet::load(&weights, config(&self.parts.folder, "unet/config.json")?)?)
     }
 
@@ -66,7 +67,8 @@ impl Base {
         let weights = self.parts.weights(TEXT)?;
         let prefix = if weights.has("text_model") { TEXT_MODEL } else { "" };
         let tensors = tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect();
-        Ok(ClipText::load(&weights.replaced(tensors), config(&self.parts.folder, "text_encoder/config.json")?, None)?)
+        let weights = weights.replaced(tensors).with_loras(Part::Text, self.parts.loras.clone());
+        Ok(ClipText::load(&weights, config(&self.parts.folder, "text_encoder/config.json")?, None)?)
     }
 }
 

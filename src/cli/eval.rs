@@ -24,8 +24,9 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct EvalArgs {
-    /// Which metrics, separated by commas: clip-t, clip-i, dino
-    #[arg(long, value_delimiter = ',', default_value = "clip-t,clip-i,dino")]
+    /// Which metrics, separated by commas: clip-t, clip-i, dino, and judge: the attributes that a base's own judge
+    /// finds, where it brings one
+    #[arg(long, value_delimiter = ',', default_value = "clip-t,clip-i,dino,judge")]
     metrics: Vec<Wanted>,
     /// The adapter to score: it draws the built-in prompts [default: the last one trained]
     #[arg(long, value_name = "DIR", conflicts_with = "generated")]

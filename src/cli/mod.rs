@@ -5,12 +5,18 @@ mod bench;
 mod demo;
 mod eval;
 mod export;
+mod generate;
 mod import;
+mod info;
+mod mask;
 mod observer;
 mod output;
+mod runs;
 mod sample;
 mod signals;
+mod study;
 mod train;
+mod ui;
 mod verify;
 
 use std::process::ExitCode;
@@ -21,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::{Interrupted, Machine, Usage};
 use crate::files::advice;
 use crate::ops::{Precision, check_level};
-use observer::{Console, event, say};
+use observer::{Console, end, event, say};
 use output::Closed;
 
 /// Teach Stable Diffusion a subject from 4-6 photos, then draw it in any style.
@@ -50,16 +56,30 @@ enum Command {
     Sample(Box<sample::SampleArgs>),
     /// Score an adapter, or a folder of pictures
     Eval(Box<eval::EvalArgs>),
+    /// Train, draw and score many subjects by many methods
+    Study(Box<study::StudyArgs>),
     /// Write an adapter as other programs read it
     Export(export::ExportArgs),
     /// Make an adapter of another program's files
     Import(import::ImportArgs),
+    /// Make masks for photos that have none
+    Mask(mask::MaskArgs),
+    /// Do all of it on a page in the browser
+    Ui(ui::UiArgs),
     /// Train, draw and score a bundled subject, and show it all on one page
     Demo(demo::DemoArgs),
+    /// List trainings with their settings and scores
+    Runs(runs::RunsArgs),
+    /// Tell what a file or folder is: an adapter, a LoRA, a checkpoint, a picture
+    Info(info::InfoArgs),
     /// Write the low and the high frequency band of a picture
     Bands(bands::BandsArgs),
     /// Time the models and a training step on this machine
     Bench(bench::BenchArgs),
+    /// Write a shell's completions
+    Completions(generate::CompletionsArgs),
+    /// Write man pages
+    Man(generate::ManArgs),
     /// Check this build on this device against recorded PyTorch results
     Verify(verify::VerifyArgs),
 }
@@ -86,9 +106,16 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Train(args) => train::run(*args, &mut console()),
         Command::Sample(args) => sample::run(*args, &mut console()),
         Command::Eval(args) => eval::run(*args, &mut console()),
+        Command::Study(args) => study::run(*args, &mut console()),
         Command::Export(args) => export::run(args, &mut console()),
         Command::Import(args) => import::run(args, &mut console()),
+        Command::Mask(args) => mask::run(args, &mut console()),
+        Command::Ui(args) => ui::run(args, cli.json_progress),
         Command::Demo(args) => demo::run(args, &mut console()),
+        Command::Runs(args) => runs::run(args, &mut console()),
+        Command::Info(args) => info::run(&args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
         Command::Bands(args) => bands::run(&args, &mut console()),
         Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(&args),
@@ -103,13 +130,19 @@ impl Cli {
 }
 
 /// The exit code of a command: 0 for success, 1 for failure, 2 for wrong usage, 130 when stopped. Says what went wrong,
-/// as JSON to programs.
+/// as JSON to programs; to them it says too that it ended, for those that did not start it themselves.
 pub fn exit_code(result: Result<Outcome>, json: bool) -> ExitCode {
+    let ended = |code: u8| {
+        if json {
+            say(&end(code));
+        }
+        ExitCode::from(code)
+    };
     let error = match result {
-        Ok(Outcome::Done) => return ExitCode::SUCCESS,
-        Ok(Outcome::Failed) => return ExitCode::FAILURE,
-        Ok(Outcome::Interrupted) => return ExitCode::from(130),
-        Err(error) if error.is::<Closed>() => return ExitCode::SUCCESS,
+        Ok(Outcome::Done) => return ended(0),
+        Ok(Outcome::Failed) => return ended(1),
+        Ok(Outcome::Interrupted) => return ended(130),
+        Err(error) if error.is::<Closed>() => return ended(0),
         Err(error) => error,
     };
     let tell = |kind: &str, plain: &str, text: &str| {
@@ -117,7 +150,7 @@ pub fn exit_code(result: Result<Outcome>, json: bool) -> ExitCode {
     };
     if error.is::<Interrupted>() {
         tell("info", "", "Stopped");
-        return ExitCode::from(130);
+        return ended(130);
     }
     tell("error", "error: ", &format!("{error:#}"));
     if let Some(advice) = advice(&error) {

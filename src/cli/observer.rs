@@ -48,9 +48,15 @@ const JSON_EVERY: Duration = Duration::from_millis(200);
 impl Console {
     /// Listens to Ctrl-C from now on.
     pub(super) fn new(json: bool) -> Self {
+        Self::asking(json, || {})
+    }
+
+    /// The same, and calls `asked` when Ctrl-C comes: for what does not ask whether to stop, but waits.
+    pub(super) fn asking(json: bool, asked: impl Fn() + Send + 'static) -> Self {
         signals::listen(move || {
             let text = "Stopping soon; what is finished is kept (once more to stop at once)";
             say(&if json { event("info", text) } else { format!("\n{text}") });
+            asked();
         });
         let now = Instant::now();
         let shown = match (json, stderr().is_terminal()) {
@@ -162,6 +168,11 @@ impl Observer for Console {
 /// An event with a text, for programs.
 pub(super) fn event(kind: &str, text: &str) -> String {
     harmless(&json!({"event": kind, "text": text}))
+}
+
+/// The event with which what did not fail ends, for programs.
+pub(super) fn end(code: u8) -> String {
+    json!({"event": "end", "code": code}).to_string()
 }
 
 /// Writes a line to the standard error. Nobody may listen any more: that is no reason to stop working.

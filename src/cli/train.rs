@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::{MachineArgs, Outcome};
 use crate::app::Observer;
 use crate::app::draw::Seed;
+use crate::app::mask::Way;
 use crate::app::resume::resume;
 use crate::app::train::{Overrides, PRESET, Request, train};
 use crate::base::MINI;
@@ -20,6 +21,7 @@ Examples:
   eqdiff train --subject dog --masks masks/
   eqdiff train --subject photos/my_teapot --class teapot --base sd14 --device cuda
   eqdiff train --subject cup --invert-masks --crop subject
+  eqdiff train --subject cup --auto-mask      masks are made
   eqdiff train --resume                       go on where the last training stopped
   eqdiff train --subject dog --preset paper --steps 300 --out outputs/dog-paper";
 
@@ -37,6 +39,11 @@ pub(super) struct TrainArgs {
     /// it is masks/ or seg_masks/
     #[arg(long, value_name = "DIR")]
     masks: Option<PathBuf>,
+    /// Make the masks that are not found: attention (what the base sees the class word in) or plain (a cut
+    /// by colours). Look at them in the adapter's masks/, or make them beforehand with `eqdiff mask`
+    #[arg(long, value_name = "WAY", value_enum, num_args = 0..=1, default_missing_value = "attention",
+        conflicts_with = "resume", hide_possible_values = true)]
+    auto_mask: Option<Way>,
     /// The ordinary noun for the subject, e.g. dog [default: from the folder's name]
     #[arg(long, value_name = "WORD")]
     class: Option<String>,
@@ -101,6 +108,7 @@ pub(super) fn run(args: TrainArgs, observer: &mut dyn Observer) -> Result<Outcom
         subject: args.subject,
         images: args.images,
         masks: args.masks,
+        auto_mask: args.auto_mask,
         class: args.class,
         invert_masks: args.invert_masks,
         crop: match args.crop {
@@ -120,6 +128,7 @@ pub(super) fn run(args: TrainArgs, observer: &mut dyn Observer) -> Result<Outcom
         class_images: args.class_images,
         out: args.out,
         memory: args.memory,
+        study: None,
         machine: args.machine.into(),
     };
     let trained = if args.resume { resume(&request, observer)? } else { train(&request, observer)? };

@@ -1,6 +1,7 @@
 //! How well pictures follow their prompts and look like the subject: prompts to draw, what goes into
 //! the encoders, the metrics, and their presentation as a table, JSON and a page.
 
+pub mod judge;
 pub mod metrics;
 pub mod preprocess;
 pub mod prompts;

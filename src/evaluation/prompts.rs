@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 
 /// What stands for the subject in a prompt template.
 pub const SLOT: &str = "{}";
@@ -12,7 +13,8 @@ const OBJECT: &str = include_str!("../../assets/prompts/object.txt");
 const STYLE: &str = include_str!("../../assets/prompts/style.txt");
 
 /// What kind of subject: prompts that suit an animal ("asleep") do not suit a teapot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// People and animals.
     Live,

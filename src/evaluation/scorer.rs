@@ -1,16 +1,20 @@
 //! The encoders behind the metrics, and what they make of pictures and prompts.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 
+use super::judge::{self, Finding, Looks};
 use super::metrics::{clip_t, pairwise};
 use super::preprocess::Preprocess;
 use super::prompts::without_placeholder;
 use super::scores::{Metric, Scores};
-use crate::base::{Clip, MINI, ids_tensor, load_dino};
-use crate::model::Vit;
+use crate::base::{Clip, MINI, ids_tensor, load_dino, load_judge};
 use crate::model::tokenizer::PLACEHOLDER;
+use crate::model::{Judge, Vit};
 
 /// Which metrics are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +25,13 @@ pub enum Wanted {
     ClipI,
     /// How much DINO sees of it.
     Dino,
+    /// What the base's own judge finds, where the base brings one.
+    Judge,
 }
 
 impl Wanted {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::ClipT, Self::ClipI, Self::Dino];
+    pub const ALL: [Self; 4] = [Self::ClipT, Self::ClipI, Self::Dino, Self::Judge];
 }
 
 impl std::str::FromStr for Wanted {
@@ -36,7 +42,8 @@ impl std::str::FromStr for Wanted {
             "clip-t" => Ok(Self::ClipT),
             "clip-i" => Ok(Self::ClipI),
             "dino" => Ok(Self::Dino),
-            _ => Err("one of clip-t, clip-i and dino".into()),
+            "judge" => Ok(Self::Judge),
+            _ => Err("one of clip-t, clip-i, dino and judge".into()),
         }
     }
 }
@@ -45,8 +52,11 @@ impl std::str::FromStr for Wanted {
 pub struct Scorer {
     clip: Option<Clip>,
     dino: Option<Vit>,
+    judge: Option<Judge>,
     wanted: Vec<Wanted>,
     device: Device,
+    /// Features of the prompts of late: those of an evaluation come again with every method and seed.
+    texts: RefCell<HashMap<String, Tensor>>,
     /// Names of the encoders, for reports.
     pub names: (String, String),
 }
@@ -68,15 +78,18 @@ impl Scorer {
         let usual = |published: &'static str| if base == MINI { MINI } else { published };
         let clip_name = clip.unwrap_or(usual("openai/clip-vit-base-patch32"));
         let dino_name = dino.unwrap_or(usual("facebook/dino-vits16"));
-        let needs_clip = wanted.iter().any(|w| *w != Wanted::Dino);
+        let needs_clip = wanted.iter().any(|w| matches!(w, Wanted::ClipT | Wanted::ClipI));
         let clip = needs_clip.then(|| Clip::load(clip_name, offline, device)).transpose();
         let needs_dino = wanted.contains(&Wanted::Dino);
         let dino = needs_dino.then(|| load_dino(dino_name, offline, device)).transpose();
+        let judge = if wanted.contains(&Wanted::Judge) { load_judge(base, offline, device)? } else { None };
         Ok(Self {
+            judge,
             clip: clip.with_context(|| format!("cannot load the CLIP {clip_name}"))?,
             dino: dino.with_context(|| format!("cannot load the DINO {dino_name}"))?,
             wanted: wanted.to_vec(),
             device: device.clone(),
+            texts: RefCell::default(),
             names: (clip_name.to_string(), dino_name.to_string()),
         })
     }
@@ -92,6 +105,7 @@ impl Scorer {
         Ok(Concept {
             clip: self.clip.as_ref().map(|clip| clip_features(clip, photos)).transpose()?,
             dino: self.dino.as_ref().map(|dino| dino_features(dino, photos, &self.device)).transpose()?,
+            looks: self.judge.as_ref().map(|judge| judge::looks(judge, photos)).transpose()?,
         })
     }
 
@@ -108,7 +122,7 @@ impl Scorer {
                 scores.set(Metric::ClipI, pairwise(&features, concept)?.mean);
             }
             if let (Some(prompt), true) = (prompt, self.wanted.contains(&Wanted::ClipT)) {
-                let fit = clip_t(&features, &text_features(clip, &[prompt])?)?;
+                let fit = clip_t(&features, &self.text(clip, prompt)?)?;
                 scores.set(Metric::ClipT, fit.score);
                 scores.set(Metric::Cosine, fit.cosine);
             }
@@ -118,12 +132,39 @@ impl Scorer {
         }
         Ok(scores)
     }
+
+    /// What the base's judge finds in a picture; nothing without one.
+    ///
+    /// # Errors
+    /// If the computation fails.
+    pub fn findings(&self, picture: &RgbImage, prompt: Option<&str>, concept: &Concept) -> Result<Vec<Finding>> {
+        let (Some(judge), Some(looks)) = (&self.judge, &concept.looks) else { return Ok(Vec::new()) };
+        let prompt = prompt.map(|prompt| without_placeholder(prompt, PLACEHOLDER));
+        judge::findings(judge, picture, prompt.as_deref(), looks)
+    }
+
+    fn text(&self, clip: &Clip, prompt: &str) -> Result<Tensor> {
+        let mut texts = self.texts.borrow_mut();
+        if let Some(features) = texts.get(prompt) {
+            return Ok(features.clone());
+        }
+        if texts.len() >= TEXTS {
+            texts.clear();
+        }
+        let features = text_features(clip, &[prompt])?;
+        texts.insert(prompt.into(), features.clone());
+        Ok(features)
+    }
 }
+
+/// More prompts than this are not kept.
+const TEXTS: usize = 1000;
 
 /// The subject's photos as the encoders see them.
 pub struct Concept {
     clip: Option<Tensor>,
     dino: Option<Tensor>,
+    looks: Option<Looks>,
 }
 
 /// CLIP's image features [n, p].

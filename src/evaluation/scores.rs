@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::judge::{Finding, shares};
 use crate::files::write_whole;
 
 /// Which list a prompt comes from. The paper reports the lists apart, since what serves one (a
@@ -115,6 +116,9 @@ pub struct ImageScores {
     /// Its values.
     #[serde(flatten)]
     pub scores: Scores,
+    /// What the base's judge finds in it; empty where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
 }
 
 /// The means of a group.
@@ -127,6 +131,9 @@ pub struct GroupMeans {
     /// Their means.
     #[serde(flatten)]
     pub means: Scores,
+    /// Shares of pictures in which the base's judge finds what it should, by attribute.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub judge: BTreeMap<String, f32>,
 }
 
 /// Scores of a set of pictures.
@@ -144,9 +151,15 @@ impl Measured {
     /// Takes the means of `images`.
     pub fn new(images: Vec<ImageScores>) -> Self {
         let group = |group: Group| {
-            let members = images.iter().filter(move |i| i.group == group).map(|i| &i.scores);
+            let members = images.iter().filter(move |i| i.group == group);
             let count = members.clone().count();
-            (count > 0).then(|| GroupMeans { group, count, means: Scores::mean(members) })
+            let judge = || shares(members.clone().flat_map(|i| &i.findings));
+            (count > 0).then(|| GroupMeans {
+                group,
+                count,
+                means: Scores::mean(members.clone().map(|i| &i.scores)),
+                judge: judge().into_iter().map(|(attribute, share)| (attribute.into(), share)).collect(),
+            })
         };
         let groups = Group::ALL.into_iter().filter_map(group).collect();
         Self { all: Scores::mean(images.iter().map(|i| &i.scores)), groups, images }
@@ -260,7 +273,34 @@ pub fn table(evaluation: &Evaluation) -> String {
     if unknown > 0 && metrics.contains(&Metric::ClipT) {
         lines.push(format!("CLIP-T and its cosine are without the {unknown} pictures whose prompt is not known."));
     }
-    lines.join("\n") + "\n"
+    lines.join("\n") + "\n" + &judged(&columns)
+}
+
+/// What the base's judge finds: a line per attribute, the groups of each way of drawing side by side.
+fn judged(columns: &[(String, &Measured)]) -> String {
+    let groups: Vec<&GroupMeans> = columns.iter().flat_map(|(_, measured)| &measured.groups).collect();
+    let all = columns.iter().flat_map(|(_, measured)| &measured.images).flat_map(|image| &image.findings);
+    let attributes: Vec<&str> = shares(all).into_iter().map(|(attribute, _)| attribute).collect();
+    if attributes.is_empty() {
+        return String::new();
+    }
+    let line = |first: &str, cells: Vec<String>| {
+        let cells: String = cells.iter().map(|cell| format!("{cell:>12}")).collect();
+        format!("{first:20}{cells}\n")
+    };
+    let mut text = "\nShare of pictures in which the base's judge finds it:\n".to_string();
+    if columns.len() > 1 {
+        let title = |(title, measured): &(String, &Measured)| {
+            let width = 12 * measured.groups.len();
+            format!("{title:>width$}")
+        };
+        text += &format!("{:20}{}\n", "", columns.iter().map(title).collect::<String>());
+    }
+    text += &line("", groups.iter().map(|g| g.group.name().to_string()).collect());
+    for attribute in attributes {
+        text += &line(attribute, groups.iter().map(|g| number(g.judge.get(attribute).copied())).collect());
+    }
+    text
 }
 
 /// A value for people: three digits, as papers give them, or a dash.
@@ -274,7 +314,7 @@ pub(crate) mod tests {
 
     fn image(prompt: &str, group: Group, values: [f32; 4]) -> ImageScores {
         let scores = Scores(values.map(Some));
-        ImageScores { file: format!("{prompt}.png"), prompt: prompt.into(), group, scores }
+        ImageScores { file: format!("{prompt}.png"), prompt: prompt.into(), group, scores, findings: vec![] }
     }
 
     pub(crate) fn example() -> Evaluation {

@@ -134,6 +134,20 @@ impl Lock {
         }
     }
 
+    /// Takes the lock as soon as no other process has it; none if `wanted` says meanwhile that it is needed no more.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take), or what `wanted` says.
+    pub fn wait(folder: &Path, mut wanted: impl FnMut() -> Result<bool>) -> Result<Option<Self>> {
+        while wanted()? {
+            if let Some(lock) = Self::take(folder)? {
+                return Ok(Some(lock));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(None)
+    }
+
     /// Removes what processes left unfinished that died in this folder.
     ///
     /// # Errors
@@ -142,7 +156,7 @@ impl Lock {
         finish_set(&self.folder)?;
         for entry in entries(&self.folder)? {
             if is_partial(&entry) {
-                let _ = fs::remove_file(self.folder.join(entry)); // it only takes space
+                remove(&self.folder.join(entry));
             }
         }
         Ok(())
@@ -159,10 +173,18 @@ pub fn sweep_old(folder: &Path) -> Result<()> {
         let path = folder.join(name);
         let touched = path.symlink_metadata().and_then(|file| file.modified());
         if touched.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > Duration::from_secs(600))) {
-            let _ = fs::remove_file(path); // it only takes space
+            remove(&path);
         }
     }
     Ok(())
+}
+
+/// Removes a file, or a folder with what is in it. Where that fails, it only takes space.
+fn remove(path: &Path) {
+    let _ = match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
 }
 
 /// Whether a folder has nothing in it but what this module leaves there.
@@ -188,6 +210,8 @@ mod tests {
         assert!(Lock::take(folder.path())?.is_none());
         fs::write(folder.path().join(".eqdiff-abc.part"), "")?;
         assert!(is_empty(folder.path())?);
+        fs::create_dir(folder.path().join(".eqdiff-abd.part"))?;
+        fs::write(folder.path().join(".eqdiff-abd.part/photo"), "")?;
         lock.sweep()?;
         assert_eq!(entries(folder.path())?, [LOCK]);
         drop(lock);

@@ -27,9 +27,21 @@ const PARTIAL: (&str, &str) = (".eqdiff-", ".part");
 /// # Errors
 /// If it cannot be written; the message names it, and what was there stays.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_bit_by_bit(path, |file| Ok(file.write_all(bytes)?))
+}
+
+/// The same for content that is written as it comes, however much it is.
+///
+/// # Errors
+/// As [`write_whole`], or what `content` says.
+pub fn write_bit_by_bit(path: &Path, content: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let write = || {
-        staged(path, bytes)?.persist(path).map_err(|error| error.error)?;
-        sync_folder(path)
+        let mut file = io::BufWriter::new(partial(path)?);
+        content(&mut file)?;
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        anyhow::Ok(sync_folder(path)?)
     };
     write().with_context(|| cannot_write(path))
 }
@@ -107,6 +119,14 @@ fn is_partial(name: &str) -> bool {
 
 /// The content of `path` under a temporary name, synced.
 fn staged(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    let mut file = partial(path)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// An empty file under a temporary name beside `path`.
+fn partial(path: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(PARTIAL.0).suffix(PARTIAL.1);
     #[cfg(unix)]
@@ -114,10 +134,7 @@ fn staged(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o666)); // less the user's mask, as for any file
     }
-    let mut file = builder.tempfile_in(folder_of(path))?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    Ok(file)
+    builder.tempfile_in(folder_of(path))
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -75,6 +75,14 @@ pub trait Learned {
     /// The attention of a pass.
     fn attention<'a>(&'a self, pass: Pass<'a>) -> Box<dyn Recorder + 'a>;
 
+    /// The same as strong as a dial says; none if there is nothing to turn.
+    ///
+    /// # Errors
+    /// If it cannot be computed.
+    fn turned(&self, _dial: Dial) -> Result<Option<Box<dyn Learned>>> {
+        Ok(None)
+    }
+
     /// What takes down the features of a reference photo in a pass of the denoiser; none if it looks at no photo.
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>>;
 
@@ -96,6 +104,24 @@ pub trait Learned {
     /// Which token of a prompt shows where the subject is; of use to nobody but who looks there.
     fn word(&self, _base: &Base, _prompt: &str) -> anyhow::Result<usize> {
         Ok(0)
+    }
+}
+
+/// How strongly what was learnt of a subject shows: 1 as it was trained, 0 not at all. More likeness, or more of the
+/// prompt's style.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dial {
+    /// The low band's embedding: layout, large shapes, colours.
+    pub low: f64,
+    /// The high band's: edges and texture.
+    pub high: f64,
+    /// Attention to the reference photo.
+    pub reference: f64,
+}
+
+impl Default for Dial {
+    fn default() -> Self {
+        Self { low: 1., high: 1., reference: 1. }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
-use tokenizers::Encoding;
+use tokenizers::{Encoding, ModelWrapper};
 
 /// The string that stands for the subject in prompts.
 pub const PLACEHOLDER: &str = "S*";
@@ -18,6 +18,8 @@ pub struct Tokens {
     pub cut: Option<String>,
     /// Whether a placeholder is in what did not fit.
     pub placeholder_cut: bool,
+    /// Words that the vocabulary lacks; one of word pieces lacks none.
+    pub unknown: Vec<String>,
 }
 
 /// CLIP's byte-pair encoding.
@@ -112,7 +114,7 @@ impl Tokenizer {
     /// If the text cannot be encoded.
     pub fn encode(&self, prompt: &str, placeholder: &str) -> Result<Tokens> {
         // ids, and where in the prompt each begins
-        let (mut text, mut begins, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut text, mut begins, mut places, mut unknown) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut at = 0;
         for (i, piece) in prompt.split(placeholder).enumerate() {
             if i > 0 {
@@ -123,6 +125,7 @@ impl Tokenizer {
             }
             let encoding = self.encoded(piece)?;
             text.extend(encoding.get_ids());
+            unknown.extend(self.unknown(piece, &encoding));
             begins.extend(encoding.get_offsets().iter().map(|(begin, _)| at + begin));
             at += piece.len();
         }
@@ -135,7 +138,7 @@ impl Tokenizer {
         let mut ids = vec![self.start];
         ids.extend(text);
         ids.resize(self.length, self.end);
-        Ok(Tokens { ids, placeholder_cut: places.len() < all, placeholder: places, cut })
+        Ok(Tokens { ids, placeholder_cut: places.len() < all, placeholder: places, cut, unknown })
     }
 
     /// All that decides how texts are encoded.
@@ -168,6 +171,15 @@ impl Tokenizer {
             Some(id) => Ok(id),
             None => self.plain(word)?.first().copied().with_context(|| format!("{word:?} has no token")),
         }
+    }
+
+    /// The words of `text` in whose place a vocabulary of whole words puts its token for all others.
+    fn unknown(&self, text: &str, encoding: &Encoding) -> Vec<String> {
+        let ModelWrapper::WordLevel(model) = self.inner.get_model() else { return Vec::new() };
+        let tokens = encoding.get_tokens().iter().zip(encoding.get_offsets());
+        let replaced = tokens.filter(|(token, _)| **token == model.unk_token);
+        let words = replaced.filter_map(|(_, &(begin, end))| text.get(begin..end));
+        words.filter(|word| word.to_lowercase() != model.unk_token).map(String::from).collect()
     }
 
     fn encoded(&self, text: &str) -> Result<Encoding> {

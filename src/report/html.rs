@@ -1,4 +1,4 @@
-//! A page in one HTML file: styles inside, pictures as data, no script, nothing fetched.
+//! A page in one HTML file: styles inside, pictures as data, nothing fetched, no script but one of our own.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -66,13 +66,30 @@ pub struct Page {
     introduction: String,
     body: String,
     in_section: bool,
+    /// More styles, and a script.
+    extra: (&'static str, &'static str),
 }
 
 impl Page {
     /// An empty page with a title and an introduction.
     pub fn new(title: &str, introduction: &str) -> Self {
         let (title, introduction) = (escape(title), escape(introduction));
-        Self { title, introduction, body: String::new(), in_section: false }
+        Self { title, introduction, body: String::new(), in_section: false, extra: ("", "") }
+    }
+
+    /// Adds styles to those of all pages.
+    pub(super) fn style(&mut self, css: &'static str) {
+        self.extra.0 = css;
+    }
+
+    /// Runs a script when the page is there.
+    pub(super) fn script(&mut self, code: &'static str) {
+        self.extra.1 = code;
+    }
+
+    /// Adds what is HTML already.
+    pub(super) fn markup(&mut self, html: &str) {
+        self.body.push_str(html);
     }
 
     /// Starts a section: heading and a paragraph, which may be empty.
@@ -152,16 +169,17 @@ impl Page {
 
     /// The whole file.
     pub fn to_html(&self) -> String {
-        let Self { title, introduction, body, in_section } = self;
+        let Self { title, introduction, body, in_section, extra: (css, script) } = self;
         let end = if *in_section { "</section>\n" } else { "" };
+        let script = if script.is_empty() { String::new() } else { format!("<script>\n{script}</script>\n") };
         let version = env!("CARGO_PKG_VERSION");
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
-             <style>\n{STYLE}</style>\n</head>\n<body>\n\
+             <style>\n{STYLE}{css}</style>\n</head>\n<body>\n\
              <header><h1>{title}</h1>\n<p>{introduction}</p></header>\n<main>\n{body}{end}</main>\n\
-             <footer>{SIGNATURE} {version}.</footer>\n</body>\n</html>\n"
+             <footer>{SIGNATURE} {version}.</footer>\n{script}</body>\n</html>\n"
         )
     }
 
@@ -195,7 +213,7 @@ impl Page {
 }
 
 /// Text as HTML shows it, in elements and in quoted attributes.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -6,6 +6,7 @@ use anyhow::Result;
 use image::{DynamicImage, GrayImage, RgbImage};
 
 use super::html::{Card, Figure, Page, Row};
+use crate::evaluation::judge::{Finding, shares};
 use crate::evaluation::scores::{Evaluation, Group, Metric, Scores, number, title};
 
 /// A photo of the subject, and what training saw in it.
@@ -38,6 +39,8 @@ pub struct Cell {
     pub picture: RgbImage,
     /// Its scores.
     pub scores: Scores,
+    /// What the base's judge finds in it, if there is one.
+    pub findings: Vec<Finding>,
 }
 
 /// What goes into a report; what is empty is left out of it.
@@ -104,6 +107,32 @@ fn add_scores(page: &mut Page, evaluation: &Evaluation) {
         }
     }
     page.table(&header, 2, &rows);
+    add_findings(page, evaluation);
+}
+
+/// What the base's judge finds, by attribute.
+fn add_findings(page: &mut Page, evaluation: &Evaluation) {
+    let ways = std::iter::once(("with the adapter".to_string(), &evaluation.measured))
+        .chain(evaluation.others.iter().map(|(way, measured)| (title(way), measured)));
+    let groups: Vec<_> =
+        ways.flat_map(|(way, m)| m.groups.iter().map(move |g| (format!("{}, {way}", g.group.name()), g))).collect();
+    let all = evaluation.measured.images.iter().flat_map(|image| &image.findings);
+    let row = |(attribute, _): (&'static str, f32)| Row {
+        cells: std::iter::once(attribute.to_string())
+            .chain(groups.iter().map(|(_, group)| number(group.judge.get(attribute).copied())))
+            .collect(),
+        strong: false,
+    };
+    let rows: Vec<Row> = shares(all).into_iter().map(row).collect();
+    if rows.is_empty() {
+        return;
+    }
+    let text = "Every attribute has a name in this base's world: the share of pictures in which its judge finds what the \
+                photos show and the prompt asks for.";
+    page.section("What the judge finds", text);
+    let header: Vec<&str> =
+        std::iter::once("attribute").chain(groups.iter().map(|(title, _)| title.as_str())).collect();
+    page.table(&header, 1, &rows);
 }
 
 /// What the measured metrics mean, and what measured them.
@@ -152,7 +181,7 @@ fn add_drawings(page: &mut Page, group: Group, drawings: &[Drawing]) -> Result<(
 fn drawing_card(drawing: &Drawing) -> Card<'_> {
     let file = drawing.cells.first().map(|cell| cell.caption.clone()).unwrap_or_default();
     let title = if drawing.prompt.is_empty() { file } else { drawing.prompt.clone() };
-    let pictures = drawing.cells.iter().map(|cell| picture(&cell.picture, &cell.caption, note(&cell.scores)));
+    let pictures = drawing.cells.iter().map(|cell| picture(&cell.picture, &cell.caption, note(cell)));
     Card { title, pictures: pictures.collect() }
 }
 
@@ -189,11 +218,19 @@ fn coverage(mask: &GrayImage) -> String {
     format!("{:.0} % of the picture", 100. * white as f64 / mask.len().max(1) as f64)
 }
 
-/// A picture's scores in one line; the cosine would only repeat CLIP-T.
-fn note(scores: &Scores) -> String {
+/// A picture's scores, of which the cosine would only repeat CLIP-T, and what the judge finds in it.
+fn note(cell: &Cell) -> String {
     let measured = Metric::ALL.into_iter().filter(|&m| m != Metric::Cosine);
-    let shown = measured.filter_map(|m| Some(format!("{}\u{a0}{}", m.name(), number(Some(scores.get(m)?)))));
-    shown.collect::<Vec<_>>().join("\u{2003}")
+    let scores = measured.filter_map(|m| Some(format!("{}\u{a0}{}", m.name(), number(Some(cell.scores.get(m)?)))));
+    let findings = cell.findings.iter().map(|finding| {
+        let mark = match (finding.right(), &finding.wanted) {
+            (Some(true), _) => "\u{2713}\u{a0}".to_string(),
+            (_, Some(wanted)) => format!("\u{2717}\u{a0}not {wanted} but "),
+            _ => String::new(),
+        };
+        format!("{mark}{}", finding.found.replace('_', " "))
+    });
+    scores.chain(findings).collect::<Vec<_>>().join("\u{2003}")
 }
 
 /// How much the adapter adds, with its sign.
@@ -205,7 +242,7 @@ fn difference(with: Option<f32>, without: Option<f32>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::evaluation::scores::ImageScores;
     use crate::evaluation::scores::tests::example;
@@ -214,12 +251,16 @@ mod tests {
         RgbImage::from_pixel(8, 8, image::Rgb([level; 3]))
     }
 
-    fn input() -> ReportInput {
+    pub(crate) fn input() -> ReportInput {
         let evaluation = example();
         let base = evaluation.others.values().next().map_or(&[][..], |b| &b.images);
         let drawing = |(i, image): (usize, &ImageScores)| {
-            let mut cells = vec![Cell { caption: "with it".into(), picture: plain(90), scores: image.scores }];
-            let other = |b: &ImageScores| Cell { caption: "without it".into(), picture: plain(160), scores: b.scores };
+            let mut cells =
+                vec![Cell { caption: "with it".into(), picture: plain(90), scores: image.scores, findings: vec![] }];
+            let other = |b: &ImageScores| {
+                let (caption, picture) = ("without it".into(), plain(160));
+                Cell { caption, picture, scores: b.scores, findings: b.findings.clone() }
+            };
             cells.extend(base.get(i).map(other));
             Drawing { prompt: image.prompt.clone(), group: image.group, cells }
         };

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use candle_core::{Tensor, Var};
 
+use super::Inside;
 use super::samplers::{Past, Sampler};
 use crate::base::Base;
 use crate::method::{Guided, Learned, Pass, Seen};
@@ -46,6 +47,20 @@ pub struct Plan<'a> {
     pub guidance_rescale: f64,
     /// Pictures that go through the UNet together.
     pub batch: usize,
+    /// The first step that is taken; what the drafts then start from is noise mixed with `start`.
+    pub first: usize,
+    /// The picture that drawing starts from.
+    pub start: Option<Inside>,
+    /// Steps after which drafts are told of as they are so far.
+    pub sketch: Option<usize>,
+}
+
+/// What [`denoise`] tells.
+pub enum Progress<'a> {
+    /// So many picture-steps more are done.
+    Steps(usize),
+    /// The clean latents [1, 4, h, w] that are predicted in the draft of that place.
+    Sketch(usize, &'a Tensor),
 }
 
 /// One picture on its way.
@@ -60,7 +75,7 @@ pub struct Draft {
     pub word: usize,
 }
 
-/// Denoises all `drafts`; `progress` is told after every pass with the number of picture-steps done.
+/// Denoises all `drafts`; `progress` is told after every pass.
 ///
 /// All pictures go through a timestep before any goes to the next: the reference pass depends on the timestep alone, so
 /// it is computed once for all of them, for several timesteps together where the latents are small.
@@ -68,31 +83,45 @@ pub fn denoise(
     base: &Base,
     plan: &Plan,
     drafts: &mut [Draft],
-    mut progress: impl FnMut(usize) -> Result<()>,
+    mut progress: impl FnMut(Progress) -> Result<()>,
 ) -> Result<()> {
     let together = plan.batch.max(1);
     let mut pasts = vec![Past::default(); drafts.len()];
-    if plan.sampler.first() != 1. {
-        for draft in drafts.iter_mut() {
-            draft.latents = (&draft.latents * plan.sampler.first())?;
-        }
-    }
     let mut before: Vec<Option<Seen>> = drafts.chunks(together).map(|_| None).collect();
-    for (chunk, timesteps) in plan.sampler.timesteps().chunks(together).enumerate() {
-        let seen = look_at(base, plan, timesteps, chunk * together)?;
+    let noises: Vec<Tensor> = drafts.iter().map(|draft| draft.latents.clone()).collect();
+    let all = plan.sampler.timesteps().len();
+    for draft in drafts.iter_mut() {
+        draft.latents = match &plan.start {
+            Some(start) => start.noisy(&draft.latents, plan.sampler, plan.first)?,
+            None if plan.sampler.first() != 1. => (&draft.latents * plan.sampler.first())?,
+            None => draft.latents.clone(),
+        };
+    }
+    for (chunk, timesteps) in plan.sampler.timesteps()[plan.first..].chunks(together).enumerate() {
+        let seen = look_at(base, plan, timesteps, plan.first + chunk * together)?;
         for (i, &timestep) in timesteps.iter().enumerate() {
             let seen = seen.as_ref().map(|seen| seen.every(timesteps.len(), i)).transpose()?;
-            let step = chunk * together + i;
-            let groups = drafts.chunks_mut(together).zip(pasts.chunks_mut(together)).zip(&mut before);
-            for ((drafts, pasts), before) in groups {
-                let shown = Shown { step, timestep, seen: seen.as_ref(), before: before.take() };
+            let step = plan.first + chunk * together + i;
+            let shows = plan.sketch.is_some_and(|every| (step + 1).is_multiple_of(every.max(1)) && step + 1 < all);
+            let groups = drafts.chunks_mut(together).zip(pasts.chunks_mut(together)).zip(noises.chunks(together));
+            for (group, ((drafts, pasts), noises)) in groups.enumerate() {
+                let shown = Shown { step, timestep, seen: seen.as_ref(), before: before[group].take() };
                 let (guided, left) = predicted(base, plan, drafts, shown)?;
-                *before = Some(left);
+                before[group] = Some(left);
                 for (j, (draft, past)) in drafts.iter_mut().zip(pasts).enumerate() {
-                    let latents = plan.sampler.step(step, &draft.latents, &guided.narrow(0, j, 1)?, past)?;
-                    draft.latents = noised(latents, plan.sampler.noise(step), draft.seed, step)?;
+                    let predicted = guided.narrow(0, j, 1)?;
+                    if shows {
+                        let (clean, _) = base.scheduler.parted(&draft.latents, &predicted, plan.sampler.level(step))?;
+                        progress(Progress::Sketch(group * together + j, &clean))?;
+                    }
+                    let latents = plan.sampler.step(step, &draft.latents, &predicted, past)?;
+                    let latents = noised(latents, plan.sampler.noise(step), draft.seed, step)?;
+                    draft.latents = match &plan.start {
+                        Some(start) => start.kept(latents, &noises[j], plan.sampler, step)?,
+                        None => latents,
+                    };
                 }
-                progress(drafts.len())?;
+                progress(Progress::Steps(drafts.len()))?;
             }
         }
     }

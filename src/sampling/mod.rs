@@ -2,6 +2,7 @@
 
 mod denoise;
 pub mod samplers;
+mod start;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
@@ -10,13 +11,16 @@ use image::RgbImage;
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::images;
-use crate::method::Learned;
 use crate::method::eqdiff::rra::ReferenceNoise;
+use crate::method::{Dial, Learned};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::rng;
 use crate::settings::SamplerName;
-pub use denoise::{Draft, Feed, Plan, Reference, Shown, denoise, guided, invert, look_at, predicted, rescaled};
+pub use denoise::{
+    Draft, Feed, Plan, Progress, Reference, Shown, denoise, guided, invert, look_at, predicted, rescaled,
+};
 use samplers::{Sampler, sampler};
+pub use start::{Inside, Start, between};
 
 /// One picture to draw.
 #[derive(Clone, Debug)]
@@ -30,6 +34,7 @@ pub struct Order {
 }
 
 /// What all pictures of a call share.
+#[derive(Clone)]
 pub struct Style<'a> {
     /// What the pictures shall not show.
     pub negative: &'a str,
@@ -47,6 +52,28 @@ pub struct Style<'a> {
     pub reference: Option<(&'a RgbImage, &'a str)>,
     /// How the reference is fed.
     pub reference_noise: ReferenceNoise,
+    /// What most pictures are drawn without.
+    pub special: Special<'a>,
+}
+
+/// What most pictures are drawn without.
+#[derive(Clone, Default)]
+pub struct Special<'a> {
+    /// The picture that drawing starts from.
+    pub start: Option<Start<'a>>,
+    /// A seed and a share: the noise is that seed's, and so much of it that of the order's own.
+    pub variation: Option<(u64, f64)>,
+    /// How strongly what was learnt shows.
+    pub dial: Dial,
+    /// Steps after which a picture is shown as it is so far, again and again.
+    pub sketch: Option<usize>,
+}
+
+impl Style<'_> {
+    /// Steps that are taken for each picture.
+    pub fn taken(&self) -> usize {
+        self.steps - self.special.start.map_or(0, |start| start.first(self.steps))
+    }
 }
 
 /// What [`draw`] tells while it works.
@@ -55,6 +82,8 @@ pub enum Drawn {
     Steps(usize),
     /// The picture of the order of that place is finished.
     Picture(usize, RgbImage),
+    /// The picture of the order of that place as it would be if nothing more changed.
+    Sketch(usize, RgbImage),
 }
 
 /// Pictures that share their reference passes: more would share them cheaper, fewer are finished sooner.
@@ -72,6 +101,9 @@ pub fn draw(
     mut tell: impl FnMut(Drawn) -> Result<()>,
 ) -> Result<()> {
     let texts = Texts::new(base);
+    let Special { start, variation, dial, sketch } = &style.special;
+    let turned = if *dial == Dial::default() { None } else { learned.turned(*dial)? };
+    let learned = turned.as_deref().unwrap_or(learned);
     let (width, height) = latent_size(base, style.size)?;
     // the placeholder means nothing there
     let negative = learned.text(base, &texts, &style.negative.replace(PLACEHOLDER, " "))?;
@@ -81,7 +113,8 @@ pub fn draw(
         let pause = &mut || tell(Drawn::Steps(0));
         reference(base, learned, &texts, (&negative, style), (photo, class), (sampler.as_ref(), pause))
     };
-    let reference = style.reference.filter(|_| learned.recorder().is_some()).map(&mut reference_of).transpose();
+    let looks = dial.reference != 0. && learned.recorder().is_some();
+    let reference = style.reference.filter(|_| looks).map(&mut reference_of).transpose();
     let plan = Plan {
         learned,
         reference: reference.context("the reference photo")?,
@@ -90,29 +123,68 @@ pub fn draw(
         guidance: style.guidance,
         guidance_rescale: style.guidance_rescale,
         batch: if learned.guides((style.steps - 1, style.steps)) { 1 } else { together(width * height) },
+        first: start.map_or(0, |start| start.first(style.steps)),
+        start: start.map(|start| start.inside(base)).transpose().context("the picture to start from")?,
+        sketch: *sketch,
     };
-    let size = if plan.reference.is_some() { GROUP } else { plan.batch };
+    let size = block(plan.reference.is_some(), plan.batch);
+    let noise = |seed: u64| rng::normal((1, 4, height, width), &mut rng::stream(seed, "latents", 0), &base.device);
     for (i, group) in orders.chunks(size).enumerate() {
         let mut drafts = Vec::with_capacity(group.len());
         for order in group {
-            let latents = match &order.init_latents {
-                Some(latents) => latents.clone(),
-                None => rng::normal((1, 4, height, width), &mut rng::stream(order.seed, "latents", 0), &base.device)?,
+            let latents = match (&order.init_latents, variation) {
+                (Some(latents), _) => latents.clone(),
+                (None, Some((seed, share))) => between(&noise(*seed)?, &noise(order.seed)?, *share)?,
+                (None, None) => noise(order.seed)?,
             };
+            let seed = variation.map_or(order.seed, |(seed, _)| seed);
             let (text, word) = (learned.text(base, &texts, &order.prompt)?, learned.word(base, &order.prompt)?);
-            drafts.push(Draft { text, latents, seed: order.seed, word });
+            drafts.push(Draft { text, latents, seed, word });
         }
-        denoise(base, &plan, &mut drafts, |steps| tell(Drawn::Steps(steps)))?;
+        denoise(base, &plan, &mut drafts, |progress| match progress {
+            Progress::Steps(steps) => tell(Drawn::Steps(steps)),
+            Progress::Sketch(j, clean) => {
+                tell(Drawn::Sketch(i * size + j, images::from_tensor(&base.pictures(clean)?)?))
+            }
+        })?;
         for (j, (draft, order)) in drafts.iter().zip(group).enumerate() {
             let picture = base.pictures(&draft.latents)?;
             // the sum of all values is finite only if each of them is
             if !picture.sum_all()?.to_scalar::<f32>()?.is_finite() {
                 bail!("the picture of {:?} is not finite: the base or the adapter is damaged", order.prompt);
             }
-            tell(Drawn::Picture(i * size + j, images::from_tensor(&picture)?))?;
+            let picture = images::from_tensor(&picture)?;
+            let picture = match start {
+                Some(start) => start.laid_over(picture, base.vae.factor()),
+                None => picture,
+            };
+            tell(Drawn::Picture(i * size + j, picture))?;
         }
     }
     Ok(())
+}
+
+/// The pictures 0 to `count` in the blocks in which [`draw`] makes them. A picture depends on its block's other pictures
+/// by the rounding of products of other sizes: who goes on with a list that was interrupted, and wants what it would have
+/// become without that, draws whole blocks.
+///
+/// # Errors
+/// If the size does not suit the base.
+pub fn blocks(
+    base: &Base,
+    learned: &dyn Learned,
+    style: &Style,
+    count: usize,
+) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>> {
+    let (width, height) = latent_size(base, style.size)?;
+    let looks = style.reference.is_some() && learned.recorder().is_some();
+    let size = block(looks, together(width * height));
+    Ok((0..count).step_by(size).map(move |first| first..count.min(first + size)))
+}
+
+/// How many pictures are drawn at a time.
+fn block(looks: bool, batch: usize) -> usize {
+    if looks { GROUP } else { batch }
 }
 
 /// The photo that all pictures of a call look at.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use image::GrayImage;
 
 use super::fit::{Shape, fitted};
@@ -47,25 +47,36 @@ impl MaskFinder {
         Ok(Self { folders: usual.map(|folder| (None, folder)).collect(), named: false })
     }
 
-    /// The mask of a photo of that shape, for which `alpha` is taken if there is no file.
-    pub(super) fn mask(&self, store: &Store, photo: &Path, shape: &Shape, alpha: Option<GrayImage>) -> Result<Found> {
+    /// The mask of a photo of that shape, for which `alpha` is taken if there is no file; none if there is neither.
+    pub(super) fn mask(
+        &self,
+        store: &Store,
+        photo: &Path,
+        shape: &Shape,
+        alpha: Option<GrayImage>,
+    ) -> Result<Option<Found>> {
         for (own, folder) in &self.folders {
             let store = own.as_ref().unwrap_or(store);
             if let Some(file) = in_folder(store, folder, photo, shape.path) {
-                return read(store, &file, shape);
+                return read(store, &file, shape).map(Some);
             }
         }
-        let stem = photo.file_stem().unwrap_or_default();
         if !self.named {
             let beside = |file: &&PathBuf| mask_stems(photo).iter().any(|mask| file.file_stem() == Some(mask));
             if let Some(file) = store.files(Path::new("")).iter().filter(|file| store.is_picture(file)).find(beside) {
-                return read(store, file, shape);
+                return read(store, file, shape).map(Some);
             }
             if let Some(alpha) = alpha {
                 let mask = thresholded(alpha);
-                return Ok(Found { mask, source: "alpha channel".to_string(), warnings: Vec::new() });
+                return Ok(Some(Found { mask, source: "alpha channel".to_string(), warnings: Vec::new() }));
             }
         }
+        Ok(None)
+    }
+
+    /// The error that says where a mask was looked for.
+    pub(super) fn missing(&self, store: &Store, photo: &Path) -> Error {
+        let stem = photo.file_stem().unwrap_or_default();
         let named = images::printable(&stem.to_string_lossy());
         let looked = |(own, folder): &(Option<Store>, PathBuf)| {
             let folder = own.as_ref().unwrap_or(store).path(folder);
@@ -80,7 +91,7 @@ impl MaskFinder {
             places.push(format!("{}.png", shown(&store.path(Path::new(&beside)))));
             places.push("the photo's alpha channel".to_string());
         }
-        bail!("no mask for {}: looked for {}", shown(&store.path(photo)), places.join(", "))
+        anyhow!("no mask for {}: looked for {}", shown(&store.path(photo)), places.join(", "))
     }
 }
 

@@ -13,6 +13,7 @@ use image::imageops::{self, FilterType};
 use image::{GrayImage, RgbImage};
 use sha2::{Digest, Sha256};
 
+use crate::files::{make_folder, write_whole};
 use crate::images::{Mask, shown};
 use store::{BUNDLED, Store};
 
@@ -53,6 +54,27 @@ pub struct Subject {
     pub warnings: Vec<String>,
 }
 
+/// A mask that was made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// 255 where the subject is, else 0; as large as the photo.
+    pub mask: GrayImage,
+    /// How sure it is, 0 to 1.
+    pub confidence: f64,
+}
+
+/// Masks that are less sure than this should be looked at.
+pub const WEAK: f64 = 0.8;
+
+/// Makes masks of photos that have none.
+pub trait MaskMaker {
+    /// The masks of all photos of a subject of that class.
+    ///
+    /// # Errors
+    /// If it cannot compute.
+    fn masks(&mut self, photos: &[&RgbImage], class: &str) -> Result<Vec<Made>>;
+}
+
 /// What becomes of photos that are not square.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Crop {
@@ -85,20 +107,25 @@ pub struct Request<'a> {
 /// # Errors
 /// If photos or masks are missing, unreadable or make no sense; the message names the file.
 pub fn find(request: &Request) -> Result<Subject> {
+    found(request, None)
+}
+
+/// The same, with masks made where there are none.
+///
+/// # Errors
+/// As [`find`], and if masks cannot be made.
+pub fn find_or_make(request: &Request, maker: &mut dyn MaskMaker) -> Result<Subject> {
+    found(request, Some(maker))
+}
+
+fn found(request: &Request, maker: Option<&mut dyn MaskMaker>) -> Result<Subject> {
     let store = match request.images {
         Some(folder) if folder.is_dir() => Store::Disk(folder.to_path_buf()),
         Some(folder) => bail!("there is no folder {} with photos", shown(folder)),
         None => Store::of_subject(request.subject)?,
     };
-    let name = Store::name(request.subject).with_context(|| format!("no subject named {:?}", request.subject))?;
-    let class = match request.class {
-        Some(class) => class.trim().to_string(),
-        None => store.class().unwrap_or_else(|| class_of(&name)),
-    };
-    if class.is_empty() {
-        bail!("give the class word (e.g. --class dog): {name:?} has none in it");
-    }
-    let (photos, mut warnings) = photos::read_all(&store, request)?;
+    let (name, class) = named(&store, request)?;
+    let (photos, mut warnings) = photos::read_all(&store, request, maker.map(|maker| (maker, class.as_str())))?;
     if photos.len() < 2 {
         warnings.push("there is one photo only: reference attention looks at other photos, give 4 to 6".to_string());
     }
@@ -110,9 +137,61 @@ pub fn find(request: &Request) -> Result<Subject> {
     Ok(Subject { name, class, photos, warnings })
 }
 
+/// A subject's name and class word, without reading its photos.
+///
+/// # Errors
+/// If there is no such subject, or it has no class word.
+pub fn identify(request: &Request) -> Result<(String, String)> {
+    named(&Store::of_subject(request.subject)?, request)
+}
+
+fn named(store: &Store, request: &Request) -> Result<(String, String)> {
+    let name = Store::name(request.subject).with_context(|| format!("no subject named {:?}", request.subject))?;
+    let class = match request.class {
+        Some(class) => class.trim().to_string(),
+        None => store.class().unwrap_or_else(|| class_of(&name)),
+    };
+    if class.is_empty() {
+        bail!("give the class word (e.g. --class dog): {name:?} has none in it");
+    }
+    Ok((name, class))
+}
+
 /// The names of the subjects that are part of the program.
 pub fn bundled() -> Vec<String> {
     BUNDLED.dirs().filter_map(|dir| Some(dir.path().file_name()?.to_string_lossy().into_owned())).collect()
+}
+
+/// One photo of a folder with its mask, as [`find`] takes it, and what the user should know of it.
+///
+/// # Errors
+/// If it or its mask is missing, unreadable or makes no sense.
+pub fn photo(folder: &Path, file: &Path) -> Result<(Photo, Vec<String>)> {
+    photos::read_one(&Store::Disk(folder.to_path_buf()), file)
+}
+
+/// Copies a bundled subject into an empty folder.
+///
+/// # Errors
+/// If there is none of that name, or it cannot be written.
+pub fn copy_bundled(name: &str, folder: &Path) -> Result<()> {
+    let dir = BUNDLED.get_dir(name).with_context(|| format!("no subject {name:?} is bundled"))?;
+    let mut dirs = vec![dir];
+    while let Some(inner) = dirs.pop() {
+        dirs.extend(inner.dirs());
+        for file in inner.files() {
+            let path = folder.join(file.path().strip_prefix(dir.path())?);
+            path.parent().map(make_folder).transpose()?;
+            write_whole(&path, file.contents())?;
+        }
+    }
+    Ok(())
+}
+
+/// The class word of a subject: what its folder says, else the name without its number.
+pub fn class_word(subject: &str) -> Option<String> {
+    let told = Store::of_subject(subject).ok().and_then(|store| store.class());
+    told.or_else(|| Store::name(subject).map(|name| class_of(&name))).filter(|class| !class.is_empty())
 }
 
 /// "cat_toy" is a cat toy, "dog2" a dog.
@@ -150,6 +229,17 @@ impl Subject {
             }
         }
         Ok(())
+    }
+
+    /// What a prompt should give, where a bundled subject's world is drawn by a program: the picture `truth/NAME.png` of
+    /// its folder. None if there is none, or the photos are not the bundled ones.
+    pub fn truth(&self, name: &str) -> Option<RgbImage> {
+        let store = Store::Bundled(BUNDLED.get_dir(&self.name)?);
+        let picture = store.picture(&Path::new("truth").join(format!("{name}.png"))).ok()?;
+        let request = Request { subject: &self.name, ..Request::default() };
+        let (photos, _) = photos::read_all(&store, &request, None).ok()?;
+        let bundled = Self { photos, ..self.clone() };
+        (bundled.digest() == self.digest()).then_some(picture.image)
     }
 
     /// Tells these photos and masks from others.

@@ -2,36 +2,85 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use image::RgbImage;
 
 use super::crop::around;
 use super::fit::{Shape, is_inside_out};
 use super::masks::{Found, MaskFinder};
 use super::store::Store;
-use super::{Crop, LARGEST_SIDE, Photo, Request, SMALLEST_SIDE, WIDEST};
+use super::{Crop, LARGEST_SIDE, Made, MaskMaker, Photo, Request, SMALLEST_SIDE, WEAK, WIDEST};
 use crate::images::{self, none_in, shown};
 
-/// All photos of a subject with their masks, and what the user should know.
-pub(super) fn read_all(store: &Store, request: &Request) -> Result<(Vec<Photo>, Vec<String>)> {
+/// A photo whose mask may have to be made.
+struct Opened {
+    path: PathBuf,
+    /// Upright, perhaps reduced.
+    image: RgbImage,
+    /// Width and height of the file, upright.
+    size: (u32, u32),
+    mask: Option<Found>,
+}
+
+/// All photos of a subject with their masks, and what the user should know. Masks that are not found are made, if there
+/// is somebody to make them for a class.
+pub(super) fn read_all(
+    store: &Store,
+    request: &Request,
+    maker: Option<(&mut dyn MaskMaker, &str)>,
+) -> Result<(Vec<Photo>, Vec<String>)> {
     let listing = store.pictures()?;
     if listing.pictures.is_empty() {
         bail!("{}", none_in(&store.path(Path::new("")), "photos", &listing));
     }
     let finder = MaskFinder::new(store, request.masks)?;
     let mut warnings = listing.warnings();
-    let read = |file: &PathBuf| read(store, file, &finder, request, &mut warnings);
-    let photos = listing.pictures.iter().map(read).collect::<Result<_>>()?;
+    let only_found = maker.is_none();
+    let open = |file: &PathBuf| {
+        let opened = open(store, file, &finder, &mut warnings)?;
+        if only_found && opened.mask.is_none() {
+            return Err(finder.missing(store, file));
+        }
+        Ok(opened)
+    };
+    let mut opened = listing.pictures.iter().map(open).collect::<Result<Vec<_>>>()?;
+    if let Some((maker, class)) = maker {
+        make_missing(&mut opened, maker, class)?;
+    }
+    let photos = opened.into_iter().map(|opened| finished(opened, request, &mut warnings)).collect::<Result<_>>()?;
     Ok((photos, warnings))
 }
 
-fn read(
-    store: &Store,
-    file: &Path,
-    finder: &MaskFinder,
-    request: &Request,
-    warnings: &mut Vec<String>,
-) -> Result<Photo> {
+/// One photo, and what the user should know.
+pub(super) fn read_one(store: &Store, file: &Path) -> Result<(Photo, Vec<String>)> {
+    let (finder, mut warnings) = (MaskFinder::new(store, None)?, Vec::new());
+    let opened = open(store, file, &finder, &mut warnings)?;
+    if opened.mask.is_none() {
+        return Err(finder.missing(store, file));
+    }
+    let photo = finished(opened, &Request::default(), &mut warnings)?;
+    Ok((photo, warnings))
+}
+
+/// Makes the masks that were not found, from all of their photos together.
+fn make_missing(opened: &mut [Opened], maker: &mut dyn MaskMaker, class: &str) -> Result<()> {
+    let bare: Vec<&RgbImage> = opened.iter().filter(|o| o.mask.is_none()).map(|o| &o.image).collect();
+    if bare.is_empty() {
+        return Ok(());
+    }
+    let made = maker.masks(&bare, class).context("cannot make masks")?;
+    for (opened, Made { mask, confidence }) in opened.iter_mut().filter(|o| o.mask.is_none()).zip(made) {
+        let sure = format!("{:.0} % sure", 100. * confidence);
+        let warnings = match confidence < WEAK {
+            true => vec![format!("the mask made of {} is only {sure}: look at it, or draw one", shown(&opened.path))],
+            false => Vec::new(),
+        };
+        opened.mask = Some(Found { mask, source: format!("made, {sure}"), warnings });
+    }
+    Ok(())
+}
+
+fn open(store: &Store, file: &Path, finder: &MaskFinder, warnings: &mut Vec<String>) -> Result<Opened> {
     let path = store.path(file);
     let name = shown(&path);
     let images::Read { image, alpha, orientation, stored, warnings: of_photo } = store.picture(file)?;
@@ -45,7 +94,14 @@ fn read(
     // the large copy goes before the mask comes
     let image = kept(image, width, height);
     let shape = Shape { path: &path, size, stored, orientation, image: &image };
-    let Found { mut mask, source, warnings: of_mask } = finder.mask(store, file, &shape, alpha)?;
+    let mask = finder.mask(store, file, &shape, alpha)?;
+    Ok(Opened { path, image, size, mask })
+}
+
+fn finished(opened: Opened, request: &Request, warnings: &mut Vec<String>) -> Result<Photo> {
+    let Opened { path, image, size, mask } = opened;
+    let (name, (width, height)) = (shown(&path), image.dimensions());
+    let Found { mut mask, source, warnings: of_mask } = mask.with_context(|| format!("no mask for {name}"))?;
     warnings.extend(of_mask);
     if mask.dimensions() != (width, height) {
         mask = images::resized_mask(&mask, width, height);

@@ -246,3 +246,35 @@ fn names_are_those_of_real_folders() {
     assert_eq!(Store::name("a\nb\x1b").as_deref(), Some("a_b_"));
     assert!(!find(&Request { subject: "a\nb", ..Request::default() }).unwrap_err().to_string().contains('\n'));
 }
+
+/// Says that the left half of any photo is the subject, and is not sure.
+struct Halves;
+
+impl MaskMaker for Halves {
+    fn masks(&mut self, photos: &[&RgbImage], class: &str) -> anyhow::Result<Vec<Made>> {
+        assert_eq!(class, "thing");
+        let half = |photo: &&RgbImage| {
+            let (width, height) = photo.dimensions();
+            let mask = GrayImage::from_fn(width, height, |x, _| Luma([if x < width / 2 { 255 } else { 0 }]));
+            Made { mask, confidence: 0.5 }
+        };
+        Ok(photos.iter().map(half).collect())
+    }
+}
+
+#[test]
+fn masks_are_made_where_there_are_none() {
+    let folder = Folder::new(&["a.png", "b.png"]);
+    mask(60, 40).save(folder.path("masks/a.png")).unwrap();
+    let name = folder.path("").display().to_string();
+    let request = Request { subject: &name, class: Some("thing"), ..Request::default() };
+    let subject = find_or_make(&request, &mut Halves).unwrap();
+    let sources: Vec<&str> = subject.photos.iter().map(|photo| photo.mask_source.as_str()).collect();
+    assert!(sources[0].ends_with("a.png") && sources[1] == "made, 50 % sure", "{sources:?}");
+    assert_eq!(subject.photos[1].coverage(), 0.5);
+    assert!(
+        subject.warnings.iter().any(|warning| warning.contains("b.png is only 50 % sure")),
+        "{:?}",
+        subject.warnings
+    );
+}

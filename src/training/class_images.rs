@@ -9,12 +9,12 @@ use image::imageops::{self, FilterType};
 use serde::Serialize;
 
 use crate::base::Base;
-use crate::files::{digest, make_folder, sweep_old, write_whole};
+use crate::files::{Lock, digest, make_folder, write_whole};
 use crate::images::png::save_png;
 use crate::images::{self, pictures_in};
 use crate::method::BaseAlone;
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::sampling::{Drawn, Order, Style, draw};
+use crate::sampling::{Drawn, Order, Special, Style, blocks, draw};
 use crate::settings::{SamplerName, Settings};
 
 /// What generated class images depend on: others are other pictures.
@@ -70,8 +70,8 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// `count` class images; those that `folder` has not yet are drawn and saved there, one by one.
-/// `progress` is told of picture-steps: done and in all.
+/// `count` class images; those that `folder` has not yet are drawn and saved there, one by one. One process draws at
+/// a time, others wait for it. `progress` is told of picture-steps: done (0 while it waits) and in all.
 ///
 /// # Errors
 /// If an image cannot be drawn, written or read, or `progress` wants to stop.
@@ -83,10 +83,13 @@ pub fn generated(
     mut progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Vec<RgbImage>> {
     make_folder(folder)?;
-    sweep_old(folder)?;
-    write_whole(&folder.join("asked.toml"), asked.toml()?.as_bytes())?;
     let path = |i: usize| folder.join(format!("{i:05}.png"));
-    let missing: Vec<usize> = (0..count).filter(|&i| !path(i).is_file()).collect();
+    let lacks = |i: &usize| !path(*i).is_file();
+    let lock = Lock::wait(folder, || match (0..count).any(|i| lacks(&i)) {
+        true => progress(0, 1).map(|()| true),
+        false => Ok(false),
+    })?;
+    lock.as_ref().map(Lock::sweep).transpose()?;
     let style = Style {
         negative: "",
         sampler: asked.sampler.unwrap_or_default(),
@@ -96,20 +99,29 @@ pub fn generated(
         size: (asked.side, asked.side),
         reference: None,
         reference_noise: ReferenceNoise::Clean,
+        special: Special::default(),
     };
     let prompt = asked.prompt.as_deref().unwrap_or(asked.class);
-    let order = |&i: &usize| Order { prompt: prompt.to_string(), seed: i as u64, init_latents: None };
-    let orders: Vec<Order> = missing.iter().map(order).collect();
-    let all = missing.len() * style.steps;
+    let missing: Vec<_> =
+        blocks(base, &BaseAlone, &style, count)?.filter(|block| block.clone().any(|i| lacks(&i))).collect();
+    if !missing.is_empty() {
+        write_whole(&folder.join("asked.toml"), asked.toml()?.as_bytes())?;
+    }
+    let all = missing.iter().map(ExactSizeIterator::len).sum::<usize>() * style.steps;
     let mut done = 0;
-    draw(base, &BaseAlone, &style, &orders, |drawn| match drawn {
-        Drawn::Steps(steps) => {
-            done += steps;
-            progress(done, all)
-        }
-        // another training of the same class may have been faster: its picture is the same
-        Drawn::Picture(i, image) => save_png(&path(missing[i]), &image, &[("prompt", prompt)]),
-    })?;
+    for block in missing {
+        let order = |i: usize| Order { prompt: prompt.to_string(), seed: i as u64, init_latents: None };
+        let orders: Vec<Order> = block.clone().map(order).collect();
+        draw(base, &BaseAlone, &style, &orders, |drawn| match drawn {
+            Drawn::Steps(steps) => {
+                done += steps;
+                progress(done, all)
+            }
+            Drawn::Sketch(..) => Ok(()),
+            Drawn::Picture(i, _) if !lacks(&(block.start + i)) => Ok(()),
+            Drawn::Picture(i, image) => save_png(&path(block.start + i), &image, &[("prompt", prompt)]),
+        })?;
+    }
     (0..count).map(|i| read(&path(i), asked.side)).collect()
 }
 

@@ -55,6 +55,9 @@ pub(super) fn sample(folder: &Path, base: &Base, checks: &mut Checks) -> Result<
             guidance,
             guidance_rescale: 0.,
             batch: 2,
+            first: 0,
+            start: None,
+            sketch: None,
         };
         let init = case.get("in.init_latents")?;
         // twice the same picture, so that the batched path is what is checked

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod foreign;
 mod header;
+mod lora;
 mod original;
 mod random;
 mod source;
@@ -23,6 +24,8 @@ use source::Source;
 use values::Failure;
 
 pub use foreign::by_name as foreign;
+pub use header::text as header_text;
+pub use lora::Lora;
 pub use original::Part;
 pub use source::text;
 
@@ -40,6 +43,8 @@ pub struct Weights {
     random: bool,
     /// What comes in the place of its namesakes.
     replaced: Arc<BTreeMap<String, Tensor>>,
+    /// What is added to the tensors of a model.
+    loras: Option<(Part, Arc<[Lora]>)>,
 }
 
 impl Weights {
@@ -102,7 +107,7 @@ impl Weights {
     fn of(file: Checkpoint, device: &Device) -> Self {
         let (file, device) = (Arc::new(file), device.clone());
         let (prefix, replaced) = (String::new(), Arc::default());
-        Self { file, prefix, device, precision: Precision::F32, random: false, replaced }
+        Self { file, prefix, device, precision: Precision::F32, random: false, replaced, loras: None }
     }
 
     /// The tensors below `name`.
@@ -118,6 +123,11 @@ impl Weights {
     /// The same checkpoint with `tensors` in the place of their namesakes. What layers make of variables is trained.
     pub fn replaced(self, tensors: BTreeMap<String, Tensor>) -> Self {
         Self { replaced: Arc::new(tensors), ..self }
+    }
+
+    /// The same tensors of that model with the changes that LoRAs make of them.
+    pub fn with_loras(self, part: Part, loras: Arc<[Lora]>) -> Self {
+        Self { loras: Some((part, loras)), ..self }
     }
 
     /// How layers shall keep their weights; tensors come out in f32 all the same.
@@ -160,7 +170,8 @@ impl Weights {
                 let have = tensor.dims();
                 candle_core::bail!("{} has shape {have:?}, expected {shape:?}", self.full(name));
             }
-            return if tensor.dims() == shape { Ok(tensor.clone()) } else { tensor.reshape(shape) };
+            let tensor = self.changed(tensor.clone(), &self.full(name))?;
+            return if tensor.dims() == shape { Ok(tensor) } else { tensor.reshape(shape) };
         }
         if self.random {
             return random::tensor(&self.full(name), shape)?.to_device(&self.device);
@@ -195,12 +206,22 @@ impl Weights {
         let Some(((file, source), stored)) = self.file.get(&full) else {
             candle_core::bail!("{full} is missing in {}", self.file.name);
         };
-        values::tensor(source, stored, &self.device).map_err(|failure| {
+        let tensor = values::tensor(source, stored, &self.device).map_err(|failure| {
             candle_core::Error::msg(match failure {
                 Failure::Read(error) => format!("cannot read {full} in {file}: {error} (was the file changed?)"),
                 Failure::NotFinite => format!("{full} in {file} has values that are NaN or infinite: it is damaged"),
                 Failure::Other(error) => format!("{full} in {file} ({:?}): {error}", stored.dtype),
             })
+        })?;
+        self.changed(tensor, &full)
+    }
+
+    /// A tensor of that full name with what LoRAs add to it.
+    fn changed(&self, tensor: Tensor, name: &str) -> candle_core::Result<Tensor> {
+        let Some((part, loras)) = &self.loras else { return Ok(tensor) };
+        loras.iter().try_fold(tensor, |tensor, lora| match lora.change(*part, name, tensor.dims())? {
+            Some(change) => tensor + change.to_device(&self.device)?,
+            None => Ok(tensor),
         })
     }
 

@@ -138,7 +138,8 @@ impl<'a> Matched<'a> {
         let Some([reference]) = self.reference()?.get(layer) else {
             bail!("the reference pass left nothing of {layer}")
         };
-        let Some(before) = self.pass.before else { bail!("no pass before this one left anything") };
+        // the first step of a picture that starts from another has nothing to go by yet
+        let Some(before) = self.pass.before else { return Ok(value.clone()) };
         if !self.known.contains_key(&(0, side)) {
             let (attention, threshold) = (self.attention_to_word()?, self.matcher.options.threshold);
             let found = (0..rows).into_par_iter();

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::fdte::ConceptEmbedding;
 use super::rra::{ReferenceAttention, has_reference};
 use crate::method::custom_diffusion::TunedCrossAttention;
-use crate::method::{Recorder, Seen};
+use crate::method::{Dial, Recorder, Seen};
 use crate::model::{Attention, AttentionProcessor, Plain, Unet};
 use crate::ops::{Keep, Norm};
 
@@ -56,9 +56,29 @@ impl Customisation {
         Ok(Self { concept: ConceptEmbedding::from_tensors(tensors)?, cross, reference })
     }
 
+    /// The same as strong as `dial` says.
+    ///
+    /// # Errors
+    /// If the tensors cannot be computed with.
+    pub fn turned(&self, dial: Dial) -> Result<Self> {
+        let turned = |(layer, attention): (&String, &ReferenceAttention)| {
+            (layer.clone(), attention.clone().with_strength(dial.reference))
+        };
+        Ok(Self {
+            concept: self.concept.weighted(dial.low, dial.high)?,
+            cross: self.cross.clone(),
+            reference: self.reference.iter().map(turned).collect(),
+        })
+    }
+
     /// Whether there is reference attention, so that a reference pass is of use.
     pub fn has_reference(&self) -> bool {
         !self.reference.is_empty()
+    }
+
+    /// The reference attention of a layer, if it has one.
+    pub(super) fn reference(&self, layer: &str) -> Option<&ReferenceAttention> {
+        self.reference.get(layer)
     }
 }
 
@@ -101,6 +121,7 @@ impl AttentionProcessor for ReferenceRecorder<'_> {
 }
 
 /// Which attention maps the losses look at.
+#[derive(Clone)]
 pub struct Watch {
     /// Number of queries of the layers whose maps count: those with a quarter of the latents' side.
     pub queries: usize,
@@ -110,7 +131,7 @@ pub struct Watch {
     pub placeholder: Tensor,
 }
 
-/// The mean of maps [B, N] over layers and heads.
+/// The mean of maps [B, ...] over layers and heads.
 #[derive(Default)]
 pub struct MeanMap {
     sum: Option<Tensor>,

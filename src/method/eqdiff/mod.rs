@@ -7,13 +7,14 @@ pub mod fdte;
 pub mod losses;
 pub mod mgdp;
 pub mod rra;
+pub mod watching;
 
 use std::collections::BTreeMap;
 
 use anyhow::Context;
 use candle_core::{Result, Tensor};
 
-use super::{Learned, Losses, Method, Pass, Recorder};
+use super::{Dial, Learned, Losses, Method, Pass, Recorder};
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::model::tokenizer::PLACEHOLDER;
@@ -126,6 +127,10 @@ impl Learned for Customisation {
 
     fn attention<'a>(&'a self, pass: Pass<'a>) -> Box<dyn Recorder + 'a> {
         Box::new(Customised::new(self, pass.seen, None))
+    }
+
+    fn turned(&self, dial: Dial) -> Result<Option<Box<dyn Learned>>> {
+        Ok(Some(Box::new(self.turned(dial)?)))
     }
 
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, Result, Tensor};
+use candle_nn::ops::softmax_last_dim;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Attention;
@@ -79,6 +80,8 @@ pub struct ReferenceAttention {
     to_v_ref: TrainedLinear,
     /// H_r [2 d -> d + 1].
     fuse: TrainedLinear,
+    /// How much of it shows: 1 as it was trained.
+    strength: f64,
 }
 
 /// What a layer with reference attention gives.
@@ -114,11 +117,16 @@ impl ReferenceAttention {
         match found {
             [Some(to_k_ref), Some(to_v_ref), Some(fuse), Some(fuse_bias)] => {
                 let [to_k_ref, to_v_ref] = [to_k_ref, to_v_ref].map(|weight| TrainedLinear::new(weight, None));
-                Ok(Some(Self { to_k_ref, to_v_ref, fuse: TrainedLinear::new(fuse, Some(fuse_bias)) }))
+                Ok(Some(Self { to_k_ref, to_v_ref, fuse: TrainedLinear::new(fuse, Some(fuse_bias)), strength: 1. }))
             }
             [None, None, None, None] => Ok(None),
             _ => candle_core::bail!("the reference attention of {layer} is incomplete"),
         }
+    }
+
+    /// The same, showing that much.
+    pub fn with_strength(self, strength: f64) -> Self {
+        Self { strength, ..self }
     }
 
     fn key(layer: &str, name: &str) -> String {
@@ -152,8 +160,27 @@ impl ReferenceAttention {
         }
         // the reference half comes first
         let fused = self.fuse.of_halves(&seen, &own)?;
-        let (output, fusion_mask) = blend(&fused, &to_out.forward(&own)?, x)?;
+        let own = to_out.forward(&own)?;
+        let (mut output, fusion_mask) = blend(&fused, &own, x)?;
+        if self.strength != 1. {
+            let plain = (x + own)?;
+            output = (&plain + ((output - &plain)? * self.strength)?)?;
+        }
         Ok(Fused { output, fusion_mask, on_subject })
+    }
+
+    /// Where each query of `x` [B, N, d] looks in the reference with keys `key` [B, M, d]: its attention, averaged over
+    /// the heads [B, N, M]. For people to look at: it is stored, and has no kernel of its own.
+    pub fn map(&self, layer: &Attention, x: &Tensor, key: &Tensor) -> Result<Tensor> {
+        let SelfAttention { norm, to_q, heads, .. } = &layer.parts;
+        let by_head = |x: &Tensor| {
+            let (batch, length, width) = x.dims3()?;
+            x.reshape((batch, length, *heads, width / heads))?.transpose(1, 2)?.contiguous()
+        };
+        let (query, key) = (by_head(&to_q.after(norm, x)?)?, by_head(key)?);
+        let scale = (query.dim(D::Minus1)? as f64).powf(-0.5);
+        let scores = (query.matmul(&key.t()?)? * scale)?;
+        softmax_last_dim(&scores)?.mean(1)
     }
 }
 

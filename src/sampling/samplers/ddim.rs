@@ -47,6 +47,13 @@ impl Sampler for Ddim {
         &self.timesteps
     }
 
+    fn level(&self, i: usize) -> Level {
+        match self.levels.get(i) {
+            Some([before, _]) => *before,
+            None => self.levels[self.levels.len() - 1][1],
+        }
+    }
+
     fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, _: &mut Past) -> Result<Tensor> {
         let [before, after] = self.levels[i];
         let (clean, noise) = self.scheduler.parted(latents, predicted, before)?;

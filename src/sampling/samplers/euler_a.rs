@@ -29,6 +29,10 @@ impl Sampler for EulerA {
         &self.course.timesteps
     }
 
+    fn level(&self, i: usize) -> Level {
+        self.course.levels[i]
+    }
+
     fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, _: &mut Past) -> Result<Tensor> {
         let (clean, noise) = self.course.parted(i, latents, predicted)?;
         let Level { signal, noise: rest } = self.course.levels[i + 1];

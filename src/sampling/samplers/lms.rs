@@ -82,15 +82,18 @@ impl Sampler for Lms {
         &self.timesteps
     }
 
+    fn level(&self, i: usize) -> Level {
+        let signal = self.scale(i);
+        Level { signal, noise: self.sigmas[i] * signal }
+    }
+
     fn first(&self) -> f64 {
         self.sigmas[0] * self.scale(0)
     }
 
     fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, past: &mut Past) -> Result<Tensor> {
-        let signal = self.scale(i);
-        let level = Level { signal, noise: self.sigmas[i] * signal };
-        let (_, noise) = self.scheduler.parted(latents, predicted, level)?;
-        let mut grown = (latents / signal)?;
+        let (_, noise) = self.scheduler.parted(latents, predicted, self.level(i))?;
+        let mut grown = (latents / self.scale(i))?;
         for (noise, coefficient) in past.noises(noise, ORDER).iter().zip(self.coefficients(i)) {
             grown = (grown + (noise * coefficient)?)?;
         }

@@ -14,6 +14,7 @@ mod unipc;
 use candle_core::{Result, Tensor};
 
 use crate::model::Scheduler;
+use crate::model::scheduler::Level;
 use crate::settings::SamplerName;
 use course::Course;
 pub use ddim::Ddim;
@@ -36,6 +37,9 @@ pub trait Sampler {
     /// The latents [1, 4, h, w] of a picture after step `i`, given those before it, what the denoiser predicted of them
     /// and the picture's past.
     fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, past: &mut Past) -> Result<Tensor>;
+
+    /// The level of the latents before step `i`, and after the last one.
+    fn level(&self, i: usize) -> Level;
 
     /// How much fresh normal noise is then added to them.
     fn noise(&self, _i: usize) -> f64 {
@@ -97,7 +101,6 @@ mod tests {
     use clap::ValueEnum;
 
     use super::*;
-    use crate::model::scheduler::Level;
     use crate::rng;
 
     /// With the right prediction at every step, all of them end at the clean latents: even the last step's noise is

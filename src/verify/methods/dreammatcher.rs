@@ -171,6 +171,9 @@ pub(super) fn pictures(folder: &Path, name: &str, base: &Base, checks: &mut Chec
         guidance: settings.guidance,
         guidance_rescale: 0.,
         batch: 1,
+        first: 0,
+        start: None,
+        sketch: None,
     };
     let draft = || anyhow::Ok(Draft { text: text(&prompt)?, latents: init.clone(), seed: 0, word });
     let plans = [plan(&matched as &dyn Learned), plan(&guided)];

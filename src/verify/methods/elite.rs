@@ -196,6 +196,9 @@ fn sample(folder: &Path, models: &Models, checks: &mut Checks) -> Result<()> {
             guidance: settings.guidance,
             guidance_rescale: 0.,
             batch: 1,
+            first: 0,
+            start: None,
+            sketch: None,
         };
         let mut drafts = [Draft { text: text.clone(), latents: noise.clone(), seed: 0, word: words[0] }];
         denoise(base, &plan, &mut drafts, |_| Ok(()))?;

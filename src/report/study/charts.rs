@@ -1,0 +1,275 @@
+//! Charts as SVG, in the page's own colours and typeface: they read in the dark, in the light and on paper.
+
+use std::fmt::Write;
+
+use super::super::html::escape;
+use super::group_title;
+use crate::evaluation::scores::{Group, Metric};
+use crate::study::Plan;
+use crate::study::statistics::{Estimate, Statistics};
+
+/// A chart's width and height.
+const SIZE: (f64, f64) = (440., 340.);
+
+/// Room around the plot: left, top, right, bottom.
+const ROOM: [f64; 4] = [52., 28., 16., 44.];
+
+/// How many colours and marks there are before they come again.
+const COLOURS: usize = 8;
+
+/// An axis: the numbers that its ends stand for, and a step that people count in.
+struct Axis {
+    low: f64,
+    high: f64,
+    step: f64,
+}
+
+impl Axis {
+    /// Around the values, with some room.
+    fn around(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
+        if low > high {
+            return None;
+        }
+        let spread = (high - low).max(0.01 * high.abs()).max(1e-3);
+        let rough = spread / 4.;
+        let unit = 10f64.powf(rough.log10().floor());
+        let step = [1., 2., 5., 10.].into_iter().map(|n| n * unit).find(|step| *step >= rough).unwrap_or(rough);
+        let (low, high) = (low - 0.06 * spread, high + 0.06 * spread);
+        Some(Self { low: (low / step).floor() * step, high: (high / step).ceil() * step, step })
+    }
+
+    fn share(&self, value: f64) -> f64 {
+        (value - self.low) / (self.high - self.low)
+    }
+
+    fn ticks(&self) -> impl Iterator<Item = f64> {
+        let count = ((self.high - self.low) / self.step).round() as usize;
+        (0..=count).map(|i| self.low + i as f64 * self.step)
+    }
+
+    /// A tick as short as its step allows.
+    fn text(&self, value: f64) -> String {
+        let digits = (-self.step.log10().floor()).clamp(0., 6.) as usize;
+        let text = format!("{value:.digits$}");
+        if text.trim_start_matches('-').chars().all(|c| c == '0' || c == '.') { text.replace('-', "") } else { text }
+    }
+}
+
+fn across(axis: &Axis, value: f64) -> f64 {
+    ROOM[0] + axis.share(value) * (SIZE.0 - ROOM[0] - ROOM[2])
+}
+
+fn up(axis: &Axis, value: f64) -> f64 {
+    SIZE.1 - ROOM[3] - axis.share(value) * (SIZE.1 - ROOM[1] - ROOM[3])
+}
+
+/// The frame of a chart with its title; what is in it comes between.
+fn framed(title: &str, inside: &str) -> String {
+    let (title, (width, height)) = (escape(title), SIZE);
+    format!(
+        "<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\" \
+         aria-label=\"{title}\"><text class=\"title\" x=\"{}\" y=\"16\">{title}</text>{inside}</svg>\n",
+        ROOM[0]
+    )
+}
+
+/// Lines across with their numbers at the left.
+fn levels(svg: &mut String, axis: &Axis, name: &str) {
+    for tick in axis.ticks() {
+        let y = up(axis, tick);
+        let (left, right, text) = (ROOM[0], SIZE.0 - ROOM[2], axis.text(tick));
+        let _ = write!(svg, "<path class=\"line\" d=\"M{left} {y:.1}H{right}\"/>");
+        let _ = write!(
+            svg,
+            "<text class=\"tick\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
+            left - 6.,
+            y + 4.
+        );
+    }
+    let middle = (ROOM[1] + SIZE.1 - ROOM[3]) / 2.;
+    let name = escape(name);
+    let _ = write!(
+        svg,
+        "<text class=\"name\" transform=\"translate(12 {middle}) rotate(-90)\" text-anchor=\"middle\">{name}</text>"
+    );
+}
+
+/// A mark around the origin of the method of that number.
+fn mark(number: usize, size: f64) -> String {
+    let (s, d) = (size, size * 1.3);
+    let path = match number % 4 {
+        0 => format!("M{s} 0A{s} {s} 0 1 1 {:.1} 0A{s} {s} 0 1 1 {s} 0Z", -s),
+        1 => format!("M{0:.1} {0:.1}H{1:.1}V{1:.1}H{0:.1}Z", -s * 0.9, s * 0.9),
+        2 => format!("M0 {0:.1}L{1:.1} 0L0 {1:.1}L{0:.1} 0Z", -d, d),
+        _ => format!("M0 {0:.1}L{1:.1} {2:.1}H{0:.1}Z", -d, d, d * 0.8),
+    };
+    format!("<path class=\"m{}\" d=\"{path}\"/>", number % COLOURS)
+}
+
+/// Which mark is whose.
+pub(super) fn legend(plan: &Plan) -> String {
+    let one = |(i, method): (usize, &crate::study::plan::Method)| {
+        let title = if method.title == method.name { String::new() } else { format!(" {}", escape(&method.title)) };
+        let (mark, name) = (mark(i, 5.), escape(&method.name));
+        format!(
+            "<span><svg viewBox=\"-8 -8 16 16\" width=\"16\" height=\"16\" aria-hidden=\"true\">{mark}</svg><b>{name}</b>{title}</span>"
+        )
+    };
+    format!("<p class=\"legend\">{}</p>", plan.methods.iter().enumerate().map(one).collect::<String>())
+}
+
+/// CLIP-T across, a likeness upwards: each method on each subject, and in the mean.
+pub(super) fn scatter(plan: &Plan, statistics: &Statistics, group: Group, metric: Metric) -> String {
+    let text = Metric::ClipT;
+    let of_subject = |method: &str, subject: &str| {
+        let value = |metric| statistics.of_subject(method, subject, group, metric);
+        Some((value(text)?, value(metric)?))
+    };
+    let mut subjects = Vec::new();
+    let mut means = Vec::new();
+    for (i, method) in plan.methods.iter().enumerate() {
+        let points = plan.subjects.iter().filter_map(|subject| of_subject(&method.name, &subject.name));
+        subjects.extend(points.map(|point| (i, point)));
+        let mean = |metric| statistics.mean(&method.name, group, metric);
+        means.extend(mean(text).zip(mean(metric)).map(|pair| (i, pair)));
+    }
+    let ends = |estimate: &Estimate| estimate.interval.unwrap_or([estimate.mean; 2]);
+    let x = subjects.iter().map(|(_, p)| p.0).chain(means.iter().flat_map(|(_, m)| ends(&m.0)));
+    let y = subjects.iter().map(|(_, p)| p.1).chain(means.iter().flat_map(|(_, m)| ends(&m.1)));
+    let (Some(x), Some(y)) = (Axis::around(x), Axis::around(y)) else { return String::new() };
+    let mut svg = String::new();
+    levels(&mut svg, &y, metric.name());
+    for tick in x.ticks() {
+        let (at, text) = (across(&x, tick), x.text(tick));
+        let (top, bottom) = (ROOM[1], SIZE.1 - ROOM[3]);
+        let _ = write!(svg, "<path class=\"line\" d=\"M{at:.1} {top}V{bottom}\"/>");
+        let _ = write!(
+            svg,
+            "<text class=\"tick\" x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>",
+            bottom + 15.
+        );
+    }
+    let middle = (ROOM[0] + SIZE.0 - ROOM[2]) / 2.;
+    let _ =
+        write!(svg, "<text class=\"name\" x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">CLIP-T</text>", SIZE.1 - 8.);
+    for (i, (a, b)) in &subjects {
+        let _ = write!(
+            svg,
+            "<g class=\"one\" transform=\"translate({:.1} {:.1})\">{}</g>",
+            across(&x, *a),
+            up(&y, *b),
+            mark(*i, 2.6)
+        );
+    }
+    let mut labels = Vec::new();
+    for (i, (a, b)) in &means {
+        let (at_x, at_y) = (across(&x, a.mean), up(&y, b.mean));
+        let ([left, right], [low, high]) = (ends(a).map(|v| across(&x, v)), ends(b).map(|v| up(&y, v)));
+        let colour = i % COLOURS;
+        let _ = write!(
+            svg,
+            "<path class=\"spread s{colour}\" d=\"M{left:.1} {at_y:.1}H{right:.1}M{at_x:.1} {low:.1}V{high:.1}\"/>"
+        );
+        let _ = write!(svg, "<g class=\"mean\" transform=\"translate({at_x:.1} {at_y:.1})\">{}</g>", mark(*i, 6.));
+        labels.push((at_x, at_y, *i));
+    }
+    for (at_x, at_y, i) in apart(labels) {
+        let name = &plan.methods[i].name;
+        let class = if *name == plan.ours { "label ours" } else { "label" };
+        let (dx, anchor) = if at_x > SIZE.0 * 0.8 { (-10., "end") } else { (10., "start") };
+        let _ = write!(
+            svg,
+            "<text class=\"{class}\" x=\"{:.1}\" y=\"{at_y:.1}\" text-anchor=\"{anchor}\">{}</text>",
+            at_x + dx,
+            escape(name)
+        );
+    }
+    framed(&format!("{}, {}", metric.name(), group_title(group)), &svg)
+}
+
+/// Labels moved up or down until none covers another.
+fn apart(mut labels: Vec<(f64, f64, usize)>) -> Vec<(f64, f64, usize)> {
+    const LINE: f64 = 12.;
+    labels.iter_mut().for_each(|label| label.1 -= 6.);
+    labels.sort_by(|a, b| a.1.total_cmp(&b.1));
+    for i in 1..labels.len() {
+        let (x, y, _) = labels[i];
+        let near = labels[..i].iter().filter(|other| (other.0 - x).abs() < 60.).map(|other| other.1);
+        labels[i].1 = near.fold(y, |y, other| if y < other + LINE { other + LINE } else { y });
+    }
+    labels
+}
+
+/// A metric's mean for each method, side by side.
+pub(super) fn bars(plan: &Plan, statistics: &Statistics, group: Group, metric: Metric) -> String {
+    let means: Vec<Option<Estimate>> =
+        plan.methods.iter().map(|method| statistics.mean(&method.name, group, metric)).collect();
+    let known = means.iter().flatten();
+    let ends =
+        known.flat_map(|estimate| estimate.interval.unwrap_or([estimate.mean; 2]).into_iter().chain([estimate.mean]));
+    let Some(axis) = Axis::around(ends) else { return String::new() };
+    let mut svg = String::new();
+    levels(&mut svg, &axis, metric.name());
+    let (bottom, slot) = (SIZE.1 - ROOM[3], (SIZE.0 - ROOM[0] - ROOM[2]) / means.len() as f64);
+    let width = (slot * 0.64).min(56.);
+    for (i, (method, mean)) in plan.methods.iter().zip(&means).enumerate() {
+        let middle = ROOM[0] + (i as f64 + 0.5) * slot;
+        let name = escape(&method.name);
+        let class = if method.name == plan.ours { "tick ours" } else { "tick" };
+        let turned = means.len() > 8 || method.name.len() > 8;
+        let place = if turned { "rotate(-24)" } else { "" };
+        let anchor = if turned { "end" } else { "middle" };
+        let _ = write!(
+            svg,
+            "<text class=\"{class}\" transform=\"translate({middle:.1} {}) {place}\" text-anchor=\"{anchor}\">{name}</text>",
+            bottom + 16.
+        );
+        let Some(Estimate { mean, interval }) = mean else { continue };
+        let (top, left, colour) = (up(&axis, *mean), middle - width / 2., i % COLOURS);
+        let _ = write!(
+            svg,
+            "<rect class=\"m{colour}\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{:.1}\" rx=\"2\"/>",
+            bottom - top
+        );
+        let mut above = top;
+        if let Some(ends) = interval {
+            let [low, high] = ends.map(|end| up(&axis, end));
+            let _ = write!(svg, "<path class=\"whisker\" d=\"M{middle:.1} {low:.1}V{high:.1}\"/>");
+            above = high;
+        }
+        let _ = write!(
+            svg,
+            "<text class=\"value\" x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{mean:.3}</text>",
+            above - 4.
+        );
+    }
+    framed(&format!("{}, {}", metric.name(), group_title(group)), &svg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_hold_their_values_in_round_steps() {
+        for values in [vec![0.401, 0.682], vec![1.3], vec![-0.02, 0.03], vec![0.5, 0.5001], vec![12., 980.]] {
+            let axis = Axis::around(values.iter().copied()).unwrap();
+            assert!(values.iter().all(|v| (0. ..=1.).contains(&axis.share(*v))), "{values:?}");
+            assert!((3..=9).contains(&axis.ticks().count()), "{values:?} {}", axis.ticks().count());
+            let texts: Vec<String> = axis.ticks().map(|tick| axis.text(tick)).collect();
+            assert!(texts.windows(2).all(|pair| pair[0] != pair[1]), "{texts:?}");
+        }
+        assert!(Axis::around(std::iter::empty()).is_none());
+    }
+
+    #[test]
+    fn labels_do_not_cover_each_other() {
+        let placed = apart(vec![(10., 50., 0), (20., 52., 1), (15., 51., 2), (300., 50., 3)]);
+        for (i, a) in placed.iter().enumerate() {
+            for b in &placed[..i] {
+                assert!((a.0 - b.0).abs() >= 60. || (a.1 - b.1).abs() >= 12., "{placed:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The page of a study: what came out, in tables and charts, and the pictures side by side.
+
+mod charts;
+mod findings;
+mod grids;
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Result;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::html::{Page, escape};
+use crate::evaluation::scores::{Group, Metric};
+use crate::study::Plan;
+use crate::study::ledger::Progress;
+use crate::study::statistics::Statistics;
+use crate::study::tables::{GROUPS, Mark, Table, base_name};
+
+/// What a study's page is made of.
+pub struct StudyInput<'a> {
+    /// What was planned.
+    pub plan: &'a Plan,
+    /// How much of it is done.
+    pub progress: Progress,
+    /// What came out.
+    pub statistics: &'a Statistics,
+    /// The same in tables.
+    pub tables: &'a [Table],
+    /// The study's folder, with the pictures.
+    pub folder: &'a Path,
+}
+
+/// Tables of so many rows can be sorted and searched.
+const LONG: usize = 25;
+
+/// Lays out the page.
+///
+/// # Errors
+/// If a picture cannot be read or encoded.
+pub fn study_page(input: &StudyInput) -> Result<Page> {
+    let StudyInput { plan, progress, statistics, tables, .. } = input;
+    let mut page = Page::new(&plan.title, &introduction(plan, *progress));
+    page.style(include_str!("study.css"));
+    let sentences = findings::findings(plan, statistics);
+    if !sentences.is_empty() {
+        page.section("What came out", "");
+        page.markup(&format!(
+            "<ul>{}</ul>",
+            sentences.iter().map(|s| format!("<li>{}</li>", escape(s))).collect::<String>()
+        ));
+    }
+    let (long, short): (Vec<&Table>, Vec<&Table>) = tables.iter().partition(|table| table.rows.len() > LONG);
+    for shown in short {
+        table(&mut page, shown, false)?;
+    }
+    scatters(&mut page, plan, statistics);
+    bars(&mut page, plan, statistics);
+    grids::add(&mut page, input)?;
+    for shown in long {
+        table(&mut page, shown, true)?;
+    }
+    page.script(include_str!("study.js"));
+    Ok(page)
+}
+
+fn introduction(plan: &Plan, Progress { done, all }: Progress) -> String {
+    let Plan { subjects, methods, seeds, .. } = plan;
+    let encoders = match (&plan.clip, &plan.dino) {
+        (None, None) if plan.base == crate::base::MINI => "its own CLIP and DINO".to_string(),
+        (clip, dino) => format!(
+            "{} and {}",
+            clip.as_deref().unwrap_or("openai/clip-vit-base-patch32"),
+            dino.as_deref().unwrap_or("facebook/dino-vits16")
+        ),
+    };
+    let unfinished =
+        if done < all { format!(" {} of {all} pictures are missing so far.", all - done) } else { String::new() };
+    format!(
+        "{} subjects, {} methods, {} training seeds each, on the base {}; {all} pictures, scored by {encoders}.{unfinished}",
+        subjects.len(),
+        methods.len(),
+        seeds.len(),
+        base_name(plan)
+    )
+}
+
+/// A table with links to its other forms.
+fn table(page: &mut Page, table: &Table, long: bool) -> Result<()> {
+    page.section(&table.title, &table.note);
+    let mut html = String::new();
+    if long {
+        html += "<p><input type=\"search\" class=\"filter\" placeholder=\"only rows with…\" aria-label=\"only rows with\"></p>";
+    }
+    let class = if long { " class=\"sort\"" } else { "" };
+    let _ = write!(html, "<div class=\"scroll{}\"><table{class}>\n<thead><tr>", if long { " long" } else { "" });
+    let side = |column: usize| if column < table.words { " class=\"text\"" } else { "" };
+    for (i, head) in table.header.iter().enumerate() {
+        let head = escape(head);
+        let head = if long { format!("<button type=\"button\">{head}</button>") } else { head };
+        let _ = write!(html, "<th scope=\"col\"{}>{head}</th>", side(i));
+    }
+    html += "</tr></thead>\n<tbody>\n";
+    for row in &table.rows {
+        html += "<tr>";
+        for (i, field) in row.iter().enumerate() {
+            let text = if i < table.words { escape(&field.text) } else { escape(&field.text).replace('-', "\u{2212}") };
+            // the interval in smaller print below its mean
+            let (mean, interval) = match text.split_once(" [") {
+                Some((mean, interval)) => (mean, format!("<small>[{interval}</small>")),
+                None => (text.as_str(), String::new()),
+            };
+            let mean = match field.mark {
+                Mark::None => mean.to_string(),
+                Mark::Best => format!("<b>{mean}</b>"),
+                Mark::Second => format!("<u>{mean}</u>"),
+            };
+            let _ = write!(html, "<td{}>{mean}{interval}</td>", side(i));
+        }
+        html += "</tr>\n";
+    }
+    html += "</tbody></table></div>\n";
+    let link = |kind: &str, ending: &str, label: &str, content: &[u8]| {
+        let (name, data) = (table.name, STANDARD.encode(content));
+        format!("<a download=\"{name}.{ending}\" href=\"data:{kind};base64,{data}\">{label}</a>")
+    };
+    let csv = link("text/csv;charset=utf-8", "csv", "CSV", &table.csv()?);
+    let latex = link("application/x-tex;charset=utf-8", "tex", "LaTeX", table.latex().as_bytes());
+    let _ = write!(html, "<p class=\"links\">{csv} {latex}</p>");
+    page.markup(&html);
+    Ok(())
+}
+
+/// A list of prompts as a heading.
+fn group_title(group: Group) -> &'static str {
+    match group {
+        Group::Unstylised => "unstylised prompts",
+        Group::Stylised => "stylised prompts",
+        Group::Other => "pictures",
+    }
+}
+
+fn scatters(page: &mut Page, plan: &Plan, statistics: &Statistics) {
+    page.section(
+        "Text against likeness (figure 7)",
+        "Small marks are subjects, large ones their means with 95 % intervals. Upper right is better in both.",
+    );
+    let mut html = charts::legend(plan) + "<div class=\"charts two\">";
+    for group in GROUPS.into_iter().filter(|group| statistics.has(*group)) {
+        for metric in [Metric::ClipI, Metric::Dino] {
+            html += &charts::scatter(plan, statistics, group, metric);
+        }
+    }
+    page.markup(&(html + "</div>"));
+}
+
+fn bars(page: &mut Page, plan: &Plan, statistics: &Statistics) {
+    page.section("Method by method (figure 9)", "Means with 95 % intervals; axes do not begin at 0.");
+    let mut html = String::from("<div class=\"charts\">");
+    for group in GROUPS.into_iter().filter(|group| statistics.has(*group)) {
+        for metric in [Metric::ClipT, Metric::ClipI, Metric::Dino] {
+            html += &charts::bars(plan, statistics, group, metric);
+        }
+    }
+    page.markup(&(html + "</div>"));
+}

@@ -1,0 +1,184 @@
+//! What a study consists of: trainings, and the cells (pictures with their scores) of each. Their names are made of the
+//! plan alone, never of what the disk holds: every machine gives the same names to the same things, and whatever a change
+//! of the plan does not touch keeps its name.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::plan::{Method, Plan, Subject};
+use crate::evaluation::prompts::fill;
+use crate::evaluation::scores::Group;
+use crate::files::digest;
+use crate::model::tokenizer::PLACEHOLDER;
+use crate::settings::Settings;
+
+/// A subject taught to the base by a method with a seed.
+#[derive(Clone, Debug)]
+pub struct Training<'a> {
+    /// Its name, which is that of its folder.
+    pub id: String,
+    /// The subject.
+    pub subject: &'a Subject,
+    /// The method.
+    pub method: &'a Method,
+    /// The seed.
+    pub seed: u64,
+    /// The method's settings with that seed.
+    pub settings: Settings,
+    plan: &'a Plan,
+}
+
+/// A picture of a training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell<'a> {
+    /// Its name, which is that of its file.
+    pub id: String,
+    /// The prompt's list.
+    pub group: Group,
+    /// The prompt's template.
+    pub template: &'a str,
+    /// The prompt.
+    pub prompt: String,
+    /// Which of the prompt's pictures, from 0.
+    pub picture: usize,
+    /// What its noise is drawn from.
+    pub seed: u64,
+}
+
+/// All that a training depends on, so far as a plan can tell.
+#[derive(Serialize)]
+struct Depends<'a> {
+    base: &'a str,
+    dtype: &'a str,
+    subject: &'a Subject,
+    preset: &'a str,
+    settings: &'a Settings,
+}
+
+impl Plan {
+    /// All trainings, those of a subject together.
+    ///
+    /// # Errors
+    /// Never; the library that writes TOML could.
+    pub fn trainings(&self) -> Result<Vec<Training<'_>>> {
+        let mut all = Vec::with_capacity(self.subjects.len() * self.methods.len() * self.seeds.len());
+        for subject in &self.subjects {
+            for method in &self.methods {
+                for &seed in &self.seeds {
+                    all.push(self.training(subject, method, seed)?);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn training<'a>(&'a self, subject: &'a Subject, method: &'a Method, seed: u64) -> Result<Training<'a>> {
+        let mut settings = method.settings.clone();
+        settings.training.seed = seed;
+        // where subject and base lie is another matter on another machine
+        let subject_alone = Subject { folder: String::new(), ..subject.clone() };
+        let base = Path::new(&self.base).file_name().map_or(self.base.clone().into(), |name| name.to_string_lossy());
+        let (base, dtype, preset) = (base.as_ref(), &self.dtype, &method.preset);
+        let depends = Depends { base, dtype, subject: &subject_alone, preset, settings: &settings };
+        let text = toml::to_string(&depends).context("cannot name a training")?;
+        let id = format!("{}.{}.{seed}-{}", word(&subject.name), word(&method.name), digest(text.as_bytes(), 4));
+        Ok(Training { id, subject, method, seed, settings, plan: self })
+    }
+}
+
+impl<'a> Training<'a> {
+    /// Its cells: the unstylised prompts, then the stylised ones, all pictures of a prompt together. The noise is the
+    /// same for all methods and subjects, another for each training's seed.
+    pub fn cells(&self) -> impl Iterator<Item = Cell<'a>> + use<'a> {
+        let (plan, subject, training_seed) = (self.plan, self.subject, self.seed);
+        let lists = [(Group::Unstylised, plan.unstylised(subject)), (Group::Stylised, plan.prompts.style.as_slice())];
+        let numbered =
+            |(group, list): (Group, &'a [String])| list.iter().enumerate().map(move |(i, text)| (group, i, text));
+        lists.into_iter().flat_map(numbered).flat_map(move |(group, i, template)| {
+            let prompt = fill(template, &format!("{PLACEHOLDER} {}", subject.class));
+            (0..plan.pictures).map(move |picture| {
+                let (list, first) = if group == Group::Unstylised { ('u', 0) } else { ('s', NOISES / 2) };
+                let seed = training_seed.wrapping_mul(NOISES).wrapping_add(first + (1000 * i + picture) as u64);
+                let digest = digest(format!("{seed} {prompt}").as_bytes(), 3);
+                let (id, prompt) = (format!("{list}{i:03}-{picture}-{digest}"), prompt.clone());
+                Cell { id, group, template, prompt, picture, seed }
+            })
+        })
+    }
+}
+
+/// Seeds of pictures that a training seed has to itself.
+const NOISES: u64 = 1_000_000;
+
+/// A name as a part of a file name.
+fn word(name: &str) -> String {
+    let sign = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let word: String = name.chars().map(sign).take(40).collect();
+    if word.starts_with('-') { format!("x{word}") } else { word }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::ops::Precision;
+
+    fn plan(text: &str) -> Result<Plan> {
+        let folder = tempfile::tempdir()?;
+        let methods = "[[methods]]\nname = \"A\"\npreset = \"a\"\n[[methods]]\nname = \"F: all\"\npreset = \"f\"\n";
+        let file = folder.path().join("plan.toml");
+        std::fs::write(&file, format!("title = \"t\"\nsubjects = \"bundled\"\nseeds = [0, 1]\n{text}\n{methods}"))?;
+        Plan::read(&file, Precision::F32, true)
+    }
+
+    fn names(plan: &Plan) -> Result<Vec<String>> {
+        let trainings = plan.trainings()?;
+        let of = |training: &Training| {
+            training.cells().map(|cell| format!("{}/{}", training.id, cell.id)).collect::<Vec<_>>()
+        };
+        Ok(trainings.iter().flat_map(of).collect())
+    }
+
+    #[test]
+    fn names_are_of_the_plan_alone_and_stay() -> Result<()> {
+        let first = plan("[prompts]\nlimit = 2")?;
+        let all = names(&first)?;
+        assert_eq!(all.len(), crate::subject::bundled().len() * 2 * 2 * 4);
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+        let plain = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+        assert!(all.iter().all(plain), "{all:?}");
+        // whatever a change does not touch keeps its name
+        let kept = |changed: &Plan| -> Result<usize> {
+            let names: HashSet<String> = names(changed)?.into_iter().collect();
+            Ok(all.iter().filter(|name| names.contains(*name)).count())
+        };
+        assert_eq!(kept(&plan("pictures = 3\n[prompts]\nlimit = 4")?)?, all.len());
+        assert_eq!(kept(&plan("[prompts]\nlimit = 2\n[settings]\ntraining.steps = 9")?)?, 0);
+        let mut moved = first.clone();
+        moved.subjects.iter_mut().for_each(|subject| subject.folder = format!("/elsewhere/{}", subject.name));
+        moved.subjects.reverse();
+        moved.base = "/elsewhere/mini".into();
+        assert_eq!(kept(&moved)?, all.len());
+        let mut other = first.clone();
+        other.methods.retain(|method| method.name == "A");
+        other.methods[0].settings.rra.time_gap += 1;
+        assert_eq!(kept(&other)?, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn methods_and_subjects_share_their_noise_and_seeds_do_not() -> Result<()> {
+        let plan = plan("pictures = 2\n[prompts]\nlimit = 3")?;
+        let trainings = plan.trainings()?;
+        let noise = |training: &Training| training.cells().map(|cell| cell.seed).collect::<Vec<_>>();
+        let of_seed = |seed| trainings.iter().filter(move |training| training.seed == seed).map(noise);
+        assert!(of_seed(0).all(|seeds| Some(seeds) == of_seed(0).next()));
+        let all: HashSet<u64> = [0, 1].into_iter().flat_map(|seed| of_seed(seed).next().unwrap_or_default()).collect();
+        assert_eq!(all.len(), 2 * 2 * 6);
+        assert!(trainings.iter().all(|training| training.settings.training.seed == training.seed));
+        Ok(())
+    }
+}

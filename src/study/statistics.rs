@@ -1,0 +1,231 @@
+//! Means of a study and how sure they are: over subjects, which is what a method has to serve, and over the seeds of
+//! their trainings.
+
+use std::collections::BTreeMap;
+
+use rand::Rng;
+
+use super::ledger::Entry;
+use crate::evaluation::scores::{Group, Metric};
+use crate::rng;
+
+/// Sum and number of each metric's values.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums([(f64, usize); Metric::ALL.len()]);
+
+impl Sums {
+    fn add(&mut self, entry: &Entry) {
+        for (metric, (sum, count)) in Metric::ALL.into_iter().zip(&mut self.0) {
+            if let Some(value) = entry.scores.get(metric) {
+                *sum += f64::from(value);
+                *count += 1;
+            }
+        }
+    }
+
+    fn of(&self, metric: Metric) -> (f64, usize) {
+        self.0[metric as usize]
+    }
+
+    fn mean(&self, metric: Metric) -> Option<f64> {
+        let (sum, count) = self.of(metric);
+        (count > 0).then(|| sum / count as f64)
+    }
+}
+
+/// What is known of the trainings of a method with a list of prompts: subject and seed.
+type Trainings = BTreeMap<(String, u64), Sums>;
+
+/// Everything that tables and charts are made of. It grows with trainings and prompts, not with pictures.
+#[derive(Default)]
+pub struct Statistics {
+    trainings: BTreeMap<(String, Group), Trainings>,
+    prompts: BTreeMap<(Group, String), BTreeMap<String, Sums>>,
+}
+
+/// A mean and how sure it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Mean over subjects of the mean over their seeds of the mean over pictures.
+    pub mean: f64,
+    /// The interval that 95 % of the means lie in when subjects, and seeds of each, are drawn anew from those that there
+    /// are; none where there is nothing to draw from.
+    pub interval: Option<[f64; 2]>,
+}
+
+impl Statistics {
+    /// Takes a cell in.
+    pub fn add(&mut self, entry: &Entry) {
+        let trainings = self.trainings.entry((entry.method.clone(), entry.group)).or_default();
+        trainings.entry((entry.subject.clone(), entry.seed)).or_default().add(entry);
+        let methods = self.prompts.entry((entry.group, entry.prompt.clone())).or_default();
+        methods.entry(entry.method.clone()).or_default().add(entry);
+    }
+
+    /// Whether anything is known of a list of prompts.
+    pub fn has(&self, group: Group) -> bool {
+        self.trainings.keys().any(|(_, known)| *known == group)
+    }
+
+    /// How many pictures of a method were scored.
+    pub fn pictures(&self, method: &str, group: Group, metric: Metric) -> usize {
+        self.of(method, group).into_iter().flatten().map(|(_, sums)| sums.of(metric).1).sum()
+    }
+
+    /// A method's mean over subjects.
+    pub fn mean(&self, method: &str, group: Group, metric: Metric) -> Option<Estimate> {
+        let values =
+            self.of(method, group)?.iter().filter_map(|((subject, _), sums)| Some((subject, sums.mean(metric)?)));
+        estimate(values)
+    }
+
+    /// A method's mean over all pictures, as the published evaluation takes it.
+    pub fn pooled(&self, method: &str, group: Group, metric: Metric) -> Option<f64> {
+        let sums = self.of(method, group)?.values().map(|sums| sums.of(metric));
+        let (sum, count) = sums.fold((0., 0), |(sum, count), (s, c)| (sum + s, count + c));
+        (count > 0).then(|| sum / count as f64)
+    }
+
+    /// By how much a method is above another one, over the trainings of the same subject and seed that both have.
+    pub fn difference(&self, method: &str, other: &str, group: Group, metric: Metric) -> Option<Estimate> {
+        let (ours, theirs) = (self.of(method, group)?, self.of(other, group)?);
+        let pairs =
+            ours.iter().filter_map(|(key, sums)| Some((&key.0, sums.mean(metric)? - theirs.get(key)?.mean(metric)?)));
+        estimate(pairs)
+    }
+
+    /// A method's mean on a subject.
+    pub fn of_subject(&self, method: &str, subject: &str, group: Group, metric: Metric) -> Option<f64> {
+        let trainings = self.of(method, group)?.iter().filter(|((known, _), _)| known == subject);
+        mean_of(&trainings.filter_map(|(_, sums)| sums.mean(metric)).collect::<Vec<_>>())
+    }
+
+    /// A method's mean over all pictures of a prompt.
+    pub fn of_prompt(&self, method: &str, prompt: &str, group: Group, metric: Metric) -> Option<f64> {
+        self.prompts.get(&(group, prompt.to_string()))?.get(method)?.mean(metric)
+    }
+
+    fn of(&self, method: &str, group: Group) -> Option<&Trainings> {
+        self.trainings.get(&(method.to_string(), group))
+    }
+}
+
+/// Draws from the bootstrap's distribution.
+const DRAWS: usize = 4000;
+
+/// The mean of values by subject, those of a subject one after another.
+fn estimate<'a>(values: impl Iterator<Item = (&'a String, f64)>) -> Option<Estimate> {
+    let mut subjects: Vec<(&String, Vec<f64>)> = Vec::new();
+    for (subject, value) in values {
+        match subjects.last_mut() {
+            Some((last, seeds)) if *last == subject => seeds.push(value),
+            _ => subjects.push((subject, vec![value])),
+        }
+    }
+    let subjects: Vec<Vec<f64>> = subjects.into_iter().map(|(_, seeds)| seeds).collect();
+    let means: Vec<f64> = subjects.iter().filter_map(|seeds| mean_of(seeds)).collect();
+    Some(Estimate { mean: mean_of(&means)?, interval: bootstrap(&subjects) })
+}
+
+/// The percentile interval of the mean of means: subjects drawn with replacement, then seeds of each (Davison and
+/// Hinkley 1997, section 3.8).
+fn bootstrap(subjects: &[Vec<f64>]) -> Option<[f64; 2]> {
+    if subjects.iter().map(Vec::len).sum::<usize>() < 2 {
+        return None;
+    }
+    // the same draws for every table: methods are compared on the same subjects
+    let mut rng = rng::stream(0, "bootstrap", 0);
+    let mut drawn = |count: usize| ((u128::from(rng.next_u64()) * count as u128) >> 64) as usize;
+    let mut means = Vec::with_capacity(DRAWS);
+    for _ in 0..DRAWS {
+        let mut sum = 0.;
+        for _ in subjects {
+            let seeds = &subjects[drawn(subjects.len())];
+            let of_subject: f64 = seeds.iter().map(|_| seeds[drawn(seeds.len())]).sum();
+            sum += of_subject / seeds.len() as f64;
+        }
+        means.push(sum / subjects.len() as f64);
+    }
+    means.sort_by(f64::total_cmp);
+    Some([0.025, 0.975].map(|share| quantile(&means, share)))
+}
+
+/// Between the sorted values that a share of them lies below.
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let at = share * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}
+
+fn mean_of(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::scores::Scores;
+
+    fn entry(method: &str, subject: &str, seed: u64, prompt: &str, value: f32) -> Entry {
+        let mut scores = Scores::default();
+        scores.set(Metric::Dino, value);
+        let (method, subject, prompt) = (method.to_string(), subject.to_string(), prompt.to_string());
+        Entry { id: String::new(), subject, method, seed, group: Group::Unstylised, prompt, picture: 0, scores }
+    }
+
+    fn filled(entries: &[Entry]) -> Statistics {
+        let mut statistics = Statistics::default();
+        entries.iter().for_each(|entry| statistics.add(entry));
+        statistics
+    }
+
+    #[test]
+    fn subjects_count_alike_and_pictures_do_when_pooled() {
+        let one = [entry("F", "dog", 0, "a", 0.5), entry("F", "dog", 0, "b", 0.25), entry("F", "dog", 1, "a", 0.)];
+        let two = [entry("F", "cat", 0, "a", 1.)];
+        let statistics = filled(&[&one[..], &two].concat());
+        let mean = |method| statistics.mean(method, Group::Unstylised, Metric::Dino);
+        assert_eq!(mean("F").map(|estimate| estimate.mean), Some((1. + (0.375 + 0.) / 2.) / 2.));
+        assert_eq!(statistics.pooled("F", Group::Unstylised, Metric::Dino), Some(1.75 / 4.));
+        assert_eq!(statistics.of_subject("F", "dog", Group::Unstylised, Metric::Dino), Some(0.1875));
+        assert_eq!((mean("A"), statistics.pictures("F", Group::Unstylised, Metric::Dino)), (None, 4));
+        assert_eq!(statistics.mean("F", Group::Stylised, Metric::Dino), None);
+        assert_eq!(statistics.mean("F", Group::Unstylised, Metric::ClipT), None);
+        let of_prompt = |prompt| statistics.of_prompt("F", prompt, Group::Unstylised, Metric::Dino);
+        assert_eq!(["a", "b", "c"].map(of_prompt), [Some(0.5), Some(0.25), None]);
+        assert_eq!(filled(&two).mean("F", Group::Unstylised, Metric::Dino).and_then(|e| e.interval), None);
+    }
+
+    #[test]
+    fn differences_are_taken_pair_by_pair() {
+        let mut entries = Vec::new();
+        for (i, subject) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            entries.push(entry("A", subject, 0, "p", i as f32));
+            entries.push(entry("F", subject, 0, "p", i as f32 + 0.5)); // subjects differ by far more than methods do
+        }
+        entries.push(entry("F", "e", 0, "p", 9.)); // nothing to compare with
+        let statistics = filled(&entries);
+        let gap = statistics.difference("F", "A", Group::Unstylised, Metric::Dino);
+        assert_eq!(gap, Some(Estimate { mean: 0.5, interval: Some([0.5, 0.5]) }));
+    }
+
+    #[test]
+    fn intervals_are_those_of_a_normal_mean() {
+        // many subjects of one seed: the mean's deviation is sigma / sqrt(n)
+        let count = 400;
+        let value = |i: usize| ((i * 7919 % count) as f64 + 0.5) / count as f64;
+        let subjects: Vec<Vec<f64>> = (0..count).map(|i| vec![value(i)]).collect();
+        let half = 1.96 * (1. / 12f64).sqrt() / (count as f64).sqrt();
+        let [low, high] = bootstrap(&subjects).unwrap();
+        assert!(((high - low) / 2. / half - 1.).abs() < 0.06 && (low + high - 1.).abs() < 0.004, "{low} {high} {half}");
+        // one subject: the seeds alone
+        let seeds: Vec<f64> = (0..count).map(value).collect();
+        let [low, high] = bootstrap(&[seeds]).unwrap();
+        assert!(((high - low) / 2. / half - 1.).abs() < 0.06, "{low} {high} {half}");
+        // subjects that differ, with seeds that do not: no more seeds make it surer
+        let twice: Vec<Vec<f64>> = (0..count).map(|i| vec![value(i); 2]).collect();
+        let [low, high] = bootstrap(&twice).unwrap();
+        assert!(((high - low) / 2. / half - 1.).abs() < 0.06, "{low} {high} {half}");
+        assert_eq!(quantile(&[0., 1., 2.], 0.75), 1.5);
+    }
+}
