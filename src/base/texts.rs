@@ -74,12 +74,10 @@ impl<'a> Texts<'a> {
         let injection = Injection { positions: &positions, embeddings: &embedding.unsqueeze(0)? };
         self.base.text.forward(&ids_tensor(&[&tokens.ids], &self.base.device)?, Some(injection))
     }
-}
 
-impl Texts<'_> {
     /// States [1, L, d] of a prompt whose placeholders, in order, stand for `embeddings` `[d]`; there may be fewer places,
     /// where the prompt was cut off.
-    pub fn with_concepts(&self, tokens: &Tokens, embeddings: &[Tensor]) -> Result<Tensor> {
+    pub fn with_several(&self, tokens: &Tokens, embeddings: &[Tensor]) -> Result<Tensor> {
         if tokens.placeholder.is_empty() {
             return self.plain(tokens);
         }

@@ -97,7 +97,7 @@ impl Learned for Several {
         let (prompt, owners) = unified(prompt, self.concepts.len());
         let tokens = base.tokenizer.encode(&prompt, PLACEHOLDER)?;
         let embeddings = owners.iter().map(|&owner| self.concepts[owner].of(Band::Original));
-        Ok(texts.with_concepts(&tokens, &embeddings.collect::<Result<Vec<_>>>()?)?)
+        Ok(texts.with_several(&tokens, &embeddings.collect::<Result<Vec<_>>>()?)?)
     }
 
     fn attention<'a>(&'a self, _: Pass<'a>) -> Box<dyn Recorder + 'a> {
