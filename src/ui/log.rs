@@ -98,7 +98,7 @@ impl Summary {
         let stride = summary.points.len().div_ceil(MOST_POINTS).max(1);
         let last = summary.points.len().saturating_sub(1);
         let mut i = 0..;
-        summary.points.retain(|_| i.next().is_some_and(|i| i % stride == 0 || i == last));
+        summary.points.retain(|_| i.next().is_some_and(|i| i.is_multiple_of(stride) || i == last));
         summary
     }
 

@@ -15,6 +15,9 @@ const BASES = [
 const PRESETS = {
   eqdiff: ["As published", "The method as its authors ran it. The one to begin with."],
   paper: ["By the paper's letter", "The text and equations where the authors' program differs from them."],
+  "custom-diffusion": ["Custom Diffusion", "Another method: keys and values, and a word of its own."],
+  dreambooth: ["DreamBooth", "Another method: the whole model. Much memory, and a large adapter."],
+  ti: ["Textual Inversion", "Another method: a word alone. Small, and less alike."],
   a: ["A: Custom Diffusion", "The baseline, without any of the method's parts."],
   b: ["B: + reference attention", "Looks at a photo while drawing."],
   c: ["C: + its loss", "And is taught where to look."],
@@ -68,7 +71,8 @@ function trainForm(chosen, signal) {
   };
   const number_ = (input) => (input.value === "" ? null : Number(input.value));
   const preset_ = (name) => ({ value: name, title: PRESETS[name]?.[0] ?? name, text: PRESETS[name]?.[1] });
-  const main = store.state.presets.filter((name) => name.length > 1), ablations = store.state.presets.filter((name) => name.length === 1);
+  const main = ["eqdiff", "paper"], others = store.state.presets.filter((name) => name.length > 1 && !main.includes(name));
+  const ablations = store.state.presets.filter((name) => name.length === 1);
   const choose = (value) => (preset = value);
   const form = h("form", { class: "card form", onsubmit: (event) => {
     event.preventDefault();
@@ -98,6 +102,7 @@ function trainForm(chosen, signal) {
         field("Memory, GiB", memory, "With little, a step computes more twice."),
         field("Where it runs", device)),
       cropLabel,
+      others.length > 0 && choices("preset", "Other methods", others.map(preset_), preset, choose),
       choices("preset", "The paper's ablations", ablations.map(preset_), preset, choose)),
     h("div", { class: "actions" }, h("button", { class: "primary" }, icon("play"), h("span", {}, "Train"))));
   on("subjects", show, signal);
