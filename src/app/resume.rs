@@ -61,7 +61,7 @@ pub(super) fn resume_on(base: Option<&Base>, request: &Request, observer: &mut d
 
 /// How weights were kept when the training began; older versions did not write it down.
 fn precision(request: &Request, manifest: &Manifest) -> Result<Precision> {
-    let Ok(known) = manifest.dtype.parse() else { return Ok(request.machine.precision.unwrap_or_default()) };
+    let Ok(known) = manifest.dtype.parse() else { return Ok(request.machine.precision()) };
     match request.machine.precision {
         Some(given) if given != known => {
             bail!(Usage(format!("--dtype {given}: the training began with {known}; leave it out")))

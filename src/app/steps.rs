@@ -65,7 +65,8 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
     let kept = study.unwrap_or(Path::new(OUTPUTS)).join("class-images");
     let class_images = class_images(base, &manifest, &kept, observer)?;
     let samples = batch_size * if class_images.is_empty() { 1 } else { 2 };
-    let plan = MemoryPlan::new(&base.unet, side / base.vae.factor(), samples, *memory);
+    let latents = side / base.vae.factor();
+    let plan = MemoryPlan::new(&base.unet, latents, samples, *memory, (&base.device, base.precision));
     if settings.training.method != MethodName::DreamBooth {
         observer.info(&plan.to_string());
     }

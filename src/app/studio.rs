@@ -14,10 +14,12 @@ use super::sketches::Sketches;
 use super::{Interrupted, Machine, Note, Observer, Usage, WeightedFile, elite, page};
 use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
+use crate::evaluation::prompts::{Kind, builtin, fill};
 use crate::files::{digest, sweep_old};
 use crate::images::png::{Parameters, save_png};
 use crate::method::dreammatcher::{DreamMatcher, Options, Word};
 use crate::method::eqdiff::rra::ReferenceNoise;
+use crate::method::eqdiff::several::{Member, Several};
 use crate::method::{BaseAlone, Dial, Learned, MethodName};
 use crate::sampling::{Drawn, Order, Special, Style, draw};
 use crate::settings::{Layers, Settings};
@@ -162,6 +164,27 @@ impl Studio {
         self.learned = Box::new(DreamMatcher::new(self.learned, word, Options { guidance, ..Options::default() }));
         self.identity += &format!(" dreammatcher {}", guidance.unwrap_or(0.));
         Ok(self)
+    }
+
+    /// The same with more adapters, whose subjects the prompts call `S2*` and so on.
+    ///
+    /// # Errors
+    /// [`Usage`] without an adapter; if one cannot be read or is of another base or method.
+    pub fn joined(self, more: &[Adapter]) -> Result<Self> {
+        let Some(adapter) = &self.adapter else {
+            bail!(Usage("--adapter of several subjects: the first one is missing".into()));
+        };
+        let members = || std::iter::once(adapter).chain(more);
+        let classes: Vec<String> = members().map(|a| a.manifest.class.clone()).collect();
+        let all = members().map(|member| member.tensors(&self.base)).collect::<Result<Vec<_>>>()?;
+        // what both kinds of things are drawn in is to stay as it is
+        let templates = [Kind::Live, Kind::Object].map(builtin).into_iter();
+        let templates: Vec<String> = templates.flat_map(|set| [set.unstylised, set.stylised].concat()).collect();
+        let captions = classes.iter().flat_map(|class| templates.iter().map(|template| fill(template, class)));
+        let members = all.iter().zip(&classes).map(|(tensors, class)| Member { tensors, class });
+        let learned = Several::merge(&self.base, &members.collect::<Vec<_>>(), &captions.collect::<Vec<_>>())?;
+        let bytes = all.iter().map(|tensors| serialised(tensors, &[])).collect::<Result<Vec<_>>>()?;
+        Ok(Self { learned: Box::new(learned), reference: None, identity: digest(&bytes.concat(), 16), ..self })
     }
 
     /// Side of the pictures by default.

@@ -185,7 +185,7 @@ fn begin_on(
 pub fn is_asked_for(manifest: &Manifest, request: &Request) -> Result<bool> {
     let name = request.base.as_deref().unwrap_or(MINI);
     let subject = find_subject(request)?;
-    let dtype = request.machine.precision.unwrap_or_default().to_string();
+    let dtype = request.machine.precision().to_string();
     let asked = (lasting_name(name), subject.digest(), dtype, settings(request, name)?);
     Ok((&manifest.base, &manifest.photos, &manifest.dtype, &manifest.settings)
         == (&asked.0, &asked.1, &asked.2, &asked.3))
@@ -307,6 +307,9 @@ pub(super) fn keep_photos(subject: &Subject, folder: &Path) -> Result<()> {
         save_png(&photos.join(format!("{i:02}.png")), &photo.image, &[])?;
         let mask = DynamicImage::ImageLuma8(photo.mask.clone()).to_rgb8();
         save_png(&masks.join(format!("{i:02}.png")), &mask, &[])?;
+        if let Some(caption) = &photo.caption {
+            write_whole(&photos.join(format!("{i:02}.txt")), caption.as_bytes())?;
+        }
     }
     Ok(())
 }

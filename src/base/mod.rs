@@ -18,11 +18,11 @@ use crate::files::digest;
 use crate::model::clip::TowerConfig;
 use crate::model::unet::{LATENTS, UnetConfig};
 use crate::model::{ClipText, Config, Scheduler, Tokenizer, Unet, Vae};
-use crate::ops::Precision;
+use crate::ops::{Precision, prepare};
 use crate::weights::{Lora, Part, Weights};
 use source::Model;
 
-pub use device::device;
+pub use device::{advice, device};
 pub use metrics::{Clip, load_dino, load_judge, load_vision, things};
 pub use sd1::RANDOM_SD14;
 pub use source::Folder;
@@ -79,6 +79,7 @@ impl Base {
         precision: Precision,
         loras: Vec<Lora>,
     ) -> Result<Self> {
+        prepare(device, precision)?;
         let folder = Folder::find(name, offline)?;
         let parts = Parts { folder, device: device.clone(), precision, loras: loras.into() };
         if !parts.loras.is_empty() {
@@ -179,7 +180,9 @@ impl Parts {
     /// # Errors
     /// See [`unet`](Self::unet).
     pub fn vae(&self) -> Result<Vae> {
-        Ok(Vae::load(&self.weights(VAE)?, config(&self.folder, "vae/config.json")?)?)
+        // what is lost here shows in every picture
+        let weights = self.weights(VAE)?.kept_in(self.precision.fine(&self.device));
+        Ok(Vae::load(&weights, config(&self.folder, "vae/config.json")?)?)
     }
 
     /// # Errors

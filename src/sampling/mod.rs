@@ -5,7 +5,7 @@ pub mod samplers;
 mod start;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use image::RgbImage;
 
 use crate::base::Base;
@@ -14,6 +14,7 @@ use crate::images;
 use crate::method::eqdiff::rra::ReferenceNoise;
 use crate::method::{Dial, Learned};
 use crate::model::tokenizer::PLACEHOLDER;
+use crate::ops::memory;
 use crate::rng;
 use crate::settings::SamplerName;
 pub use denoise::{
@@ -122,7 +123,7 @@ pub fn draw(
         sampler: sampler.as_ref(),
         guidance: style.guidance,
         guidance_rescale: style.guidance_rescale,
-        batch: batch(learned, style, width * height),
+        batch: batch(base, learned, style, width * height),
         first: start.map_or(0, |start| start.first(style.steps)),
         start: start.map(|start| start.inside(base)).transpose().context("the picture to start from")?,
         sketch: *sketch,
@@ -166,7 +167,7 @@ pub fn draw(
 
 /// The pictures 0 to `count` in the blocks in which [`draw`] makes them. A picture depends on its block's other pictures
 /// by the rounding of products of other sizes: who goes on with a list that was interrupted, and wants what it would have
-/// become without that, draws whole blocks.
+/// become without that, draws whole blocks. On a device with memory of its own their size depends on how much is free.
 ///
 /// # Errors
 /// If the size does not suit the base.
@@ -177,7 +178,7 @@ pub fn blocks(
     count: usize,
 ) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>> {
     let (width, height) = latent_size(base, style.size)?;
-    let size = block(looks(learned, style), batch(learned, style, width * height));
+    let size = block(looks(learned, style), batch(base, learned, style, width * height));
     Ok((0..count).step_by(size).map(move |first| first..count.min(first + size)))
 }
 
@@ -192,8 +193,8 @@ fn looks(learned: &dyn Learned, style: &Style) -> bool {
 }
 
 /// How many pictures with that many latent pixels go through the UNet together.
-fn batch(learned: &dyn Learned, style: &Style, pixels: usize) -> usize {
-    if learned.guides((style.steps - 1, style.steps)) { 1 } else { together(pixels) }
+fn batch(base: &Base, learned: &dyn Learned, style: &Style, pixels: usize) -> usize {
+    if learned.guides((style.steps - 1, style.steps)) { 1 } else { together(pixels, &base.device) }
 }
 
 /// The photo that all pictures of a call look at.
@@ -228,10 +229,18 @@ fn reference(
 }
 
 /// How many pictures with that many latent pixels go through the UNet together: small ones do, large ones fill the
-/// machine alone.
-pub fn together(pixels: usize) -> usize {
-    (4096 / pixels).clamp(1, 8)
+/// machine alone. A device with memory of its own takes more, as far as that reaches.
+pub fn together(pixels: usize, device: &Device) -> usize {
+    let at_once = memory(device).map_or(4096, |memory| {
+        // of all, not of what is free now: a list that is gone on with is drawn in the same blocks
+        let pictures = memory.total / PICTURE;
+        4096 * pictures.clamp(1, 8) as usize
+    });
+    (at_once / pixels).clamp(1, 8)
 }
+
+/// Bytes of a device that a guided picture of 64 x 64 latent pixels takes in the UNet, about, with room to spare.
+const PICTURE: u64 = 3 << 29;
 
 /// Pictures with a longer side are a slip of the hand: no machine has memory for them.
 const LONGEST_SIDE: usize = 8192;

@@ -147,7 +147,7 @@ impl<'a> Matched<'a> {
         let mut moved = Vec::with_capacity(rows);
         for row in 0..rows {
             let (found, keep) = &self.known[&(row, side)];
-            let keep = Tensor::from_slice(keep, (places, 1), value.device())?;
+            let keep = Tensor::from_slice(keep, (places, 1), value.device())?.to_dtype(value.dtype())?;
             let indices = Tensor::from_slice(&found.to_reference, places, value.device())?;
             let (theirs, own) = (reference.get(row / pictures)?.index_select(&indices, 0)?, value.get(row)?);
             moved.push((own.broadcast_mul(&(1. - &keep)?)? + theirs.broadcast_mul(&keep)?)?);

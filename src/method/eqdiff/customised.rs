@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::fdte::ConceptEmbedding;
 use super::rra::{ReferenceAttention, has_reference};
@@ -144,7 +144,7 @@ impl MeanMap {
     /// # Errors
     /// If it has another shape than those before.
     pub fn add(&mut self, map: &Tensor, heads: usize) -> Result<()> {
-        let map = (map * heads as f64)?;
+        let map = (map.to_dtype(DType::F32)? * heads as f64)?;
         self.sum = Some(match self.sum.take() {
             Some(sum) => (sum + map)?,
             None => map,

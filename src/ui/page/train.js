@@ -15,15 +15,15 @@ const BASES = [
 const PRESETS = {
   eqdiff: ["As published", "The method as its authors ran it. The one to begin with."],
   paper: ["By the paper's letter", "The text and equations where the authors' program differs from them."],
-  "custom-diffusion": ["Custom Diffusion", "Another method: keys and values, and a word of its own."],
-  dreambooth: ["DreamBooth", "Another method: the whole model. Much memory, and a large adapter."],
-  ti: ["Textual Inversion", "Another method: a word alone. Small, and less alike."],
   a: ["A: Custom Diffusion", "The baseline, without any of the method's parts."],
   b: ["B: + reference attention", "Looks at a photo while drawing."],
   c: ["C: + its loss", "And is taught where to look."],
   d: ["D: + two embeddings", "One for coarse shapes, one for fine detail."],
   e: ["E: + masked loss", "Learns from inside the mask alone."],
   f: ["F: + masked diffusion", "All that the paper describes."],
+  ti: ["Textual Inversion", "One new word; the model stays as it is."],
+  dreambooth: ["DreamBooth", "The whole denoiser learns: much memory, a large file."],
+  "custom-diffusion": ["Custom Diffusion", "As its authors published it."],
 };
 
 export function train(view, argument, signal) {
@@ -58,7 +58,7 @@ function trainForm(chosen, signal) {
   const seed = number("", { min: 0, step: 1, placeholder: "0" });
   const memory = number("", { min: 0.5, step: 0.5, placeholder: "what is free" });
   const device = select([["", "where it is fastest"], ...store.state.devices.map((name) => [name, { cpu: "the processor", cuda: "the NVIDIA GPU", metal: "the Mac's GPU" }[name]])], "");
-  const usual = () => (base === "mini" ? store.state.steps.mini : store.state.steps.other);
+  const usual = () => store.state.steps[base === "mini" ? "mini" : "other"][preset];
 
   const show = () => {
     const known = store.subjects.find(({ name }) => name === subject.value);
@@ -71,9 +71,12 @@ function trainForm(chosen, signal) {
   };
   const number_ = (input) => (input.value === "" ? null : Number(input.value));
   const preset_ = (name) => ({ value: name, title: PRESETS[name]?.[0] ?? name, text: PRESETS[name]?.[1] });
-  const main = ["eqdiff", "paper"], others = store.state.presets.filter((name) => name.length > 1 && !main.includes(name));
-  const ablations = store.state.presets.filter((name) => name.length === 1);
-  const choose = (value) => (preset = value);
+  const main = ["eqdiff", "paper"], ablations = store.state.presets.filter((name) => name.length === 1);
+  const others = store.state.presets.filter((name) => !main.includes(name) && !ablations.includes(name));
+  const choose = (value) => {
+    preset = value;
+    show();
+  };
   const form = h("form", { class: "card form", onsubmit: (event) => {
     event.preventDefault();
     attempt(async () => {
@@ -102,7 +105,7 @@ function trainForm(chosen, signal) {
         field("Memory, GiB", memory, "With little, a step computes more twice."),
         field("Where it runs", device)),
       cropLabel,
-      others.length > 0 && choices("preset", "Other methods", others.map(preset_), preset, choose),
+      choices("preset", "Other methods", others.map(preset_), preset, choose),
       choices("preset", "The paper's ablations", ablations.map(preset_), preset, choose)),
     h("div", { class: "actions" }, h("button", { class: "primary" }, icon("play"), h("span", {}, "Train"))));
   on("subjects", show, signal);
@@ -135,7 +138,7 @@ function watchTraining(place, signal) {
     }
     head.replaceChildren(...jobLine(now, { forget: false }).filter(Boolean),
       now.state === "done" ? h("p", {}, h("a", { class: "button primary", href: `#/draw/${part(now.adapter)}` }, icon("draw"), "Draw with it")) : "");
-    place.classList.toggle("runs", now.state === "running");
+    place.classList.toggle("live", now.state === "running");
     place.replaceChildren(h("div", { class: "card" }, h("h2", { class: "offstage" }, "Training"), head, plot, pictures));
     progress({ job: now.id });
   };
