@@ -22,8 +22,8 @@ impl Server {
     fn start(place: &Place) -> Self {
         let mut child = place.command(&["ui", "--port", "0"]);
         let mut child = child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the server");
-        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
-        let address = lines.into_iter().find(|line| line.contains("http://")).expect("an address");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+        let address = lines.find(|line| line.contains("http://")).expect("an address");
         let (host, token) = address
             .trim()
             .strip_prefix("http://127.0.0.1:")

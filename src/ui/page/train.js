@@ -120,7 +120,7 @@ function watchTraining(place, signal) {
     const trainings = store.jobs.filter((job) => job.kind === "train");
     return trainings.find((job) => job.state === "running") ?? [...trainings].sort((a, b) => (b.began ?? 0) - (a.began ?? 0) || b.id - a.id)[0];
   };
-  const head = h("div", {}), plot = h("div", { class: "plot" }), pictures = h("div", { class: "previews", role: "group", "aria-label": "Previews", tabindex: "0", hidden: true });
+  const head = h("div", {}), plot = h("div", { class: "plot" }), pictures = h("div", { class: "previews", role: "group", "aria-label": "Pictures on the way", tabindex: "0", hidden: true });
   const read = async (adapter) => {
     table = await ask(`adapters/${part(adapter)}/losses`).catch(() => []);
     progress({ job: shown });
@@ -138,7 +138,7 @@ function watchTraining(place, signal) {
     }
     head.replaceChildren(...jobLine(now, { forget: false }).filter(Boolean),
       now.state === "done" ? h("p", {}, h("a", { class: "button primary", href: `#/draw/${part(now.adapter)}` }, icon("draw"), "Draw with it")) : "");
-    place.classList.toggle("runs", now.state === "running");
+    place.classList.toggle("live", now.state === "running");
     place.replaceChildren(h("div", { class: "card" }, h("h2", { class: "offstage" }, "Training"), head, plot, pictures));
     progress({ job: now.id });
   };
