@@ -255,7 +255,7 @@ fn two_subjects_are_in_one_picture() {
     for name in ["cup", "hat"] {
         place.subject(name);
         let training = ["train", "--subject", name, "--base", &base, "--steps", "2", "--num-class-images", "0"];
-        place.ok(&[&training[..], &["--lr", "1e-3"]].concat());
+        place.ok(&[&training[..], &["--lr", "0.05"]].concat());
     }
     let both = ["sample", "--adapter", "outputs/cup", "--adapter", "outputs/hat", "--steps", "2"];
     let said = place.ok(&[&both[..], &["--prompt", "a S* cup beside a S2* hat", "--out", "both"]].concat());
