@@ -157,11 +157,23 @@ pub fn exit_code(result: Result<Outcome>, json: bool) -> ExitCode {
         tell("info", "", "Stopped");
         return ended(130);
     }
-    tell("error", "error: ", &format!("{error:#}"));
+    tell("error", "error: ", told(&format!("{error:#}")));
     if let Some(advice) = advice(&error).or_else(|| base::advice(&error)) {
         tell("info", "help: ", advice);
     }
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+}
+
+/// An error's text without the frames of the program that candle lists below it.
+fn told(text: &str) -> &str {
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        if line.trim_start().starts_with("0: ") {
+            break;
+        }
+        end += line.len();
+    }
+    text[..end].trim_end()
 }
 
 /// Where models come from and where they compute.
@@ -192,5 +204,15 @@ fn device_name(text: &str) -> Result<String, String> {
 impl From<MachineArgs> for Machine {
     fn from(args: MachineArgs) -> Self {
         Self { offline: args.offline, device: args.device, precision: args.dtype }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn errors_are_told_without_frames() {
+        let text = "step 3: DriverError(CUDA_ERROR_OUT_OF_MEMORY)\n   0: candle_core::error\n   1: clone3\n             at x.S:81:0\n";
+        assert_eq!(super::told(text), "step 3: DriverError(CUDA_ERROR_OUT_OF_MEMORY)");
+        assert_eq!(super::told("two lines:\n  10: of no frames"), "two lines:\n  10: of no frames");
     }
 }
