@@ -21,7 +21,7 @@ use crate::model::{ClipText, Plain, Unet};
 use crate::ops::{Keep, Precision};
 use crate::rng;
 use crate::sampling::samplers::Ddim;
-use crate::sampling::{self, Draft, Reference, denoise, together};
+use crate::sampling::{self, Draft, Feed, Reference, denoise, together};
 use crate::training::AdamW;
 use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::optimiser::AdamWSettings;
@@ -93,7 +93,12 @@ impl Bench {
     }
 
     fn parts(&self) -> Result<Parts> {
-        Ok(Parts { folder: Folder::find(&self.base, true)?, device: Device::Cpu, precision: self.precision })
+        Ok(Parts {
+            folder: Folder::find(&self.base, true)?,
+            device: Device::Cpu,
+            precision: self.precision,
+            loras: [].into(),
+        })
     }
 
     fn plan(&self, unet: &Unet, samples: usize) -> Result<Keep> {
@@ -204,7 +209,7 @@ impl Bench {
         let plan = sampling::Plan {
             learned: &customisation,
             reference: if reference {
-                Some(Reference { latents: one(&latents, 0)?, noise: None, text: text.narrow(0, 0, 2)? })
+                Some(Reference { latents: one(&latents, 0)?, feed: Feed::Clean, text: text.narrow(0, 0, 2)? })
             } else {
                 None
             },
@@ -213,8 +218,11 @@ impl Bench {
             guidance: 6.,
             guidance_rescale: 0.,
             batch: together(pixels),
+            first: 0,
+            start: None,
+            sketch: None,
         };
-        let draft = |i| Ok(Draft { text: one(&text, i)?, latents: one(&latents, i)?, seed: i as u64 });
+        let draft = |i| Ok(Draft { text: one(&text, i)?, latents: one(&latents, i)?, seed: i as u64, word: 0 });
         let mut drafts = (0..prompts).map(draft).collect::<Result<Vec<_>>>()?;
         self.time(|| denoise(&base, &plan, &mut drafts, |_| Ok(())))
     }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::method::custom_diffusion::Prior;
+use crate::method::MethodName;
 use crate::method::eqdiff::Recipe;
 use crate::method::eqdiff::fdte::Fdte;
 use crate::method::eqdiff::mgdp::Mgdp;
@@ -17,7 +17,7 @@ use crate::method::eqdiff::rra::Rra;
 const DEFAULTS: &str = include_str!("../configs/eqdiff.toml");
 
 /// The presets, by name, as layers over the defaults and the base's own settings.
-pub const PRESETS: [(&str, &str); 8] = [
+pub const PRESETS: [(&str, &str); 11] = [
     ("eqdiff", ""),
     ("paper", include_str!("../configs/paper.toml")),
     ("a", include_str!("../configs/a.toml")),
@@ -26,6 +26,9 @@ pub const PRESETS: [(&str, &str); 8] = [
     ("d", include_str!("../configs/d.toml")),
     ("e", include_str!("../configs/e.toml")),
     ("f", include_str!("../configs/f.toml")),
+    ("custom-diffusion", include_str!("../configs/custom-diffusion.toml")),
+    ("dreambooth", include_str!("../configs/dreambooth.toml")),
+    ("ti", include_str!("../configs/ti.toml")),
 ];
 
 /// Everything that a training depends on beside the base and the subject. `configs/eqdiff.toml` has a
@@ -45,6 +48,9 @@ pub struct Settings {
     pub prior: Prior,
     /// The released code's cross-attention loss.
     pub cross_attention: CrossAttention,
+    /// DreamBooth.
+    #[serde(default)]
+    pub dreambooth: DreamBooth,
     /// How pictures are drawn.
     pub sampling: Sampling,
 }
@@ -54,6 +60,8 @@ pub struct Settings {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // each is explained in configs/eqdiff.toml
 pub struct Training {
+    #[serde(default)]
+    pub method: MethodName,
     pub steps: usize,
     pub batch_size: usize,
     pub learning_rate: f64,
@@ -65,12 +73,55 @@ pub struct Training {
     pub preview_every: usize,
 }
 
+/// Prior preservation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prior {
+    /// Number of class images, 0 for training without prior preservation.
+    pub class_images: usize,
+    /// Sampling steps of the class images that the base draws.
+    pub class_steps: usize,
+    /// Weight of the class images' loss.
+    pub weight: f64,
+    /// What class images are drawn from and captioned with; `{}` is the class word.
+    #[serde(default = "class_word")]
+    pub prompt: String,
+    /// The sampler of class images.
+    #[serde(default)]
+    pub sampler: SamplerName,
+    /// Their guidance scale, 0: as in `sampling`.
+    #[serde(default)]
+    pub guidance: f64,
+}
+
+fn class_word() -> String {
+    CLASS_WORD.into()
+}
+
+/// What stands for the class word in [`Prior::prompt`].
+const CLASS_WORD: &str = "{}";
+
+impl Prior {
+    /// What class images of `class` are drawn from and captioned with.
+    pub fn prompt_of(&self, class: &str) -> String {
+        self.prompt.replace(CLASS_WORD, class)
+    }
+}
+
 /// The released code's cross-attention loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CrossAttention {
     /// Its weight.
     pub loss_weight: f64,
+}
+
+/// DreamBooth.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DreamBooth {
+    /// Whether the text encoder is trained too.
+    pub text_encoder: bool,
 }
 
 /// How pictures are drawn.
@@ -96,6 +147,8 @@ pub enum SamplerName {
     /// DDIM without noise, as the method was published
     #[default]
     Ddim,
+    /// DDIM with as much fresh noise as its variance allows (eta 1)
+    Ddpm,
     /// DPM-Solver++ of second order, many steps in one
     #[serde(rename = "dpmpp-2m")]
     #[value(name = "dpmpp-2m")]
@@ -108,6 +161,8 @@ pub enum SamplerName {
     Euler,
     /// Euler's method with fresh noise at every step
     EulerA,
+    /// Linear multistep of fourth order, between timesteps
+    Lms,
     /// UniPC of second order
     Unipc,
 }
@@ -117,10 +172,12 @@ impl SamplerName {
     pub fn title(self) -> &'static str {
         match self {
             Self::Ddim => "DDIM",
+            Self::Ddpm => "DDPM",
             Self::Dpmpp2m => "DPM++ 2M",
             Self::Dpmpp2mKarras => "DPM++ 2M Karras",
             Self::Euler => "Euler",
             Self::EulerA => "Euler a",
+            Self::Lms => "LMS",
             Self::Unipc => "UniPC",
         }
     }
@@ -222,12 +279,13 @@ fn merge(below: &mut Table, above: Table, path: &str) -> Result<()> {
 }
 
 impl Settings {
-    /// What Equilibrated Diffusion is given of them.
-    pub fn recipe(&self) -> Recipe {
+    /// What Equilibrated Diffusion is given of them for a subject of that class.
+    pub fn recipe(&self, class: &str) -> Recipe {
         Recipe {
             fdte: self.fdte.clone(),
             mgdp: self.mgdp.clone(),
             rra: self.rra.clone(),
+            class_prompt: self.prior.prompt_of(class),
             prior_weight: self.prior.weight,
             cross_weight: self.cross_attention.loss_weight,
             batch_size: self.training.batch_size,
@@ -240,7 +298,7 @@ impl Settings {
     /// # Errors
     /// If one does not; the message names the setting.
     pub fn check(&self) -> Result<()> {
-        let Settings { training, fdte, mgdp, rra, sampling, prior, cross_attention } = self;
+        let Settings { training, fdte, mgdp, rra, sampling, prior, cross_attention, dreambooth: _ } = self;
         let positive = |value: f64, name: &str| {
             if value > 0. && value.is_finite() { Ok(()) } else { bail!("{name} = {value}: it must be positive") }
         };
@@ -250,7 +308,7 @@ impl Settings {
         positive(training.batch_size as f64, "training.batch_size")?;
         positive(training.steps as f64, "training.steps")?;
         positive(training.learning_rate, "training.learning_rate")?;
-        positive(training.max_grad_norm, "training.max_grad_norm")?;
+        not_negative(training.max_grad_norm, "training.max_grad_norm")?;
         not_negative(training.weight_decay, "training.weight_decay")?;
         for p in fdte.probabilities {
             not_negative(p, "fdte.probabilities")?;
@@ -266,6 +324,7 @@ impl Settings {
         }
         not_negative(rra.loss_weight, "rra.loss_weight")?;
         not_negative(prior.weight, "prior.weight")?;
+        not_negative(prior.guidance, "prior.guidance")?;
         not_negative(cross_attention.loss_weight, "cross_attention.loss_weight")?;
         positive(rra.references_per_photo as f64, "rra.references_per_photo")?;
         // whatever is beyond these is a slip of the hand, or meant to fill a machine's memory
@@ -283,6 +342,12 @@ impl Settings {
             if value > most {
                 bail!("{name} = {value}: at most {most}");
             }
+        }
+        if training.method == MethodName::TextualInversion && prior.class_images > 0 {
+            bail!("prior.class_images = {}: Textual Inversion has no prior preservation", prior.class_images);
+        }
+        if prior.prompt.trim().is_empty() {
+            bail!("prior.prompt is empty: {CLASS_WORD:?} is the class word");
         }
         if prior.class_images > 0 {
             positive(prior.class_steps as f64, "prior.class_steps")?;

@@ -143,3 +143,108 @@ fn pictures_are_drawn_again_from_what_they_say() {
     place.fails(1, &["thing/0.png", "does not say"], &draw(&base, "d", &["--like", "thing/0.png"]));
     place.fails(1, &["nowhere.png"], &draw(&base, "d", &["--like", "nowhere.png"]));
 }
+
+/// A picture of two halves, and a mask that is white in its middle.
+fn source(place: &Place) -> (String, String) {
+    let picture = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([if x < 32 { 220 } else { 30 }, y as u8 * 3, 90]));
+    let inside = |x: u32, y: u32| (16..48).contains(&x) && (16..48).contains(&y);
+    let mask = image::GrayImage::from_fn(64, 64, |x, y| image::Luma([if inside(x, y) { 255 } else { 0 }]));
+    let [from, anew] = ["from.png", "anew.png"].map(|name| place.path(name));
+    picture.save(&from).expect("a picture");
+    mask.save(&anew).expect("a mask");
+    (from.display().to_string(), anew.display().to_string())
+}
+
+#[test]
+fn drawing_starts_from_a_picture() {
+    let (place, base) = (Place::new(), tiny_base());
+    let (from, anew) = source(&place);
+    let near = |folder: &str, strength: &str| {
+        let more = ["--prompt", "a dog", "--steps", "8", "--from", &from, "--strength", strength, "--size", "64x64"];
+        place.ok(&draw(&base, folder, &more));
+        let picture = image::open(&pictures(&place.path(folder))[0]).expect("a picture").to_rgb8();
+        let own = image::open(&from).expect("a picture").to_rgb8();
+        picture.iter().zip(own.iter()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
+    };
+    assert!(near("little", "0.13") < near("much", "1"));
+    let said = place.ok(&draw(&base, "twice", &["--prompt", "a dog", "--steps", "8", "--from", &from]));
+    assert!(said.contains("Drawing 6/6") || !said.contains("Drawing 8/8"), "{said}");
+    // what the mask leaves out keeps its pixels
+    let painted =
+        draw(&base, "in", &["--prompt", "a dog", "--steps", "3", "--from", &from, "--mask", &anew, "--size", "64x64"]);
+    place.ok(&painted);
+    let picture = image::open(&pictures(&place.path("in"))[0]).expect("a picture").to_rgb8();
+    let own = image::open(&from).expect("a picture").to_rgb8();
+    let inside = |x: u32, y: u32| (16..48).contains(&x) && (16..48).contains(&y);
+    let changed: Vec<bool> =
+        own.enumerate_pixels().map(|(x, y, pixel)| picture.get_pixel(x, y) != pixel && !inside(x, y)).collect();
+    assert!(!changed.contains(&true) && picture != own);
+    assert!(String::from_utf8_lossy(&bytes(&pictures(&place.path("in"))[0])).contains("Denoising strength: 1"));
+    for (code, part, more) in [
+        (2, "--strength", vec!["--from", &from, "--strength", "0"]),
+        (2, "none is left", vec!["--from", &from, "--strength", "0.01"]),
+        (2, "--from", vec!["--mask", &anew]),
+        (1, "nowhere.png", vec!["--from", "nowhere.png"]),
+        (1, "broken.png", vec!["--from", "broken.png"]),
+        (1, "broken.png", vec!["--from", &from, "--mask", "broken.png"]),
+        (2, "wide.png", vec!["--from", &from, "--mask", "wide.png"]),
+        (2, "all black", vec!["--from", &from, "--mask", "black.png"]),
+    ] {
+        std::fs::write(place.path("broken.png"), b"\x89PNG\r\n\x1a\nno more").expect("a file");
+        image::GrayImage::from_pixel(64, 32, image::Luma([255])).save(place.path("wide.png")).expect("a mask");
+        image::GrayImage::new(64, 64).save(place.path("black.png")).expect("a mask");
+        let more = [&["--prompt", "a dog", "--steps", "4"][..], &more].concat();
+        place.fails(code, &[part], &draw(&base, "wrong", &more));
+    }
+}
+
+#[test]
+fn a_sheet_shows_what_settings_do() {
+    let (place, base) = (Place::new(), tiny_base());
+    let grid = ["--grid", "guidance=1,5", "--grid", "steps=2,3,4"];
+    let said = place.ok(&draw(&base, "d", &[&["--prompt", "a dog", "--seed", "3"][..], &grid].concat()));
+    assert!(said.contains("a-dog-3-contact-sheet.png"), "{said}");
+    let drawn = |folder: &str| {
+        let all = pictures(&place.path(folder));
+        all.into_iter().filter(|path| !path.display().to_string().ends_with("sheet.png")).collect::<Vec<_>>()
+    };
+    assert_eq!(drawn("d").len(), 6);
+    // each cell is the picture that its settings draw alone
+    assert!(
+        place
+            .ok(&draw(&base, "d", &["--prompt", "a dog", "--seed", "3", "--steps", "3", "--guidance", "5"]))
+            .contains("1 of 1")
+    );
+    for (part, wrong) in
+        [("colour", "colour=1,2"), ("steps=x", "steps=2,x"), ("--from", "strength=0.5"), ("steps", "steps=0")]
+    {
+        place.fails(2, &[part], &draw(&base, "d", &["--prompt", "a dog", "--grid", wrong]));
+    }
+}
+
+#[test]
+fn variations_are_near_and_are_drawn_again() {
+    let (place, base) = (Place::new(), tiny_base());
+    let fixed = ["--prompt", "a dog", "--steps", "3", "--seed", "5"];
+    place.ok(&draw(&base, "d", &fixed));
+    place.ok(&draw(&base, "d", &[&fixed[..], &["--variations", "0.1", "--count", "3"]].concat()));
+    let all = pictures(&place.path("d"));
+    let all: Vec<_> = all.into_iter().filter(|path| !path.ends_with("contact-sheet.png")).collect();
+    assert_eq!(all.len(), 4);
+    let like = all.iter().find(|path| path.display().to_string().contains("a-dog-6")).expect("a variation");
+    let text = String::from_utf8_lossy(&bytes(like)).into_owned();
+    assert!(text.contains("Variation seed: 6, Variation seed strength: 0.1, Seed: 5"), "{text}");
+    assert!(place.ok(&draw(&base, "d", &["--like", like.to_str().expect("a name")])).contains("1 of 1 pictures"));
+    place.fails(2, &["--variations"], &draw(&base, "d", &[&fixed[..], &["--variations", "2"]].concat()));
+}
+
+#[test]
+fn pictures_are_shown_while_they_are_drawn() {
+    let (place, base) = (Place::new(), tiny_base());
+    let command = draw(&base, "d", &["--prompt", "a dog", "--steps", "60", "--count", "8", "--preview", "1"]);
+    let mut child = place.start(&command);
+    place.wait_until("a preview", Duration::from_secs(180), || place.path("d/preview.png").is_file());
+    assert!(child.wait().expect("an end").success());
+    assert!(!place.path("d/preview.png").exists());
+    place.fails(2, &["--preview 0"], &draw(&base, "d", &["--prompt", "a dog", "--preview", "0"]));
+}

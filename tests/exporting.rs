@@ -129,3 +129,41 @@ fn what_was_exported_comes_back() {
     place.fails(2, &["back is there already"], &import);
     assert!(!place.path("x").exists());
 }
+
+#[test]
+fn loras_are_added_to_a_base_or_become_an_adapter() {
+    let (place, base) = (place(), tiny_base());
+    // of the whole rank: nothing is lost
+    place.ok(&["export", "a", "--to", "webui", "--rank", "99", "--name", "it", "--out", "w"]);
+    let files = ["w/it-lora.safetensors", "w/it.safetensors"];
+    place.ok(&[&["import"][..], &files, &["--base", &base, "--class", "thing", "--out", "back"]].concat());
+    let draw = ["--prompt", "a S* thing", "--steps", "2"];
+    place.ok(&[&["sample", "--adapter", "a", "--no-reference", "--out", "ours"][..], &draw].concat());
+    place.ok(&[&["sample", "--adapter", "back", "--out", "theirs"][..], &draw].concat());
+    let drawn = |folder: &str| image::open(&common::pictures(&place.path(folder))[0]).expect("a picture").to_rgb8();
+    let gap = |one: &str, two: &str| drawn(one).iter().zip(drawn(two).iter()).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(gap("ours", "theirs") <= Some(1), "{:?}", gap("ours", "theirs"));
+
+    let plain = ["sample", "--no-adapter", "--base", &base, "--prompt", "a thing", "--steps", "2"];
+    for (out, lora) in
+        [("none", None), ("zero", Some("w/it-lora.safetensors:0")), ("full", Some("w/it-lora.safetensors"))]
+    {
+        let lora: Vec<&str> = lora.map(|lora| vec!["--lora", lora]).unwrap_or_default();
+        place.ok(&[&plain[..], &lora, &["--out", out]].concat());
+    }
+    assert!(gap("none", "zero") == Some(0) && gap("none", "full") > Some(0));
+    let text = common::bytes(&common::pictures(&place.path("full"))[0]);
+    assert!(String::from_utf8_lossy(&text).contains("LoRAs: \"it-lora:1\""));
+
+    for (parts, lora) in [
+        (&["nowhere.safetensors"][..], "nowhere.safetensors:0.5"),
+        (&["it.safetensors", "no part of a LoRA"], "w/it.safetensors"),
+    ] {
+        place.fails(1, parts, &[&plain[..], &["--lora", lora, "--out", "x"]].concat());
+    }
+    place.fails(
+        1,
+        &["no matrix", "attn2_to_"],
+        &["sample", "--no-adapter", "--prompt", "a dog", "--lora", files[0], "--out", "x"],
+    );
+}

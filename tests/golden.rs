@@ -13,7 +13,10 @@ fn embedded_cases_agree_with_pytorch() {
         verify::run(None, &Device::Cpu, Precision::F32, &mut |check| checks.push(check.clone())).map(|()| checks)
     });
     let checks = worker.expect("a thread").join().expect("no panic").expect("the cases can be read");
-    for case in ["bands", "tokens", "samplers", "vae", "first_step", "step", "sample", "metrics"] {
+    let methods = ["textual_inversion", "custom_diffusion", "custom_diffusion_sample", "dreambooth", "dreambooth_text"];
+    let matched = ["matching", "dreammatcher", "dreammatcher_guided", "elite", "elite_local_step", "elite_sample"];
+    let own = ["bands", "tokens", "samplers", "vae", "first_step", "step", "sample", "metrics"];
+    for case in own.into_iter().chain(methods).chain(matched) {
         let of_case = checks.iter().filter(|check| check.name.starts_with(&format!("{case}:")));
         assert!(of_case.count() > 0, "no checks of {case}");
     }

@@ -24,7 +24,7 @@ fn every_variable_has_a_gradient_and_nothing_frozen_has() {
 fn check() -> anyhow::Result<()> {
     let base = Base::load(&common::tiny_base(), true, &Device::Cpu, eqdiff::ops::Precision::F32)?;
     let subject = subject::find(&Request { subject: "dog", ..Request::default() })?;
-    let (recipe, side) = (Layers::new()?.settings()?.recipe(), base.side());
+    let (recipe, side) = (Layers::new()?.settings()?.recipe("dog"), base.side());
     let class_images = [subject.photos[0].square(side as u32)];
     let data = Data::encode(&base, &subject, &class_images, &recipe, side, || Ok(()))?;
     let initial = Customisation::initial(&base.unet, &base.text.token_embedding(5)?, true, true)?;

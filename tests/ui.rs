@@ -77,6 +77,16 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // SAFETY: a signal to a child of ours that was not waited for; asked, it stops its job too
+            unsafe { libc::kill(self.child.id() as i32, libc::SIGINT) };
+        }
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn only_our_own_page_may_ask() {
     let place = Place::new();
@@ -220,7 +230,7 @@ fn a_job_outlives_its_server_and_goes_on_after_its_own_death() {
     let place = Place::new();
     place.subject("subjects/thing");
     let server = Server::start(&place);
-    let train = json!({"kind": "train", "subject": "thing", "base": tiny_base(), "preset": "a", "steps": 100_000,
+    let train = json!({"kind": "train", "subject": "thing", "base": tiny_base(), "preset": "a", "steps": 2000,
         "class_images": 0, "previews": 0, "crop": false});
     assert_eq!(server.post("/api/jobs", &train).0, 200);
     let limit = Duration::from_secs(180);

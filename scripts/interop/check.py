@@ -14,8 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import (DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, StableDiffusionPipeline,
+from diffusers import (DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler,
+                       StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline,
                        UniPCMultistepScheduler)
+from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_img2img as image_to_image
+from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_inpaint as inpainting
 from diffusers.utils import logging
 from PIL import Image
 from safetensors import safe_open
@@ -126,6 +129,58 @@ def samplers(bench, check):
         pipe.scheduler = kind.from_config(pipe.scheduler.config, **LEADING, **changes)
         check.pictures(f"sampler {name}", read(ours), bench.drawn_there(pipe, prompt), BOUND)
         png_text(ours, prompt, title, check)
+
+
+def from_pictures(bench, check):
+    """Image to image and inpainting, from the same noise and the means of the encoder's distributions."""
+    for module in (image_to_image, inpainting):
+        module.randn_tensor = lambda *_, **__: bench.latents
+        module.retrieve_latents = lambda encoded, **_: encoded.latent_dist.mode()
+    side, prompt = bench.side, "a dog"
+    x, y = np.meshgrid(np.arange(side), np.arange(side))
+    picture = Image.fromarray(np.stack([255 * x / side, 255 * y / side, 128 + 0 * x], -1).astype(np.uint8))
+    mask = np.zeros((side, side), np.uint8)
+    mask[side // 4:, side // 4:] = 255
+    picture.save(bench.work / "from.png")
+    Image.fromarray(mask).save(bench.work / "anew.png")
+    shared = ["--no-adapter", "--base", bench.base, "--prompt", prompt, "--from", bench.work / "from.png"]
+    for sampler in ("ddim", "dpmpp-2m", "unipc"):
+        kind, changes, _ = SAMPLERS[sampler]
+        for name, pipeline, ours, theirs, strength in [
+            ("image to image", StableDiffusionImg2ImgPipeline, [], {}, 0.6),
+            ("inpainting", StableDiffusionInpaintPipeline, ["--mask", bench.work / "anew.png"],
+             dict(mask_image=Image.fromarray(mask), height=side, width=side), 1.0),
+        ]:
+            drawn = bench.draw(f"{name}-{sampler}", *shared, "--sampler", sampler, "--strength", strength, *ours)
+            pipe = quiet(pipeline(**bench.pipe().components, requires_safety_checker=False))
+            pipe.scheduler = kind.from_config(pipe.scheduler.config, **LEADING, **changes)
+            there = pipe(prompt, image=picture, strength=strength, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
+                         **theirs).images[0]
+            # at a mask's border ours goes over into the picture softly
+            inner = (3 * side // 8,) * 2 + (side,) * 2 if ours else (0, 0, side, side)
+            check.pictures(f"{name} with {sampler}", read(drawn).crop(inner), there.crop(inner), BOUND)
+
+
+def foreign_lora(bench, check):
+    """A LoRA of both models in PEFT's names."""
+    pipe, tensors, draw = bench.pipe(), {}, torch.Generator().manual_seed(3)
+    layers = [("unet", pipe.unet, r"to_[qkv]$|to_out\.0$"), ("text_encoder", pipe.text_encoder, r"[qv]_proj$")]
+    for prefix, model, wanted in layers:
+        for name, module in model.named_modules():
+            if re.search(wanted, name):
+                out, inner = module.weight.shape
+                for part, shape in (("A", (4, inner)), ("B", (out, 4))):
+                    tensors[f"{prefix}.{name}.lora_{part}.weight"] = 0.3 * torch.randn(shape, generator=draw)
+    save_file(tensors, bench.work / "style.safetensors")
+    prompt = "a dog"
+    alone = ["--no-adapter", "--base", bench.base, "--prompt", prompt]
+    ours = read(bench.draw("lora", *alone, "--lora", f"{bench.work / 'style.safetensors'}:0.7"))
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **LEADING, **SAMPLERS["ddim"][1])
+    pipe.load_lora_weights(str(bench.work), weight_name="style.safetensors", adapter_name="style")
+    pipe.set_adapters(["style"], adapter_weights=[0.7])
+    check.pictures(f"LoRA of PEFT ({len(tensors) // 2} matrices) by 0.7", ours, bench.drawn_there(pipe, prompt), BOUND)
+    gap = distance(ours, read(bench.draw("no-lora", *alone)))
+    check("the LoRA changes the picture by much more", gap > 20 * BOUND, f"relative L2 {gap:.1e}")
 
 
 def png_text(picture, prompt, title, check):
@@ -245,6 +300,8 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(args.program, args.base.resolve(), Path(work))
         samplers(bench, check)
+        from_pictures(bench, check)
+        foreign_lora(bench, check)
         (bench.work / "training.toml").write_text(TRAINING)
         adapter = bench.work / "adapter"
         bench.eqdiff("train", "--subject", args.subject, "--base", bench.base, "--config", "training.toml", "--out", adapter)

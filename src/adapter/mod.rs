@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Base;
 use crate::files::{Set, finish_set, read_text};
-use crate::method::eqdiff::Customisation;
+use crate::method::dreambooth::{self, Tuned};
+use crate::method::eqdiff::{ConceptEmbedding, Customisation};
+use crate::method::{Learned, MethodName};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::Settings;
 use crate::weights::Weights;
@@ -154,6 +156,17 @@ impl Adapter {
         Ok(tensors)
     }
 
+    /// What its `tensors` mean to `base`.
+    ///
+    /// # Errors
+    /// If they are not those of its method.
+    pub fn learned(&self, base: &Base, tensors: &BTreeMap<String, Tensor>) -> Result<Box<dyn Learned>> {
+        Ok(match self.manifest.settings.training.method {
+            MethodName::DreamBooth => Box::new(Tuned::from_tensors(base, tensors)?),
+            _ => Box::new(Customisation::from_tensors(&base.unet, tensors)?),
+        })
+    }
+
     /// Where the subject's photos and masks are kept.
     pub fn photos(&self) -> (PathBuf, PathBuf) {
         (self.folder.join("photos"), self.folder.join("masks"))
@@ -222,17 +235,35 @@ pub fn load_tensors(path: &Path, device: &Device) -> Result<BTreeMap<String, Ten
     if bytes > LARGEST_FILE {
         bail!("{} has {} MiB: no adapter is so large", path.display(), bytes >> 20);
     }
+    all_tensors(path, device)
+}
+
+/// The same without a bound, of a file that this program wrote.
+///
+/// # Errors
+/// If it is missing or damaged.
+pub fn all_tensors(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
     let weights = Weights::open(path, device)?;
     weights.names().into_iter().map(|name| Ok((name.clone(), weights.any(&name)?))).collect()
 }
 
 fn check_shapes(base: &Base, tensors: &BTreeMap<String, Tensor>, settings: &Settings) -> Result<()> {
     let init = base.text.token_embedding(0)?;
-    for (name, initial) in Customisation::initial(&base.unet, &init, settings.fdte.enabled, settings.rra.enabled)? {
+    let of_concept = |fdte, rra| -> Result<BTreeMap<String, Vec<usize>>> {
+        let initial = Customisation::initial(&base.unet, &init, fdte, rra)?;
+        Ok(initial.into_iter().map(|(name, tensor)| (name, tensor.dims().to_vec())).collect())
+    };
+    let expected = match settings.training.method {
+        MethodName::Eqdiff => of_concept(settings.fdte.enabled, settings.rra.enabled)?,
+        MethodName::CustomDiffusion => of_concept(false, false)?,
+        MethodName::TextualInversion => BTreeMap::from([(ConceptEmbedding::LOW.to_string(), init.dims().to_vec())]),
+        MethodName::DreamBooth => dreambooth::shapes(base, settings.dreambooth.text_encoder)?,
+    };
+    for (name, shape) in expected {
         match tensors.get(&name) {
             None => bail!("{name} is missing"),
-            Some(tensor) if tensor.dims() != initial.dims() => {
-                bail!("{name} has shape {:?}, expected {:?}", tensor.dims(), initial.dims())
+            Some(tensor) if tensor.dims() != shape => {
+                bail!("{name} has shape {:?}, expected {shape:?}", tensor.dims())
             }
             Some(tensor) => check_values(&name, tensor)?,
         }

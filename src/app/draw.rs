@@ -8,20 +8,24 @@ use image::RgbImage;
 use image::imageops::{self, FilterType};
 
 use super::explain::explain;
+use super::grid::{Axis, Cell, cells};
 use super::like::like;
-use super::studio::Studio;
-use super::{Machine, Observer, Usage, places};
+use super::lines::{Flags, Line, Preset};
+use super::studio::{Studio, words};
+use super::{Machine, Observer, Usage, WeightedFile, elite, places, start};
 use crate::adapter::{Adapter, load_tensors};
 use crate::base::Base;
 use crate::evaluation::prompts;
 use crate::files::check_writable;
 use crate::images::png::{is_ours, save_over_ours};
 use crate::images::{self, shown};
+use crate::method::Dial;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::contact_sheet;
 use crate::sampling::samplers::sampler;
-use crate::sampling::{Order, latent_size};
+use crate::sampling::{Order, Special, Start, Style, latent_size};
 use crate::settings::SamplerName;
+use crate::subject;
 
 /// What to draw, with what, and where to. What is not given is the adapter's or the base's.
 #[derive(Clone, Debug)]
@@ -31,8 +35,11 @@ pub struct Request {
     pub prompt_file: Option<PathBuf>,
     pub adapter: Source,
     pub base: Option<String>,
+    pub loras: Vec<WeightedFile>,
     pub like: Option<PathBuf>,
     pub negative: Option<String>,
+    pub styles: Vec<String>,
+    pub style_file: Option<PathBuf>,
     pub sampler: Option<SamplerName>,
     pub steps: Option<usize>,
     pub guidance: Option<f64>,
@@ -41,11 +48,32 @@ pub struct Request {
     pub seed: Option<Seed>,
     pub size: Option<(usize, usize)>,
     pub reference: Reference,
+    pub dreammatcher: bool,
+    pub matching_guidance: Option<f64>,
     pub init_latents: Option<PathBuf>,
     /// Whether a page says how the first picture came about.
     pub explain: bool,
+    pub from: Option<PathBuf>,
+    pub strength: Option<f64>,
+    /// The mask of where the picture in `from` is drawn anew.
+    pub anew: Option<PathBuf>,
+    pub variations: Option<f64>,
+    /// The seed of the picture that variations are near to; none: the first one's.
+    pub variation_of: Option<u64>,
+    pub dial: Turned,
+    pub grid: Vec<Axis>,
+    pub sketch: Option<usize>,
     pub out: PathBuf,
     pub machine: Machine,
+}
+
+/// How strongly what was learnt shall show, as far as that is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[allow(missing_docs)] // each is explained by `eqdiff sample --help`
+pub struct Turned {
+    pub low: Option<f64>,
+    pub high: Option<f64>,
+    pub reference: Option<f64>,
 }
 
 /// What pictures are drawn with.
@@ -57,6 +85,8 @@ pub enum Source {
     Adapter(PathBuf),
     /// The base alone.
     BaseAlone,
+    /// ELITE's encoder on a photo of the subject of that name or in that folder.
+    Elite(elite::Files, String),
 }
 
 /// The photo that reference attention looks at.
@@ -117,54 +147,104 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     let adapter = match &request.adapter {
         Source::LastAdapter => Some(Adapter::open(&places::adapter(None)?)?),
         Source::Adapter(folder) => Some(Adapter::open(folder)?),
-        Source::BaseAlone => None,
+        Source::BaseAlone | Source::Elite(..) => None,
     };
     check_writable(&request.out)?;
-    let texts = texts(request, adapter.as_ref())?;
-    let studio = Studio::open(&request.machine, request.base.as_deref(), adapter, observer)?;
+    let lines = lines(request, adapter.as_ref(), observer)?;
+    let studio = studio(request, adapter, observer)?;
     let (base, side) = (&studio.base, studio.side());
-    let size = request.size.unwrap_or((side, side));
+    let source = start::Source::read(request, base, side, observer)?;
+    let size = source.as_ref().map_or_else(|| request.size.unwrap_or((side, side)), start::Source::size);
     let (width, height) = latent_size(base, size).map_err(|e| Usage(format!("--size: {e}")))?;
     let latents = request.init_latents.as_deref().map(|p| init_latents(p, base, (width, height))).transpose()?;
     let reference = match &request.reference {
         Reference::None => None,
-        Reference::Photo(path) => Some(square(path, side, observer)?),
+        Reference::Photo(path) => Some(square(path, side, studio.learned.inverts(), observer)?),
         Reference::Default => studio.reference.clone(),
     };
+    if request.matching_guidance.is_some_and(|weight| !weight.is_finite()) {
+        bail!(Usage("--matching-guidance: give a finite number".into()));
+    }
+    if studio.learned.inverts() && size.0 != size.1 {
+        bail!(Usage("--dreammatcher: only square pictures are matched to a photo".into()));
+    }
     if matches!(request.reference, Reference::Photo(_)) && studio.learned.recorder().is_none() {
         observer.warn("this adapter was trained without reference attention: --reference has no effect");
     }
-    let negative = request.negative.as_deref().unwrap_or_default();
-    warn_of_prompts(&texts, negative, &studio, observer)?;
-    let all = texts.iter().map(String::as_str).chain([negative]);
+    let presets = presets(request)?;
+    let typed = request.negative.as_deref().unwrap_or_default();
+    let negative = presets.iter().fold(typed.to_string(), |negative, preset| preset.negative(&negative));
+    let negatives = lines.iter().filter_map(|line| line.flags.negative.as_deref()).chain([negative.as_str()]);
+    warn_of_prompts(&lines, negatives.clone(), &studio, observer)?;
+    let all = lines.iter().map(|line| line.prompt.as_str()).chain(negatives);
     request.machine.warn_of_words(all, base, observer)?;
     let seed = request.seed.unwrap_or(Seed::Given(0)).number(observer);
-    let mut orders = Vec::new();
-    for (i, text) in texts.iter().enumerate() {
-        for j in 0..request.count {
-            let seed = seed.wrapping_add((i * request.count + j) as u64);
-            orders.push(Order { prompt: text.clone(), seed, init_latents: latents.clone() });
-        }
-    }
-    let mut style = studio.style(negative, reference.as_ref());
+    let mut style = studio.style(&negative, reference.as_ref());
     style.size = size;
     style.sampler = request.sampler.unwrap_or(style.sampler);
     style.steps = request.steps.unwrap_or(style.steps);
     style.guidance = request.guidance.unwrap_or(style.guidance);
     style.guidance_rescale = request.guidance_rescale.unwrap_or(style.guidance_rescale);
-    sampler(style.sampler, &base.scheduler, style.steps).map_err(|e| Usage(format!("--steps: {e}")))?;
-    if !style.guidance.is_finite() {
-        bail!(Usage("--guidance: give a finite number".into()));
-    }
-    if !(0. ..=1.).contains(&style.guidance_rescale) {
-        bail!(Usage("--guidance-rescale: give a number from 0 to 1".into()));
-    }
+    let usual = Dial::default();
+    style.special = Special {
+        start: source.as_ref().map(start::Source::start),
+        variation: request.variations.map(|share| (request.variation_of.unwrap_or(seed), share)),
+        dial: Dial {
+            low: request.dial.low.unwrap_or(usual.low),
+            high: request.dial.high.unwrap_or(usual.high),
+            reference: request.dial.reference.unwrap_or(usual.reference),
+        },
+        sketch: request.sketch,
+    };
     if request.explain && studio.adapter.is_none() {
         bail!(Usage("--explain: without an adapter there is nothing to explain".into()));
     }
-    let mut files = studio.draw(&style, &orders, &request.out, observer)?;
-    if let (true, Some(order), Some(file)) = (request.explain, orders.first(), files.first()) {
-        explain(&studio, &style, order, file, observer)?;
+    if request.grid.len() > 2 {
+        bail!(Usage("--grid: a sheet has columns and rows, so give it once or twice".into()));
+    }
+    let mut batches: Vec<Batch> = Vec::new();
+    for (i, line) in lines.iter().enumerate() {
+        if line.flags.is_sized() && (latents.is_some() || source.is_some()) {
+            bail!(Usage("--w, --h in the file of prompts: --from and --init-latents have a size of their own".into()));
+        }
+        let seed = line.seed.unwrap_or_else(|| seed.wrapping_add((i * request.count) as u64));
+        let order =
+            |j| Order { prompt: line.prompt.clone(), seed: seed.wrapping_add(j as u64), init_latents: latents.clone() };
+        let orders = (0..request.count).map(order);
+        match batches.last_mut().filter(|batch| *batch.flags == line.flags) {
+            Some(batch) => batch.orders.extend(orders),
+            None => {
+                let mut style = style.clone();
+                line.flags.put(&mut style);
+                latent_size(base, style.size).map_err(|e| Usage(format!("{:?}: {e}", line.prompt)))?;
+                let cells = cells(&style, &request.grid).map_err(|e| Usage(format!("--grid {e}")))?;
+                cells.iter().try_for_each(|cell| check(&cell.style, base))?;
+                batches.push(Batch { flags: &line.flags, cells, orders: orders.collect() });
+            }
+        }
+    }
+    let count: usize = batches.iter().map(|batch| batch.cells.len().saturating_mul(batch.orders.len())).sum();
+    if count > MOST {
+        bail!(Usage(format!("--grid: {count} pictures, at most {MOST}")));
+    }
+    let (mut files, mut captions) = (Vec::new(), Vec::new());
+    for Batch { cells, orders, .. } in &batches {
+        match &request.grid[..] {
+            [] => {
+                files.extend(studio.draw(&cells[0].style, orders, &request.out, observer)?);
+                captions.extend(orders.iter().map(|order| order.prompt.as_str()));
+            }
+            [axis, ..] => {
+                files.extend(draw_grid(&studio, cells, orders, (axis.values.len(), &request.out), observer)?);
+            }
+        }
+    }
+    if !request.grid.is_empty() {
+        return Ok(files);
+    }
+    if let (true, Some(batch), Some(file)) = (request.explain, batches.first(), files.first()) {
+        let (style, order) = (&batch.cells[0].style, &batch.orders[0]);
+        explain(&studio, style, order, file, observer)?;
     }
     if let [file] = &files[..] {
         observer.info(&format!("Picture: {}", file.display()));
@@ -172,11 +252,88 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     }
     let columns = if request.count > 1 { request.count.min(6) } else { files.len().min(4) };
     let sheet = sheet_path(&request.out);
-    save_sheet(&sheet, &files, &orders, columns)?;
+    save_sheet(&sheet, &files, &captions, columns)?;
     observer.info(&format!("{} pictures in {}, all on {}", files.len(), request.out.display(), sheet.display()));
     files.push(sheet);
     Ok(files)
 }
+
+/// What the pictures are drawn with.
+fn studio(request: &Request, adapter: Option<Adapter>, observer: &mut dyn Observer) -> Result<Studio> {
+    let (machine, base) = (&request.machine, request.base.as_deref());
+    let mut studio = Studio::open_with(machine, base, adapter, &request.loras, observer)?;
+    if let Source::Elite(files, subject) = &request.adapter {
+        let subject = subject::find(&subject::Request { subject, ..subject::Request::default() })?;
+        studio = studio.with_elite(files, &subject, machine.offline, observer)?;
+    }
+    if request.dreammatcher { studio.matched(request.matching_guidance) } else { Ok(studio) }
+}
+
+/// Pictures that are drawn in the same ways.
+struct Batch<'a> {
+    flags: &'a Flags,
+    cells: Vec<Cell<'a>>,
+    orders: Vec<Order>,
+}
+
+/// Whether pictures can be drawn so.
+fn check(style: &Style, base: &Base) -> Result<()> {
+    sampler(style.sampler, &base.scheduler, style.steps).map_err(|e| Usage(format!("--steps: {e}")))?;
+    if !style.guidance.is_finite() {
+        bail!(Usage("--guidance: give a finite number".into()));
+    }
+    let Special { start, variation, dial, sketch } = &style.special;
+    let share = 0. ..=1.;
+    for (name, value) in
+        [("--guidance-rescale", Some(style.guidance_rescale)), ("--variations", variation.map(|(_, value)| value))]
+    {
+        if value.is_some_and(|value| !share.contains(&value)) {
+            bail!(Usage(format!("{name}: give a number from 0 to 1")));
+        }
+    }
+    for (name, value) in [("--low", dial.low), ("--high", dial.high), ("--reference-strength", dial.reference)] {
+        if !(0. ..=STRONGEST).contains(&value) {
+            bail!(Usage(format!("{name}: give a number from 0 to {STRONGEST}")));
+        }
+    }
+    if let Some(start) = start
+        && !(start.strength > 0. && start.strength <= 1. && style.taken() > 0)
+    {
+        let Start { strength, .. } = start;
+        bail!(Usage(format!("--strength {strength}: of {} steps none is left to draw", style.steps)));
+    }
+    if *sketch == Some(0) {
+        bail!(Usage("--preview 0: give a number of steps".into()));
+    }
+    Ok(())
+}
+
+/// Draws all pictures in all ways, and a sheet of each; gives the files.
+fn draw_grid(
+    studio: &Studio,
+    cells: &[Cell],
+    orders: &[Order],
+    (columns, out): (usize, &Path),
+    observer: &mut dyn Observer,
+) -> Result<Vec<PathBuf>> {
+    let mut drawn = Vec::with_capacity(cells.len());
+    for cell in cells {
+        drawn.push(studio.draw(&cell.style, orders, out, observer)?);
+    }
+    let mut files = drawn.concat();
+    for (i, order) in orders.iter().enumerate() {
+        let shown = cells.iter().zip(&drawn).take(SHEET);
+        let shown = shown.map(|(cell, files)| Ok((images::open(&files[i])?, cell.caption.clone())));
+        let sheet = out.join(format!("{}-{}-contact-sheet.png", words(&order.prompt), order.seed));
+        save_over_ours(&sheet, &contact_sheet(&shown.collect::<Result<Vec<_>>>()?, columns))?;
+        observer.info(&format!("Sheet of {:?}: {}", order.prompt, sheet.display()));
+        files.push(sheet);
+    }
+    Ok(files)
+}
+
+/// More than twice as trained draws nothing anybody would know.
+const STRONGEST: f64 = 2.;
 
 /// Pictures of a sheet; more would be no overview, and fill the memory.
 const SHEET: usize = 200;
@@ -187,36 +344,63 @@ fn sheet_path(folder: &Path) -> PathBuf {
     if path.exists() && !is_ours(&path) { folder.join("eqdiff-contact-sheet.png") } else { path }
 }
 
-fn save_sheet(path: &Path, files: &[PathBuf], orders: &[Order], columns: usize) -> Result<()> {
-    let cells =
-        files.iter().zip(orders).take(SHEET).map(|(file, order)| Ok((images::open(file)?, order.prompt.clone())));
+fn save_sheet(path: &Path, files: &[PathBuf], captions: &[&str], columns: usize) -> Result<()> {
+    let cells = files.iter().zip(captions).take(SHEET);
+    let cells = cells.map(|(file, caption)| Ok((images::open(file)?, caption.to_string())));
     save_over_ours(path, &contact_sheet(&cells.collect::<Result<Vec<_>>>()?, columns))
 }
 
-fn texts(request: &Request, adapter: Option<&Adapter>) -> Result<Vec<String>> {
-    let mut texts = request.prompts.clone();
+/// The styles that were asked for.
+fn presets(request: &Request) -> Result<Vec<Preset>> {
+    if request.styles.is_empty() {
+        return Ok(Vec::new());
+    }
+    Preset::read(request.style_file.as_deref().unwrap_or(Path::new("styles.csv")), &request.styles)
+}
+
+/// All prompts in their styles.
+fn lines(request: &Request, adapter: Option<&Adapter>, observer: &mut dyn Observer) -> Result<Vec<Line>> {
+    let typed = request.prompts.iter().map(|prompt| Line { prompt: prompt.clone(), ..Line::default() });
+    let mut lines: Vec<Line> = typed.collect();
     if let Some(path) = &request.prompt_file {
         let subject = match adapter {
             None => PLACEHOLDER.to_string(),
             Some(adapter) => format!("{PLACEHOLDER} {}", adapter.manifest.class),
         };
-        texts.extend(prompts::read_file(path)?.iter().map(|template| prompts::fill(template, &subject)));
+        for (i, template) in prompts::read_file(path)?.iter().enumerate() {
+            let place = format!("{} prompt {}", shown(path), i + 1);
+            lines.push(Line::parse(&prompts::fill(template, &subject), &place, observer)?);
+        }
     }
-    if texts.is_empty() || request.count == 0 {
+    if lines.is_empty() || request.count == 0 {
         bail!(Usage("nothing to draw: give --prompt, --prompts with at least one line, and a --count above 0".into()));
     }
-    if request.count.saturating_mul(texts.len()) > MOST {
-        bail!(Usage(format!("--count {} of {} prompts: at most {MOST} pictures", request.count, texts.len())));
+    if request.count.saturating_mul(lines.len()) > MOST {
+        bail!(Usage(format!("--count {} of {} prompts: at most {MOST} pictures", request.count, lines.len())));
     }
-    Ok(texts)
+    let presets = presets(request)?;
+    for line in &mut lines {
+        line.prompt = presets.iter().fold(line.prompt.clone(), |prompt, preset| preset.prompt(&prompt));
+        if let Some(negative) = &mut line.flags.negative {
+            *negative = presets.iter().fold(negative.clone(), |negative, preset| preset.negative(&negative));
+        }
+    }
+    Ok(lines)
 }
 
 /// Says what was cut off long prompts, and which prompts leave out the subject.
-fn warn_of_prompts(texts: &[String], negative: &str, studio: &Studio, observer: &mut dyn Observer) -> Result<()> {
-    if let Some(cut) = studio.base.tokenizer.encode(negative, PLACEHOLDER)?.cut {
-        observer.warn(&format!("the negative prompt is too long; cut off: {cut:?}"));
+fn warn_of_prompts<'a>(
+    lines: &[Line],
+    negatives: impl Iterator<Item = &'a str>,
+    studio: &Studio,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    for negative in negatives {
+        if let Some(cut) = studio.base.tokenizer.encode(negative, PLACEHOLDER)?.cut {
+            observer.warn(&format!("the negative prompt is too long; cut off: {cut:?}"));
+        }
     }
-    for text in texts {
+    for text in lines.iter().map(|line| &line.prompt) {
         let tokens = studio.base.tokenizer.encode(text, PLACEHOLDER)?;
         if let Some(cut) = &tokens.cut {
             observer.warn(&format!("the prompt is longer than {} tokens; cut off: {cut:?}", tokens.ids.len()));
@@ -228,7 +412,7 @@ fn warn_of_prompts(texts: &[String], negative: &str, studio: &Studio, observer: 
                 "{text:?} has no {PLACEHOLDER}, which stands for the subject: try \"{PLACEHOLDER} {}\"",
                 adapter.manifest.class
             )),
-            (None, false) => {
+            (None, false) if !studio.has_subject => {
                 observer
                     .warn(&format!("without an adapter {PLACEHOLDER} stands for nothing and is left out of {text:?}"));
             }
@@ -238,12 +422,14 @@ fn warn_of_prompts(texts: &[String], negative: &str, studio: &Studio, observer: 
     Ok(())
 }
 
-fn square(path: &Path, side: usize, observer: &mut dyn Observer) -> Result<RgbImage> {
+/// A photo at the training's size; one that is inverted is taken pixel by pixel, as DreamMatcher does.
+fn square(path: &Path, side: usize, inverted: bool, observer: &mut dyn Observer) -> Result<RgbImage> {
     let read = images::read(path)?;
     for warning in &read.warnings {
         observer.warn(&format!("{}: {warning}", shown(path)));
     }
-    Ok(imageops::resize(&read.image, side as u32, side as u32, FilterType::CatmullRom))
+    let filter = if inverted { FilterType::Nearest } else { FilterType::CatmullRom };
+    Ok(imageops::resize(&read.image, side as u32, side as u32, filter))
 }
 
 fn init_latents(path: &Path, base: &Base, (width, height): (usize, usize)) -> Result<Tensor> {

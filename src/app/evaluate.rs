@@ -56,7 +56,7 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     let folder = match &request.adapter {
         Source::Adapter(folder) => folder.clone(),
         Source::LastAdapter => places::adapter(None)?,
-        Source::BaseAlone => bail!(Usage("there is nothing to evaluate without an adapter".into())),
+        Source::BaseAlone | Source::Elite(..) => bail!(Usage("there is nothing to evaluate without an adapter".into())),
     };
     if request.limit == Some(0) {
         bail!(Usage("--limit 0 leaves no prompt".into()));

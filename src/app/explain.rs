@@ -16,7 +16,7 @@ use crate::images;
 use crate::method::eqdiff::fdte::split_bands;
 use crate::method::eqdiff::watching::{OfBand, View, Watched};
 use crate::method::eqdiff::{Band, Customisation, Watch};
-use crate::method::{Learned, plain};
+use crate::method::{Learned, Pass, plain};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::heat::{Map, enlarged, ringed};
 use crate::report::html::{Card, Figure, Page, check_ours};
@@ -116,6 +116,7 @@ impl Explained<'_> {
         let mut picture = None;
         draw(self.base, learned, self.style, std::slice::from_ref(self.order), |drawn| match drawn {
             Drawn::Steps(steps) => observer.go_on(steps),
+            Drawn::Sketch(..) => Ok(()),
             Drawn::Picture(_, image) => {
                 picture = Some(image);
                 Ok(())
@@ -244,7 +245,7 @@ impl Explained<'_> {
             };
             let watched = Watched::new(self.learned, watch, 0);
             {
-                let mut attention = watched.attention(Some(&seen));
+                let mut attention = watched.attention(Pass { seen: Some(&seen), ..Pass::default() });
                 let noisy = base.scheduler.add_noise(&latents(&image)?, &noise, &at)?;
                 base.unet.forward(&noisy, &at, &text, attention.as_mut())?;
             }

@@ -1,6 +1,7 @@
 //! Adapters for other programs.
 
 mod merged;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,10 +12,11 @@ use candle_core::Tensor;
 use super::{Machine, Observer, Usage, page, places};
 use crate::adapter::formats::lora::Lora;
 use crate::adapter::formats::{custom_diffusion, embedding, release};
-use crate::adapter::{Adapter, serialised};
+use crate::adapter::{Adapter, Manifest, serialised};
 use crate::base::{Base, Folder};
 use crate::files::{Set, check_writable, stage_folder, write_whole};
 use crate::images::png::png_bytes;
+use crate::method::MethodName;
 use crate::method::eqdiff::{Band, Customisation};
 
 /// What to export, and how.
@@ -59,6 +61,8 @@ const DIFFUSERS: &str = include_str!("export/diffusers.md");
 const WEBUI: &str = include_str!("export/webui.md");
 const RELEASE: &str = include_str!("export/release.md");
 const MERGED: &str = include_str!("export/merged.md");
+const WHOLE: &str = include_str!("export/whole.md");
+const EMBEDDING: &str = include_str!("export/embedding.md");
 
 /// An adapter on its way out.
 struct Export<'a> {
@@ -92,8 +96,17 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
         Some(folder) => folder.clone(),
         None => beside(&adapter.folder, request.to.name()),
     };
-    match request.to {
-        Layout::Merged => places::check_unused(&out)?,
+    let method = adapter.manifest.settings.training.method;
+    let whole = method == MethodName::DreamBooth;
+    match (method, request.to) {
+        (MethodName::DreamBooth, Layout::Webui | Layout::Release) => {
+            bail!(Usage("a DreamBooth adapter is a whole UNet: --to diffusers or --to merged".into()))
+        }
+        (MethodName::TextualInversion, Layout::Merged | Layout::Release) => {
+            bail!(Usage("a Textual Inversion adapter is one embedding: --to diffusers or --to webui".into()))
+        }
+        (_, Layout::Merged) => places::check_unused(&out)?,
+        (_, Layout::Diffusers) if whole => places::check_unused(&out)?,
         _ => check_writable(&out)?,
     }
     let base = match &request.base {
@@ -101,7 +114,33 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
         None => request.machine.base_of_adapter(&adapter.manifest.base, observer)?,
     };
     let tensors = adapter.tensors(&base)?;
+    if whole {
+        let name_of_base = request.base.as_ref().unwrap_or(&adapter.manifest.base);
+        let files = Folder::find(name_of_base, request.machine.offline)?;
+        let path = if request.to == Layout::Merged {
+            let staged = stage_folder(&out)?;
+            merged::write(&files, &format!("{name}-merged.safetensors"), &tensors, staged.path())?;
+            staged.place(&out)?.with_context(|| format!("{} is there already", out.display()))?
+        } else {
+            let text = explained(WHOLE, &name, &adapter.manifest);
+            let precision = request.machine.precision.unwrap_or_default();
+            whole::write(&files, tensors, precision, (&format!("{name}.md"), &text), &out)?
+        };
+        observer.info(&format!("Exported: {}", path.display()));
+        return Ok(vec![path]);
+    }
     let learned = Customisation::from_tensors(&base.unet, &tensors)?;
+    if method == MethodName::TextualInversion {
+        let vector = learned.concept.of(Band::Original)?;
+        let files = vec![
+            (embedding::LEARNED.to_string(), embedding::learned(&format!("<{name}>"), &vector)?),
+            (format!("{name}.safetensors"), embedding::file(&name, &vector)?),
+            (format!("{name}.md"), explained(EMBEDDING, &name, &adapter.manifest)),
+        ];
+        let paths = written(&files, &out)?;
+        paths.iter().for_each(|path| observer.info(&format!("Exported: {}", path.display())));
+        return Ok(paths);
+    }
     let export = Export { adapter: &adapter, base: &base, tensors, learned, name, rank: request.rank };
     let paths = match request.to {
         Layout::Diffusers => written(&export.diffusers()?, &out)?,
@@ -203,7 +242,9 @@ impl Export<'_> {
     fn merged(&self, base: &Folder, out: &Path) -> Result<Vec<PathBuf>> {
         let staged = stage_folder(out)?;
         let summed = self.learned.concept.of(Band::Original)?;
-        merged::write(base, &format!("{}-merged.safetensors", self.name), &self.tensors, staged.path())?;
+        let tuned = self.tensors.iter().filter(|(name, _)| name.contains(".attn2."));
+        let tuned = tuned.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+        merged::write(base, &format!("{}-merged.safetensors", self.name), &tuned, staged.path())?;
         let token = format!("{}.safetensors", self.name);
         write_whole(&staged.path().join(token), &embedding::file(&self.name, &summed)?)?;
         write_whole(&staged.path().join(self.page()), &self.explained(MERGED))?;
@@ -217,11 +258,15 @@ impl Export<'_> {
     }
 
     fn explained(&self, text: &str) -> Vec<u8> {
-        let manifest = &self.adapter.manifest;
-        let text = text.replace("{name}", &self.name).replace("{class}", &manifest.class);
-        let text = text.replace("{steps}", &manifest.settings.sampling.steps.to_string());
-        text.replace("{guidance}", &manifest.settings.sampling.guidance.to_string()).into_bytes()
+        explained(text, &self.name, &self.adapter.manifest)
     }
+}
+
+/// A page with what it says of an adapter filled in.
+fn explained(text: &str, name: &str, manifest: &Manifest) -> Vec<u8> {
+    let text = text.replace("{name}", name).replace("{class}", &manifest.class);
+    let text = text.replace("{steps}", &manifest.settings.sampling.steps.to_string());
+    text.replace("{guidance}", &manifest.settings.sampling.guidance.to_string()).into_bytes()
 }
 
 /// A name that no prompt has by accident: other programs take it for the subject wherever it stands.

@@ -17,6 +17,7 @@ use crate::method::eqdiff::{ConceptEmbedding, Customisation};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::{Layers, Settings};
 use crate::subject::{self, Subject};
+use crate::weights::{Lora, Part};
 
 /// What to import.
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ pub fn import(request: &Request, observer: &mut dyn Observer) -> Result<PathBuf>
     check_unused(&out)?;
     let base_name = request.base.as_deref().unwrap_or(MINI);
     let base = request.machine.base(base_name, observer)?;
-    let tensors = gathered(&request.files, &base)?;
+    let (tensors, loras) = gathered(&request.files, &base)?;
     let has_reference = tensors.keys().any(|name| name.contains(".processor."));
     if has_reference && subject.is_none() {
         bail!(Usage("--subject: reference attention looks at a photo of the subject: name it, or its folder".into()));
@@ -63,7 +64,7 @@ pub fn import(request: &Request, observer: &mut dyn Observer) -> Result<PathBuf>
     let decoupled = tensors.contains_key(ConceptEmbedding::HIGH);
     let parts = format!("[fdte]\nenabled = {decoupled}\n[rra]\nenabled = {has_reference}\n");
     let settings = layers.over(&parts, "the imported files")?.settings()?;
-    let tensors = completed(tensors, &base, &settings)?;
+    let tensors = changed(completed(tensors, &base, &settings)?, &loras)?;
     let manifest = Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
         placeholder: PLACEHOLDER.into(),
@@ -93,9 +94,10 @@ pub fn import(request: &Request, observer: &mut dyn Observer) -> Result<PathBuf>
     Ok(folder)
 }
 
-/// The tensors of all files under an adapter's names, on the base's device. Where bands are given, they are the embedding.
-fn gathered(files: &[PathBuf], base: &Base) -> Result<BTreeMap<String, Tensor>> {
-    let (mut tensors, mut embedding, mut bands) = (BTreeMap::new(), None, None);
+/// The tensors of all files under an adapter's names, on the base's device, and the LoRAs among them. Where bands are given,
+/// they are the embedding.
+fn gathered(files: &[PathBuf], base: &Base) -> Result<(BTreeMap<String, Tensor>, Vec<Lora>)> {
+    let (mut tensors, mut loras, mut embedding, mut bands) = (BTreeMap::new(), Vec::new(), None, None);
     for file in files {
         let twice = || format!("{}: another file has that too", file.display());
         match read(file, &base.device)? {
@@ -109,6 +111,7 @@ fn gathered(files: &[PathBuf], base: &Base) -> Result<BTreeMap<String, Tensor>> 
                     bail!(twice());
                 }
             }
+            Found::Lora(lora) => loras.push(lora),
             Found::Bands(pair) => {
                 if bands.replace(pair).is_some() {
                     bail!(twice());
@@ -126,6 +129,30 @@ fn gathered(files: &[PathBuf], base: &Base) -> Result<BTreeMap<String, Tensor>> 
         }
         (None, None) => {
             bail!(Usage("give the file of the embedding too, which stands for the subject in prompts".into()))
+        }
+    }
+    Ok((tensors, loras))
+}
+
+/// An adapter's tensors with the changes of LoRAs.
+fn changed(mut tensors: BTreeMap<String, Tensor>, loras: &[Lora]) -> Result<BTreeMap<String, Tensor>> {
+    for lora in loras {
+        let keeps = |part: Part, name: &str| {
+            part == Part::Unet && ["attn2_to_k", "attn2_to_v"].iter().any(|ending| name.ends_with(ending))
+        };
+        if let Some((_, name)) = lora.changed().find(|(part, name)| !keeps(*part, name)) {
+            bail!(
+                "{}: an adapter has no place for {name}, only for keys and values of cross-attention: draw with it by \
+                 eqdiff sample --lora",
+                lora.file
+            );
+        }
+        let names = tensors.keys().cloned().collect();
+        lora.check(&[(Part::Unet, names)])?;
+        for (name, tensor) in &mut tensors {
+            if let Some(change) = lora.change(Part::Unet, name, tensor.dims())? {
+                *tensor = (&*tensor + change.to_device(tensor.device())?)?;
+            }
         }
     }
     Ok(tensors)

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::Observer;
-use super::draw::{Request, Seed};
+use super::draw::{Request, Seed, Turned};
 use crate::images::Written;
 use crate::images::png::read_parameters;
 use crate::settings::SamplerName;
@@ -23,7 +23,17 @@ pub(super) fn like(path: &Path, request: &Request, observer: &mut dyn Observer) 
     if let (None, Some(title)) = (sampler, written.setting("Sampler")) {
         observer.warn(&format!("the sampler {title:?} of {name} is not one of ours: another one draws"));
     }
+    if written.setting("Denoising strength").is_some() && request.from.is_none() {
+        observer.warn(&format!("{name} was drawn from another picture: give that with --from"));
+    }
+    if let (Some(loras), true) = (written.setting("LoRAs"), request.loras.is_empty()) {
+        observer.warn(&format!("{name} was drawn with the LoRAs {loras}: give their files with --lora"));
+    }
     let request = request.clone();
+    let dial = request.dial;
+    // all variations of a picture have its seed, and one of their own
+    let variation: Option<f64> = number(&written, "Variation seed strength");
+    let own_seed = if variation.is_some() { "Variation seed" } else { "Seed" };
     let own_prompts = request.prompts.is_empty() && request.prompt_file.is_none();
     Ok(Request {
         prompts: if own_prompts { vec![written.prompt.clone()] } else { request.prompts },
@@ -32,8 +42,18 @@ pub(super) fn like(path: &Path, request: &Request, observer: &mut dyn Observer) 
         steps: request.steps.or_else(|| number(&written, "Steps")),
         guidance: request.guidance.or_else(|| number(&written, "CFG scale")),
         guidance_rescale: request.guidance_rescale.or_else(|| number(&written, "CFG rescale")),
-        seed: request.seed.or_else(|| number(&written, "Seed").map(Seed::Given)),
+        seed: request.seed.or_else(|| number(&written, own_seed).map(Seed::Given)),
         size: request.size.or_else(|| size(&written)),
+        strength: request
+            .strength
+            .or_else(|| number(&written, "Denoising strength").filter(|_| request.from.is_some())),
+        variations: request.variations.or(variation),
+        variation_of: variation.and_then(|_| number(&written, "Seed")),
+        dial: Turned {
+            low: dial.low.or_else(|| number(&written, "S low")),
+            high: dial.high.or_else(|| number(&written, "S high")),
+            reference: dial.reference.or_else(|| number(&written, "Reference strength")),
+        },
         ..request
     })
 }

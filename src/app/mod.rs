@@ -3,27 +3,36 @@
 
 pub mod demo;
 pub mod draw;
+pub mod elite;
 pub mod evaluate;
 mod explain;
 pub mod export;
+pub mod grid;
 pub mod import;
+pub mod info;
 mod like;
+mod lines;
 pub mod mask;
 pub mod page;
 pub mod places;
 pub mod resume;
+pub mod runs;
 pub mod score;
+mod sketches;
+mod start;
+mod steps;
 pub mod studio;
 pub mod study;
 pub mod train;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::base::{Base, Folder, MINI, RANDOM_SD14, device, things};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::ops::Precision;
+use crate::weights::Lora;
 
 /// Something that the user should know.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +106,28 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// A file, and how much of it counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedFile {
+    /// The file.
+    pub file: PathBuf,
+    /// 1 is all of it.
+    pub weight: f64,
+}
+
+impl std::str::FromStr for WeightedFile {
+    type Err = String;
+
+    /// `FILE`, or `FILE:WEIGHT`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.rsplit_once(':').and_then(|(file, weight)| Some((file, weight.parse().ok()?))) {
+            Some((file, weight)) if !f64::is_finite(weight) => Err(format!("{file}: the weight is not finite")),
+            Some((file, weight)) => Ok(Self { file: file.into(), weight }),
+            None => Ok(Self { file: text.into(), weight: 1. }),
+        }
+    }
+}
+
 /// Where models come from and where they compute.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -114,6 +145,14 @@ impl Machine {
     /// # Errors
     /// If it cannot be found or loaded.
     pub fn base(&self, name: &str, observer: &mut dyn Observer) -> Result<Base> {
+        self.base_with(name, &[], observer)
+    }
+
+    /// The same with LoRAs, each by a weight.
+    ///
+    /// # Errors
+    /// As [`base`](Self::base), also if a LoRA cannot be read or does not fit.
+    pub fn base_with(&self, name: &str, loras: &[WeightedFile], observer: &mut dyn Observer) -> Result<Base> {
         if name == MINI {
             observer.info("Base: mini, a small Stable Diffusion inside this program (--base sd14 for the real one)");
         } else {
@@ -121,7 +160,9 @@ impl Machine {
         }
         let (device, warning) = device(&self.device)?;
         warning.iter().for_each(|warning| observer.warn(warning));
-        let base = Base::load(name, self.offline, &device, self.precision.unwrap_or_default());
+        let open = |lora: &WeightedFile| Lora::open(&lora.file, lora.weight, &device);
+        let loras = loras.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let base = Base::load_with(name, self.offline, &device, self.precision.unwrap_or_default(), loras);
         let base = base.with_context(|| format!("cannot load the base {name}"))?;
         base.notes.iter().for_each(|note| observer.info(&format!("Base: {note}")));
         Ok(base)
@@ -159,11 +200,24 @@ impl Machine {
     /// # Errors
     /// As [`base`](Self::base).
     pub fn base_of_adapter(&self, name: &str, observer: &mut dyn Observer) -> Result<Base> {
+        self.base_of_adapter_with(name, &[], observer)
+    }
+
+    /// The same with LoRAs, which the user named.
+    ///
+    /// # Errors
+    /// As [`base_with`](Self::base_with).
+    pub fn base_of_adapter_with(
+        &self,
+        name: &str,
+        loras: &[WeightedFile],
+        observer: &mut dyn Observer,
+    ) -> Result<Base> {
         ensure!(name != RANDOM_SD14, "the adapter's base is {RANDOM_SD14}, which is for measurements alone");
         let here = Self { offline: true, ..self.clone() };
         let found = Folder::find(name, true).context("the adapter's base (--base says where it is now)")?;
         let remote = found.is_remote();
-        here.base(name, observer).with_context(|| match remote && !self.offline {
+        here.base_with(name, loras, observer).with_context(|| match remote && !self.offline {
             true => format!("the adapter's base is not on this machine: give --base {name} to download it"),
             false => "the adapter's base".to_string(),
         })

@@ -1,22 +1,27 @@
 //! A base and perhaps an adapter, ready to draw.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use anyhow::{Context, Result};
-use image::RgbImage;
+use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
+use image::imageops::FilterType;
+use image::{RgbImage, imageops};
 use serde::Serialize;
 
-use super::{Interrupted, Machine, Note, Observer, page};
+use super::sketches::Sketches;
+use super::{Interrupted, Machine, Note, Observer, Usage, WeightedFile, elite, page};
 use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
 use crate::files::{digest, sweep_old};
 use crate::images::png::{Parameters, save_png};
-use crate::method::eqdiff::Customisation;
+use crate::method::dreammatcher::{DreamMatcher, Options, Word};
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::method::{BaseAlone, Learned};
-use crate::sampling::{Drawn, Order, Style, draw};
+use crate::method::{BaseAlone, Dial, Learned, MethodName};
+use crate::sampling::{Drawn, Order, Special, Style, draw};
 use crate::settings::{Layers, Settings};
+use crate::subject::Subject;
 
 /// What pictures are drawn with.
 pub struct Studio {
@@ -28,6 +33,10 @@ pub struct Studio {
     pub adapter: Option<Adapter>,
     /// The photo that reference attention looks at by default.
     pub reference: Option<RgbImage>,
+    /// What the base was changed by.
+    loras: Vec<WeightedFile>,
+    /// Whether the placeholder stands for a subject.
+    pub has_subject: bool,
     /// Tells what was learnt from anything else: empty without an adapter.
     pub(super) identity: String,
     defaults: Settings,
@@ -44,12 +53,27 @@ impl Studio {
         adapter: Option<Adapter>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        Self::open_with(machine, base, adapter, &[], observer)
+    }
+
+    /// The same with LoRAs.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), also if a LoRA does not fit.
+    pub fn open_with(
+        machine: &Machine,
+        base: Option<&str>,
+        adapter: Option<Adapter>,
+        loras: &[WeightedFile],
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         let of_adapter = adapter.as_ref().map(|a| a.manifest.base.clone());
         let base = match (base, of_adapter) {
-            (Some(name), _) => machine.base(name, observer)?,
-            (None, Some(name)) => machine.base_of_adapter(&name, observer)?,
-            (None, None) => machine.base(MINI, observer)?,
+            (Some(name), _) => machine.base_with(name, loras, observer)?,
+            (None, Some(name)) => machine.base_of_adapter_with(&name, loras, observer)?,
+            (None, None) => machine.base_with(MINI, loras, observer)?,
         };
+        let loras = loras.to_vec();
         let Some(adapter) = adapter else {
             let mut layers = Layers::new()?;
             if let Some(toml) = Base::defaults(&base.name, machine.offline)? {
@@ -60,12 +84,14 @@ impl Studio {
                 base: Rc::new(base),
                 learned: Box::new(BaseAlone),
                 adapter: None,
+                has_subject: false,
                 reference: None,
+                loras,
                 identity: String::new(),
                 defaults,
             });
         };
-        Self::with(Rc::new(base), adapter)
+        Ok(Self { loras, ..Self::with(Rc::new(base), adapter)? })
     }
 
     /// An adapter on a base that is loaded already.
@@ -74,8 +100,8 @@ impl Studio {
     /// If they do not go together, or the adapter cannot be read.
     pub fn with(base: Rc<Base>, adapter: Adapter) -> Result<Self> {
         let tensors = adapter.tensors(&base)?;
-        let customisation = Customisation::from_tensors(&base.unet, &tensors)?;
-        let reference = if customisation.has_reference() {
+        let learned = adapter.learned(&base, &tensors)?;
+        let reference = if learned.recorder().is_some() {
             let photo = page::subject(&adapter)?.photos.into_iter().next().context("the adapter has no photos")?;
             Some(photo.square(adapter.manifest.side as u32))
         } else {
@@ -83,12 +109,59 @@ impl Studio {
         };
         Ok(Self {
             base,
-            learned: Box::new(customisation),
+            learned,
             reference,
+            loras: Vec::new(),
             identity: digest(&serialised(&tensors, &[])?, 16),
             defaults: adapter.manifest.settings.clone(),
             adapter: Some(adapter),
+            has_subject: true,
         })
+    }
+
+    /// The same base with ELITE's encoder on the subject's first photo.
+    ///
+    /// # Errors
+    /// As [`elite::open`].
+    pub fn with_elite(
+        self,
+        files: &elite::Files,
+        subject: &Subject,
+        offline: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let photo = subject.photos.first().context("the subject has no photo")?;
+        let learned = elite::open(&self.base, files, photo, offline)?;
+        observer.warn(
+            "ELITE's arithmetic is checked on recorded cases; with its published weights nobody has run it here yet",
+        );
+        let mut vectors = vec![learned.word.clone()];
+        vectors.extend(learned.local.as_ref().map(|local| local.patches.flatten_all()).transpose()?);
+        let vectors: BTreeMap<String, Tensor> =
+            vectors.into_iter().enumerate().map(|(i, vector)| (i.to_string(), vector)).collect();
+        let identity = format!("elite {} {}", files.details, digest(&serialised(&vectors, &[])?, 16));
+        Ok(Self { learned: Box::new(learned), identity, has_subject: true, ..self })
+    }
+
+    /// The same with pictures that DreamMatcher matches to the first photo; `guidance` is the weight of its semantic matching
+    /// guidance, if it shall have any.
+    ///
+    /// # Errors
+    /// [`Usage`] without an adapter; if its photos cannot be read.
+    pub fn matched(mut self, guidance: Option<f64>) -> Result<Self> {
+        let Some(adapter) = &self.adapter else {
+            bail!(Usage("--dreammatcher matches pictures to the photos of an adapter: it needs one".into()));
+        };
+        let word = match adapter.manifest.settings.training.method {
+            MethodName::TextualInversion => Word::Placeholder,
+            _ => Word::Class(adapter.manifest.class.clone()),
+        };
+        let (photo, side) = (page::subject(adapter)?.photos.into_iter().next(), self.side() as u32);
+        let photo = photo.context("the adapter has no photos")?.image;
+        self.reference = Some(imageops::resize(&photo, side, side, FilterType::Nearest));
+        self.learned = Box::new(DreamMatcher::new(self.learned, word, Options { guidance, ..Options::default() }));
+        self.identity += &format!(" dreammatcher {}", guidance.unwrap_or(0.));
+        Ok(self)
     }
 
     /// Side of the pictures by default.
@@ -113,6 +186,7 @@ impl Studio {
             size: (side, side),
             reference: reference.map(|photo| (photo, self.class())),
             reference_noise: self.defaults.rra.reference_noise,
+            special: Special::default(),
         }
     }
 
@@ -163,18 +237,28 @@ impl Studio {
             observer.info(&format!("{there} of {all} pictures are in {} already", folder.display()));
         }
         let chosen: Vec<Order> = missing.iter().map(|&i| orders[i].clone()).collect();
-        observer.begin("Drawing", chosen.len() * style.steps, 0);
+        observer.begin("Drawing", chosen.len() * style.taken(), 0);
         let mut finished = paths.len() - missing.len();
+        let mut sketches = Sketches::new(folder);
         let drawn = draw(&self.base, learned, style, &chosen, |drawn| match drawn {
-            Drawn::Steps(steps) => observer.go_on(steps),
+            Drawn::Steps(steps) => {
+                sketches.show()?;
+                observer.go_on(steps)
+            }
+            Drawn::Sketch(i, picture) => {
+                sketches.put(i, picture);
+                Ok(())
+            }
             Drawn::Picture(i, picture) => {
                 let (path, order) = (&paths[missing[i]], &chosen[i]);
                 save_png(path, &picture, &[("parameters", &self.parameters(order, style).to_string())])?;
                 finished += 1;
+                sketches.done(i);
                 observer.tell(Note::Picture(path));
                 Ok(())
             }
         });
+        sketches.end();
         observer.end();
         if drawn.as_ref().is_err_and(|error| error.is::<Interrupted>()) {
             let all = paths.len();
@@ -194,11 +278,33 @@ impl Studio {
             sampler: style.sampler.title(),
             guidance: style.guidance,
             guidance_rescale: style.guidance_rescale,
-            seed: order.seed,
+            seed: style.special.variation.map_or(order.seed, |(seed, _)| seed),
+            others: self.others(order, style),
             width: style.size.0 as u32,
             height: style.size.1 as u32,
             model: &self.base.name,
         }
+    }
+
+    /// What a picture's text says besides, in the words of AUTOMATIC1111's web UI where it has some.
+    fn others(&self, order: &Order, style: &Style) -> Vec<(&'static str, String)> {
+        let Special { start, variation, dial, .. } = &style.special;
+        let mut others = Vec::new();
+        if let Some(start) = start {
+            others.push(("Denoising strength", start.strength.to_string()));
+        }
+        if let Some((_, share)) = variation {
+            others.extend([("Variation seed", order.seed.to_string()), ("Variation seed strength", share.to_string())]);
+        }
+        let weights = [("S low", dial.low), ("S high", dial.high), ("Reference strength", dial.reference)];
+        others.extend(weights.into_iter().filter(|(_, weight)| *weight != 1.).map(|(name, w)| (name, w.to_string())));
+        let name = |lora: &WeightedFile| {
+            format!("{}:{}", lora.file.file_stem().unwrap_or_default().to_string_lossy(), lora.weight)
+        };
+        if !self.loras.is_empty() {
+            others.push(("LoRAs", self.loras.iter().map(name).collect::<Vec<_>>().join(" ")));
+        }
+        others
     }
 
     /// A name made of the prompt's words, the seed, and a digest of all that the picture depends on: the same on every
@@ -223,6 +329,14 @@ impl Studio {
             base: &self.base.identity,
             dtype: self.base.precision.to_string(),
             learned: identity,
+            start: style.special.start.map(|start| {
+                let mask = start.anew.map(|mask| mask.as_raw().as_slice()).unwrap_or_default();
+                (digest(&[start.picture.as_raw().as_slice(), mask].concat(), 16), start.strength)
+            }),
+            variation: style.special.variation.map(|(seed, share)| (seed.to_string(), share)),
+            dial: Some(style.special.dial)
+                .filter(|&dial| dial != Dial::default())
+                .map(|d| [d.low, d.high, d.reference]),
         };
         let digest = digest(toml::to_string(&depends).context("cannot name a picture")?.as_bytes(), 4);
         Ok(format!("{}-{}-{digest}.png", words(&order.prompt), order.seed))
@@ -247,6 +361,10 @@ struct Depends<'a> {
     base: &'a str,
     dtype: String,
     learned: &'a str,
+    /// These are none where they have no effect too.
+    start: Option<(String, f64)>,
+    variation: Option<(String, f64)>,
+    dial: Option<[f64; 3]>,
 }
 
 /// A prompt's words as a part of a file name, which begins with a letter or digit.

@@ -3,26 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use image::{DynamicImage, RgbImage};
-use sha2::{Digest, Sha256};
+use image::DynamicImage;
 
 use super::mask::{Way, with_maker};
-use super::places::{LAST_ADAPTER, LAST_TRAINING, OUTPUTS, remember};
-use super::{Interrupted, Machine, Observer, Usage};
-use crate::adapter::{MANIFEST, Manifest, OwnImages};
+use super::places::{LAST_TRAINING, OUTPUTS, remember};
+use super::steps::{self, Run, first_token, own_images};
+use super::{Machine, Observer, Usage};
+use crate::adapter::{MANIFEST, Manifest};
 use crate::base::{Base, MINI};
 use crate::files::{self, Lock, make_folder, write_whole};
 use crate::images;
 use crate::images::png::save_png;
-use crate::method::eqdiff::data::{self, Data};
-use crate::method::eqdiff::{EqDiff, init_token};
+use crate::method::MethodName;
+use crate::method::eqdiff::init_token;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::samplers::sampler;
-use crate::settings::{Layers, SamplerName, Settings};
+use crate::settings::{Layers, Settings};
 use crate::subject::{self, Crop, Subject};
-use crate::training::budget::{Budget, MemoryPlan};
-use crate::training::class_images::{self, Asked};
-use crate::training::{Event, Next, Trainer};
+use crate::training::budget::Budget;
 
 /// What to train, on what, and where to. What is not given is found or has a default.
 #[derive(Clone, Debug)]
@@ -149,6 +147,9 @@ fn begin_on(
 ) -> Result<Trained> {
     let side = if settings.training.side == 0 { base.side() } else { settings.training.side };
     check(base, &settings, &subject, side)?;
+    if settings.training.method == MethodName::TextualInversion && request.class_images.is_some() {
+        bail!(Usage("--class-images: Textual Inversion has no prior preservation".into()));
+    }
     request.machine.warn_of_words([subject.class.as_str()].into_iter(), base, observer)?;
     let manifest = Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -174,7 +175,7 @@ fn begin_on(
         remember(LAST_TRAINING, &folder, observer);
     }
     let run = Run { base, subject: &subject, folder: &folder, memory: request.memory, study, _lock: lock };
-    self::run(&run, manifest, observer)
+    steps::run(&run, manifest, observer)
 }
 
 /// Whether a training is the one that a request asks for.
@@ -237,11 +238,13 @@ fn settings(request: &Request, base: &str) -> Result<Settings> {
 fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Result<()> {
     crate::sampling::latent_size(base, (side, side)).context("training.side")?;
     let (sampling, prior) = (&settings.sampling, &settings.prior);
-    for (name, steps, setting) in [
-        (sampling.sampler, sampling.steps, "sampling.steps"),
-        (SamplerName::Ddim, prior.class_steps, "prior.class_steps"),
-    ] {
+    for (name, steps, setting) in
+        [(sampling.sampler, sampling.steps, "sampling.steps"), (prior.sampler, prior.class_steps, "prior.class_steps")]
+    {
         sampler(name, &base.scheduler, steps).map_err(|e| Usage(format!("{setting}: {e}")))?;
+    }
+    if settings.training.method != MethodName::Eqdiff {
+        return first_token(base, settings, &subject.class).map(|_| ());
     }
     init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
     let looks = settings.rra.enabled && settings.rra.loss_weight > 0. || settings.cross_attention.loss_weight > 0.;
@@ -261,17 +264,6 @@ pub(super) fn lasting_name(base: &str) -> String {
         true => std::path::absolute(base).map_or_else(|_| base.into(), |path| path.display().to_string()),
         false => base.into(),
     }
-}
-
-fn own_images(folder: &Path, side: usize) -> Result<OwnImages> {
-    Ok(OwnImages { folder: std::path::absolute(folder)?, digest: digest_of(&class_images::from_folder(folder, side)?) })
-}
-
-/// Tells class images from others.
-fn digest_of(images: &[RgbImage]) -> String {
-    let mut hash = Sha256::new();
-    images.iter().for_each(|image| hash.update(image.as_raw()));
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a training can begin in a folder: nothing of anybody's is there.
@@ -317,123 +309,4 @@ pub(super) fn keep_photos(subject: &Subject, folder: &Path) -> Result<()> {
         save_png(&masks.join(format!("{i:02}.png")), &mask, &[])?;
     }
     Ok(())
-}
-
-/// A training whose folder is there.
-pub struct Run<'a> {
-    /// The base.
-    pub base: &'a Base,
-    /// The subject.
-    pub subject: &'a Subject,
-    /// The adapter's folder.
-    pub folder: &'a Path,
-    /// The memory that it may take.
-    pub memory: Budget,
-    /// See [`Request::study`].
-    pub study: Option<&'a Path>,
-    /// Held as long as it runs.
-    pub _lock: Lock,
-}
-
-/// Trains from where the folder stands to the end, or until the user stops it.
-///
-/// # Errors
-/// If something cannot be read, computed or written.
-pub fn run(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
-    let place = run.folder.display();
-    let first = manifest.steps + 1;
-    match steps(run, manifest, observer) {
-        Err(error) if error.is::<Interrupted>() => {
-            observer.info(&format!("Stopped before step {first}. Go on with: eqdiff train --resume --out {place}"));
-            Ok(Trained { folder: run.folder.to_path_buf(), finished: false })
-        }
-        done => done,
-    }
-}
-
-fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
-    let Run { base, subject, folder, memory, study, .. } = run;
-    let place = folder.display();
-    let settings = manifest.settings.clone();
-    let recipe = settings.recipe();
-    let side = manifest.side;
-    let kept = study.unwrap_or(Path::new(OUTPUTS)).join("class-images");
-    let class_images = class_images(base, &manifest, &kept, observer)?;
-    observer.begin("Encoding images", data::encodings(subject, class_images.len(), &recipe), 0);
-    let data = Data::encode(base, subject, &class_images, &recipe, side, || observer.go_on(1))?;
-    observer.end();
-
-    let reference = subject.photos.first().context("the subject has no photo")?.square(side as u32);
-    let samples = settings.training.batch_size * if class_images.is_empty() { 1 } else { 2 };
-    let plan = MemoryPlan::new(&base.unet, side / base.vae.factor(), samples, *memory);
-    observer.info(&plan.to_string());
-    let method = EqDiff::new(base, &data, &recipe, &manifest.class, plan.keep)?;
-    let mut trainer = Trainer::new(base, method, folder, manifest, reference)?;
-    let all = settings.training.steps;
-    match trainer.steps() {
-        0 => {}
-        taken if taken >= all => {
-            observer.info(&format!("{taken} steps are taken already: more need --steps above that"))
-        }
-        taken => observer.info(&format!("Going on after step {taken}")),
-    }
-    observer.begin("Training", all, trainer.steps());
-    let mut first = true;
-    trainer.run(|event| {
-        match event {
-            Event::Step(record, names) => {
-                let losses = names.iter().zip(&record.losses).filter_map(|(name, loss)| Some((*name, (*loss)?)));
-                observer.advance(1, &losses.collect::<Vec<_>>());
-            }
-            Event::Saved if study.is_none() && std::mem::take(&mut first) => remember(LAST_ADAPTER, folder, observer),
-            Event::Saved | Event::Drawing => {}
-            Event::Preview(path) => observer.tell(super::Note::Picture(path)),
-        }
-        Ok(if observer.stopped() { Next::Stop } else { Next::Continue })
-    })?;
-    observer.end();
-    let trained = Trained { folder: folder.to_path_buf(), finished: trainer.steps() >= all };
-    if trained.finished {
-        observer.info(&format!("Adapter: {place}  (loss curve: {place}/loss.png, previews: {place}/previews)"));
-        let class = &subject.class;
-        observer.info(&format!("Draw with: eqdiff sample --prompt \"{PLACEHOLDER} {class} in van gogh style\""));
-    } else {
-        let steps = trainer.steps();
-        observer.info(&format!("Stopped after step {steps} of {all}. Go on with: eqdiff train --resume --out {place}"));
-    }
-    Ok(trained)
-}
-
-/// The user's class images, or those that the base draws and that are kept in a folder of their own in `kept`, or none.
-fn class_images(base: &Base, manifest: &Manifest, kept: &Path, observer: &mut dyn Observer) -> Result<Vec<RgbImage>> {
-    let (settings, side) = (&manifest.settings, manifest.side);
-    if let Some(own) = &manifest.class_images {
-        let images = class_images::from_folder(&own.folder, side).context("the class images of this training")?;
-        if digest_of(&images) != own.digest {
-            bail!("the class images in {} are not those that the training began with", own.folder.display());
-        }
-        return Ok(images);
-    }
-    if settings.prior.class_images == 0 {
-        return Ok(Vec::new());
-    }
-    let asked = Asked::new(base, &manifest.class, side, settings);
-    let folder = asked.folder(kept)?;
-    let mut begun = 0;
-    let images = class_images::generated(base, &folder, &asked, settings.prior.class_images, |done, all| {
-        if done == 0 {
-            return if observer.stopped() { bail!(Interrupted) } else { Ok(()) }; // another process draws
-        }
-        if begun == 0 {
-            observer.begin("Class images", all, 0);
-        }
-        let more = done - begun;
-        begun = done;
-        observer.go_on(more)
-    })?;
-    if begun > 0 {
-        observer.end();
-    }
-    observer.info(&format!("Class images: {} in {}", images.len(), folder.display()));
-    Ok(images)
 }

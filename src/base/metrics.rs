@@ -1,14 +1,14 @@
 //! The models of the metrics: CLIP, DINO, and the judge that some bases bring along.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::Device;
 
 use super::source::{Folder, Model};
 use super::{MINI, config, tokenizer};
-use crate::model::clip::ClipConfig;
+use crate::model::clip::{ClipConfig, VisionConfig};
 use crate::model::judge::JudgeConfig;
 use crate::model::vit::VitConfig;
-use crate::model::{ClipText, ClipVision, Judge, Tokenizer, Vit};
+use crate::model::{ClipText, ClipVision, Config, Judge, Tokenizer, Vit};
 
 const MODEL: Model = Model { stem: "model", part: None };
 
@@ -36,7 +36,7 @@ impl Clip {
         Ok(Self {
             tokenizer: tokenizer(&folder, "", &config.text_config)?,
             text: ClipText::load(&weights, config.text_config, Some(config.projection_dim))?,
-            vision: ClipVision::load(&weights, config.vision_config, config.projection_dim)?,
+            vision: ClipVision::load(&weights, config.vision_config, Some(config.projection_dim))?,
             device: device.clone(),
         })
     }
@@ -50,6 +50,20 @@ pub fn load_dino(name: &str, offline: bool, device: &Device) -> Result<Vit> {
     let folder = if name == MINI { Folder::embedded("dino")? } else { Folder::find(name, offline)? };
     let config: VitConfig = config(&folder, "config.json")?;
     Ok(Vit::load(&folder.weights(MODEL, device)?, config)?)
+}
+
+/// Loads the vision tower of a CLIP, or one that is published alone, from a hub repository or a directory.
+///
+/// # Errors
+/// As [`Base::load`](super::Base::load).
+pub fn load_vision(name: &str, offline: bool, device: &Device) -> Result<ClipVision> {
+    let folder = Folder::find(name, offline)?;
+    let text = folder.text("config.json")?;
+    let whole: serde_json::Value = serde_json::from_str(&text).context("config.json is no JSON")?;
+    let of_tower = whole.get("vision_config").map_or(text, ToString::to_string);
+    let VisionConfig(config) = VisionConfig::from_json(&of_tower)
+        .with_context(|| format!("{} does not fit", folder.describe("config.json")))?;
+    Ok(ClipVision::load(&folder.weights(MODEL, device)?, config, None)?)
 }
 
 const JUDGE: Model = Model { stem: "judge/model", part: None };

@@ -6,6 +6,9 @@ mod metrics;
 mod sd1;
 mod source;
 pub mod texts;
+mod whole;
+
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -16,11 +19,11 @@ use crate::model::clip::TowerConfig;
 use crate::model::unet::{LATENTS, UnetConfig};
 use crate::model::{ClipText, Config, Scheduler, Tokenizer, Unet, Vae};
 use crate::ops::Precision;
-use crate::weights::{Part, Weights};
+use crate::weights::{Lora, Part, Weights};
 use source::Model;
 
 pub use device::device;
-pub use metrics::{Clip, load_dino, load_judge, things};
+pub use metrics::{Clip, load_dino, load_judge, load_vision, things};
 pub use sd1::RANDOM_SD14;
 pub use source::Folder;
 
@@ -51,6 +54,8 @@ pub struct Base {
     pub precision: Precision,
     /// What was chosen where there was a choice, a sentence each.
     pub notes: Vec<String>,
+    /// Where all of it came from.
+    parts: Parts,
 }
 
 impl Base {
@@ -60,7 +65,26 @@ impl Base {
     /// # Errors
     /// If a file or tensor is missing, damaged or misshapen; the message names it.
     pub fn load(name: &str, offline: bool, device: &Device, precision: Precision) -> Result<Self> {
-        let parts = Parts { folder: Folder::find(name, offline)?, device: device.clone(), precision };
+        Self::load_with(name, offline, device, precision, Vec::new())
+    }
+
+    /// The same with the changes that LoRAs make. An adapter of the base is one of the changed one too.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), also if a LoRA changes what the base has not.
+    pub fn load_with(
+        name: &str,
+        offline: bool,
+        device: &Device,
+        precision: Precision,
+        loras: Vec<Lora>,
+    ) -> Result<Self> {
+        let folder = Folder::find(name, offline)?;
+        let parts = Parts { folder, device: device.clone(), precision, loras: loras.into() };
+        if !parts.loras.is_empty() {
+            let names = [(Part::Unet, parts.weights(UNET)?.names()), (Part::Text, parts.weights(TEXT)?.names())];
+            parts.loras.iter().try_for_each(|lora| lora.check(&names))?;
+        }
         let folder = &parts.folder;
         // before anything else, since the error of a file that is no base says what it is instead
         let fingerprint = fingerprint(&[&parts.weights(UNET)?, &parts.weights(TEXT)?])?;
@@ -78,6 +102,7 @@ impl Base {
             device: device.clone(),
             precision,
             notes: [UNET, VAE, TEXT].into_iter().filter_map(|model| folder.choice(model)).collect(),
+            parts,
         };
         let (have, need) = (base.text.config.hidden_size, base.unet.config.cross_attention_dim);
         if have != need {
@@ -140,14 +165,15 @@ pub struct Parts {
     pub device: Device,
     /// How its layers keep their weights.
     pub precision: Precision,
+    /// What is added to them.
+    pub loras: Arc<[Lora]>,
 }
 
 impl Parts {
     /// # Errors
     /// As [`Base::load`], also below.
     pub fn unet(&self) -> Result<Unet> {
-        let weights = self.weights(UNET)?;
-        Ok(Unet::load(&weights, config(&self.folder, "unet/config.json")?)?)
+        Ok(Unet::load(&self.unet_weights()?, config(&self.folder, "unet/config.json")?)?)
     }
 
     /// # Errors
@@ -159,7 +185,7 @@ impl Parts {
     /// # Errors
     /// See [`unet`](Self::unet).
     pub fn text(&self) -> Result<ClipText> {
-        Ok(ClipText::load(&self.weights(TEXT)?, config(&self.folder, "text_encoder/config.json")?, None)?)
+        Ok(ClipText::load(&self.text_weights()?, config(&self.folder, "text_encoder/config.json")?, None)?)
     }
 
     /// # Errors
@@ -176,6 +202,16 @@ impl Parts {
     /// See [`unet`](Self::unet).
     pub fn latent_side(&self) -> Result<usize> {
         Ok(config::<UnetConfig>(&self.folder, "unet/config.json")?.sample_size)
+    }
+
+    /// The UNet's tensors with what is added to them.
+    fn unet_weights(&self) -> Result<Weights> {
+        Ok(self.weights(UNET)?.with_loras(Part::Unet, self.loras.clone()))
+    }
+
+    /// The text encoder's.
+    fn text_weights(&self) -> Result<Weights> {
+        Ok(self.weights(TEXT)?.with_loras(Part::Text, self.loras.clone()))
     }
 
     fn weights(&self, model: Model) -> Result<Weights> {
@@ -238,6 +274,9 @@ fn identity(parts: &Parts, fingerprint: &str, tokenizer: &Tokenizer) -> Result<S
     let mut all = format!("{fingerprint} {vae} {} {}", env!("CARGO_PKG_VERSION"), tokenizer.description()?);
     for file in ["unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"] {
         all += &parts.folder.text(file)?;
+    }
+    for lora in parts.loras.iter() {
+        all += &format!(" {} {}", lora.digest, lora.weight);
     }
     Ok(digest(all.as_bytes(), 8))
 }

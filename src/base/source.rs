@@ -122,22 +122,20 @@ impl Folder {
                 _ => Ok(config.to_string()),
             };
         }
-        // the random base borrows the embedded tokenizer
-        let embedded = match self {
-            Self::Random => Some(&EMBEDDED),
-            Self::Embedded(dir) => Some(*dir),
-            _ => None,
-        };
-        if let Some(dir) = embedded {
+        if let Self::Embedded(dir) = self {
             let file = dir.get_file(dir.path().join(path)).and_then(|f| f.contents_utf8());
             return file.map(str::to_string).with_context(|| format!("no {path} is embedded in this program"));
         }
         weights::text(&self.on_disk(path)?)
     }
 
-    /// Whether a single file stands alone, without the tokenizer that repositories have beside it.
+    /// Whether there is no tokenizer: in random weights, or beside a single file, where repositories have one.
     pub fn lacks_tokenizer(&self) -> bool {
-        matches!(self, Self::Single(file) if !file.with_file_name("tokenizer").is_dir())
+        match self {
+            Self::Random => true,
+            Self::Single(file) => !file.with_file_name("tokenizer").is_dir(),
+            _ => false,
+        }
     }
 
     /// The tensors of a model.

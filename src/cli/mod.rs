@@ -5,10 +5,13 @@ mod bench;
 mod demo;
 mod eval;
 mod export;
+mod generate;
 mod import;
+mod info;
 mod mask;
 mod observer;
 mod output;
+mod runs;
 mod sample;
 mod signals;
 mod study;
@@ -65,10 +68,18 @@ enum Command {
     Ui(ui::UiArgs),
     /// Train, draw and score a bundled subject, and show it all on one page
     Demo(demo::DemoArgs),
+    /// List trainings with their settings and scores
+    Runs(runs::RunsArgs),
+    /// Tell what a file or folder is: an adapter, a LoRA, a checkpoint, a picture
+    Info(info::InfoArgs),
     /// Write the low and the high frequency band of a picture
     Bands(bands::BandsArgs),
     /// Time the models and a training step on this machine
     Bench(bench::BenchArgs),
+    /// Write a shell's completions
+    Completions(generate::CompletionsArgs),
+    /// Write man pages
+    Man(generate::ManArgs),
     /// Check this build on this device against recorded PyTorch results
     Verify(verify::VerifyArgs),
 }
@@ -101,6 +112,10 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Mask(args) => mask::run(args, &mut console()),
         Command::Ui(args) => ui::run(args, cli.json_progress),
         Command::Demo(args) => demo::run(args, &mut console()),
+        Command::Runs(args) => runs::run(args, &mut console()),
+        Command::Info(args) => info::run(&args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
         Command::Bands(args) => bands::run(&args, &mut console()),
         Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(&args),

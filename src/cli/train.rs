@@ -57,8 +57,9 @@ pub(super) struct TrainArgs {
     /// file in the original one
     #[arg(long, value_name = "NAME_OR_DIR", default_value_if("resume", "true", None), default_value = MINI)]
     base: Option<String>,
-    /// eqdiff, paper, or the paper's ablations a to f
-    #[arg(long, value_parser = PRESETS.map(|(name, _)| name), default_value_if("resume", "true", None), default_value = PRESET)]
+    /// eqdiff, paper, the paper's ablations a to f, or another method: custom-diffusion, dreambooth, ti
+    /// (docs/methods.md)
+    #[arg(long, visible_alias = "method", value_parser = PRESETS.map(|(name, _)| name), default_value_if("resume", "true", None), default_value = PRESET)]
     preset: Option<String>,
     /// A TOML file with settings (configs/eqdiff.toml has all of them, with comments)
     #[arg(long, value_name = "FILE")]

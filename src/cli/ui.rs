@@ -43,3 +43,18 @@ pub(super) fn run(args: UiArgs, json: bool) -> Result<Outcome> {
     })?;
     Ok(if signals::stopped() { Outcome::Interrupted } else { Outcome::Done })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::Cli;
+
+    #[test]
+    fn what_the_page_asks_for_is_understood() {
+        for line in crate::ui::command_lines() {
+            let words = ["eqdiff".to_string()].into_iter().chain(line.clone()).chain(["--json-progress".into()]);
+            assert!(Cli::try_parse_from(words).is_ok_and(|cli| cli.json_progress()), "{line:?}");
+        }
+    }
+}

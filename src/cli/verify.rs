@@ -16,6 +16,10 @@ use crate::verify;
 #[derive(Args)]
 pub(super) struct VerifyArgs {
     /// A folder of recorded cases (scripts/golden makes them) [default: a small set in the program]
+    #[arg(value_name = "CASES")]
+    folder: Option<PathBuf>,
+    /// The same
+    #[arg(long, value_name = "FOLDER", conflicts_with = "folder", hide = true)]
     cases: Option<PathBuf>,
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto", value_parser = device_name)]
@@ -32,7 +36,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Outcome> {
     if let Some(warning) = warning {
         say(&format!("Warning: {warning}"));
     }
-    verify::run(args.cases.as_deref(), &device, args.dtype, &mut |check| {
+    verify::run(args.folder.as_deref().or(args.cases.as_deref()), &device, args.dtype, &mut |check| {
         let verdict = if check.passed() { "ok" } else { "FAILED" };
         if printed.is_ok() {
             printed = print(format!("{verdict:<6} {:.1e} (bound {:.0e})  {}", check.error, check.bound, check.name));

@@ -57,9 +57,25 @@ impl Preprocess {
         let (width, height) = self.resized(width, height);
         let (left, top) = ((width - self.crop) / 2, (height - self.crop) / 2);
         let cropped = bicubic(image, width, height, Window { left, top, width: self.crop, height: self.crop });
+        self.normalised(&cropped)
+    }
+
+    /// The same of the whole picture, squeezed into the square.
+    ///
+    /// # Errors
+    /// If the picture is empty.
+    pub fn squashed(&self, image: &RgbImage) -> Result<Tensor> {
+        if image.is_empty() {
+            bail!("the picture has no pixels")
+        }
+        let side = self.crop;
+        self.normalised(&bicubic(image, side, side, Window { left: 0, top: 0, width: side, height: side }))
+    }
+
+    fn normalised(&self, square: &RgbImage) -> Result<Tensor> {
         let channel = |c: usize| {
             let (mean, std) = (self.mean[c], self.std[c]);
-            cropped.iter().skip(c).step_by(3).map(move |&level| (f32::from(level) / 255. - mean) / std)
+            square.iter().skip(c).step_by(3).map(move |&level| (f32::from(level) / 255. - mean) / std)
         };
         let values: Vec<f32> = (0..3).flat_map(channel).collect();
         Tensor::from_vec(values, (1, 3, self.crop, self.crop), &Device::Cpu)

@@ -140,6 +140,7 @@ mod tests {
                 sampler: "DDIM",
                 guidance: 7.5,
                 guidance_rescale: 0.,
+                others: Vec::new(),
                 seed: 42,
                 width: 512,
                 height: 256,

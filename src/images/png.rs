@@ -30,6 +30,8 @@ pub struct Parameters<'a> {
     pub sampler: &'a str,
     pub guidance: f64,
     pub guidance_rescale: f64,
+    /// More names and values.
+    pub others: Vec<(&'static str, String)>,
     pub seed: u64,
     pub width: u32,
     pub height: u32,
@@ -43,16 +45,20 @@ impl std::fmt::Display for Parameters<'_> {
             writeln!(f, "Negative prompt: {}", self.negative)?;
         }
         // values with a comma, colon or line break are quoted
-        let quoted = self.model.contains([',', ':', '\n']);
-        let model = if quoted { serde_json::Value::from(self.model).to_string() } else { self.model.into() };
+        let quoted = |value: &str| match value.contains([',', ':', '\n']) {
+            true => serde_json::Value::from(value).to_string(),
+            false => value.to_string(),
+        };
+        let model = quoted(self.model);
         let Self { steps, sampler, guidance, seed, width, height, .. } = self;
         let rescale = match self.guidance_rescale {
             0. => String::new(),
             share => format!("CFG rescale: {share}, "),
         };
+        let others: String = self.others.iter().map(|(name, value)| format!("{name}: {}, ", quoted(value))).collect();
         write!(
             f,
-            "Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, {rescale}Seed: {seed}, Size: {width}x{height}, \
+            "Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, {rescale}{others}Seed: {seed}, Size: {width}x{height}, \
              Model: {model}, Version: eqdiff {}",
             env!("CARGO_PKG_VERSION")
         )
@@ -234,6 +240,7 @@ mod tests {
             sampler: "DDIM",
             guidance: 7.5,
             guidance_rescale: 0.,
+            others: vec![("Denoising strength", "0.5".into())],
             seed: 42,
             width: 512,
             height: 256,

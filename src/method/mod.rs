@@ -1,16 +1,40 @@
 //! Ways to customise a base, a folder for each, and what training and sampling know of them.
 
 pub mod custom_diffusion;
+pub mod denoising;
+pub mod dreambooth;
+pub mod dreammatcher;
+pub mod elite;
 pub mod eqdiff;
+pub mod pictures;
+pub mod textual_inversion;
 
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::base::Base;
 use crate::base::texts::Texts;
+use crate::model::scheduler::Level;
 use crate::model::tokenizer::{PLACEHOLDER, Tokens};
-use crate::model::{AttentionProcessor, Plain};
+use crate::model::{AttentionProcessor, Plain, Unet};
+
+/// The methods that are trained on a subject.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MethodName {
+    /// Equilibrated Diffusion, and its ablations.
+    #[default]
+    Eqdiff,
+    /// Custom Diffusion as published.
+    CustomDiffusion,
+    /// Textual Inversion.
+    TextualInversion,
+    /// DreamBooth.
+    #[serde(rename = "dreambooth")]
+    DreamBooth,
+}
 
 /// A way to customise a base: what it trains, and towards what.
 pub trait Method {
@@ -40,24 +64,116 @@ pub struct Losses {
 
 /// What was learnt of a subject, as sampling uses it.
 pub trait Learned {
+    /// The denoiser.
+    fn unet<'a>(&'a self, base: &'a Base) -> &'a Unet {
+        &base.unet
+    }
+
     /// States [1, L, d] of a prompt in which the placeholder may stand for the subject.
     fn text(&self, base: &Base, texts: &Texts, prompt: &str) -> anyhow::Result<Tensor>;
 
-    /// The attention of a pass, given what was seen of a reference photo at its timestep.
-    fn attention<'a>(&'a self, seen: Option<&'a Seen>) -> Box<dyn AttentionProcessor + 'a>;
+    /// The attention of a pass.
+    fn attention<'a>(&'a self, pass: Pass<'a>) -> Box<dyn Recorder + 'a>;
 
-    /// What takes down the features of a reference photo in a pass of the base; none if it looks at no photo.
+    /// The same as strong as a dial says; none if there is nothing to turn.
+    ///
+    /// # Errors
+    /// If it cannot be computed.
+    fn turned(&self, _dial: Dial) -> Result<Option<Box<dyn Learned>>> {
+        Ok(None)
+    }
+
+    /// What takes down the features of a reference photo in a pass of the denoiser; none if it looks at no photo.
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>>;
+
+    /// States [1, L, d] of the text that a reference photo of that class is shown with.
+    fn reference_text(&self, base: &Base, texts: &Texts, class: &str) -> anyhow::Result<Tensor> {
+        Ok(texts.plain(&plain(base, &format!("photo of a {class}"))?)?)
+    }
+
+    /// Whether a reference photo is shown as the noise that leads to it, and to that again step by step.
+    fn inverts(&self) -> bool {
+        false
+    }
+
+    /// Whether the prediction of a step, and of how many, is changed by a gradient, so that pictures go through it one by one.
+    fn guides(&self, _step: (usize, usize)) -> bool {
+        false
+    }
+
+    /// Which token of a prompt shows where the subject is; of use to nobody but who looks there.
+    fn word(&self, _base: &Base, _prompt: &str) -> anyhow::Result<usize> {
+        Ok(0)
+    }
 }
 
-/// Takes down what a pass of the base on a reference photo shows.
-pub trait Recorder: AttentionProcessor {
-    /// What was taken down.
-    fn seen(self: Box<Self>) -> Seen;
+/// How strongly what was learnt of a subject shows: 1 as it was trained, 0 not at all. More likeness, or more of the
+/// prompt's style.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dial {
+    /// The low band's embedding: layout, large shapes, colours.
+    pub low: f64,
+    /// The high band's: edges and texture.
+    pub high: f64,
+    /// Attention to the reference photo.
+    pub reference: f64,
 }
+
+impl Default for Dial {
+    fn default() -> Self {
+        Self { low: 1., high: 1., reference: 1. }
+    }
+}
+
+/// What a pass of the denoiser on several pictures may go by; by default on nothing but its input.
+#[derive(Clone, Copy, Default)]
+pub struct Pass<'a> {
+    /// What was seen of a reference photo at its timestep: without its prompt, and with it.
+    pub seen: Option<&'a Seen>,
+    /// What the last pass on the same pictures left behind.
+    pub before: Option<&'a Seen>,
+    /// See [`Learned::word`], for each picture.
+    pub words: &'a [usize],
+    /// Side of the latents.
+    pub side: usize,
+    /// The step, and how many there are.
+    pub step: (usize, usize),
+}
+
+/// A prediction that may be changed by a gradient.
+pub struct Guided<'a> {
+    /// What the denoiser was given of one picture, twice [2, 4, h, w]: a variable.
+    pub inputs: &'a Tensor,
+    /// What it predicted of it, without the prompt and with it.
+    pub predicted: &'a Tensor,
+    /// The picture's latents [1, 4, h, w].
+    pub latents: &'a Tensor,
+    /// Their noise level.
+    pub level: Level,
+    /// The reference's clean latents [1, 4, h, w].
+    pub reference: Option<&'a Tensor>,
+}
+
+/// The attention of a pass that may leave something behind.
+pub trait Recorder: AttentionProcessor {
+    /// What it took down.
+    fn seen(self: Box<Self>) -> Seen {
+        Seen::default()
+    }
+
+    /// The changed prediction; none if it stays.
+    ///
+    /// # Errors
+    /// If there is no gradient.
+    fn guide(&mut self, _guided: &Guided) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+}
+
+impl Recorder for Plain {}
 
 /// What the layers see of references, by layer: tensors whose first axis counts the entries.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Seen(HashMap<String, Vec<Tensor>>);
 
 impl Seen {
@@ -98,7 +214,7 @@ impl Learned for BaseAlone {
         Ok(texts.plain(&plain(base, prompt)?)?)
     }
 
-    fn attention<'a>(&'a self, _: Option<&'a Seen>) -> Box<dyn AttentionProcessor + 'a> {
+    fn attention<'a>(&'a self, _: Pass<'a>) -> Box<dyn Recorder + 'a> {
         Box::new(Plain)
     }
 

@@ -1,6 +1,6 @@
 //! Transformer blocks of the UNet, and the hook through which the method changes their attention.
 
-use candle_core::{Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
 use super::layers::{group_norm, layer_norm, linear, linear_no_bias, tiled};
 use crate::ops::attention::Options;
@@ -32,6 +32,26 @@ impl Attention {
     pub fn options(&self) -> Options {
         Options { heads: self.parts.heads, ..Options::default() }
     }
+
+    /// `x` [B, N, d] plus what the queries of its norm see of `key` and `value` [B, L, d]; with `column` [B, L] also how much
+    /// attention the column gets, averaged over the heads [B, N].
+    pub fn seeing(
+        &self,
+        x: &Tensor,
+        [key, value]: [&Tensor; 2],
+        column: Option<&Tensor>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let SelfAttention { norm, to_q, to_out, .. } = &self.parts;
+        let options = Options { column: column.cloned(), ..self.options() };
+        let seen = attend(&to_q.after(norm, x)?, key, value, &options)?;
+        if column.is_none() {
+            return Ok((to_out.forward_plus(&seen, Some(x))?, None));
+        }
+        let width = x.dim(D::Minus1)?;
+        let of_column = seen.narrow(D::Minus1, width, 1)?.squeeze(2)?;
+        let seen = seen.narrow(D::Minus1, 0, width)?;
+        Ok((to_out.forward_plus(&seen, Some(x))?, Some(of_column)))
+    }
 }
 
 /// What happens in the attention layers of one UNet pass. The defaults are the base's own attention.
@@ -43,9 +63,24 @@ pub trait AttentionProcessor {
 
     /// `x` [B, N, d] plus cross-attention of its norm to the text states [B, L, c].
     fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {
-        let SelfAttention { norm, to_q, to_k, to_v, to_out, .. } = &layer.parts;
-        let seen = attend(&to_q.after(norm, x)?, &to_k.forward(text)?, &to_v.forward(text)?, &layer.options())?;
-        to_out.forward_plus(&seen, Some(x))
+        Ok(self.watched_cross_attention(layer, x, text, None)?.0)
+    }
+
+    /// The same, with `column` [B, L] and what comes of it as in [`Attention::seeing`].
+    fn watched_cross_attention(
+        &mut self,
+        layer: &Attention,
+        x: &Tensor,
+        text: &Tensor,
+        column: Option<&Tensor>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let SelfAttention { to_k, to_v, .. } = &layer.parts;
+        layer.seeing(x, [&to_k.forward(text)?, &to_v.forward(text)?], column)
+    }
+
+    /// Told what up block `index` puts out [B, h, w, C].
+    fn up_block(&mut self, _index: usize, _output: &Tensor) -> Result<()> {
+        Ok(())
     }
 
     /// What the pass keeps for its gradient.

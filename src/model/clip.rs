@@ -263,6 +263,24 @@ impl ClipText {
             let change = embeddings.unsqueeze(1)?.broadcast_sub(&tokens)?;
             x = (x + change.broadcast_mul(&at)?)?;
         }
+        self.through(x)
+    }
+
+    /// The same with n `words` [B, n, d] in the place of the token at each text's place: what follows moves on, and the last
+    /// n - 1 tokens fall off.
+    pub fn with_words(&self, ids: &Tensor, places: &[usize], words: &Tensor) -> Result<Tensor> {
+        let (batch, length) = ids.dims2()?;
+        let tokens = self.token_embedding.index_select(&ids.flatten_all()?, 0)?.reshape((batch, length, ()))?;
+        let moved = |(sample, &place): (usize, &usize)| -> Result<Tensor> {
+            let (row, words) = (tokens.i(sample)?, words.i(sample)?);
+            let after = row.narrow(0, place + 1, length - place - 1)?;
+            Tensor::cat(&[row.narrow(0, 0, place)?, words, after], 0)?.narrow(0, 0, length)
+        };
+        let rows = places.iter().enumerate().map(moved).collect::<Result<Vec<_>>>()?;
+        self.through(Tensor::stack(&rows, 0)?.broadcast_add(&self.position_embedding.narrow(0, 0, length)?)?)
+    }
+
+    fn through(&self, mut x: Tensor) -> Result<Tensor> {
         for layer in &self.layers {
             x = layer.forward(&x)?;
         }
@@ -290,15 +308,17 @@ pub struct ClipVision {
     pre_norm: LayerNorm,
     layers: Vec<EncoderLayer>,
     post_norm: LayerNorm,
-    projection: Linear,
+    projection: Option<Linear>,
 }
 
 impl ClipVision {
+    /// `projection`: the width of CLIP's shared space, where the metrics need it.
+    ///
     /// # Errors
     /// If a tensor is missing or misshapen.
-    pub fn load(w: &Weights, config: TowerConfig, projection: usize) -> Result<Self> {
+    pub fn load(w: &Weights, config: TowerConfig, projection: Option<usize>) -> Result<Self> {
         let (width, patch) = (config.hidden_size, config.patch_size);
-        let projection = linear_no_bias(&w.pp("visual_projection"), width, projection)?;
+        let projection = projection.map(|to| linear_no_bias(&w.pp("visual_projection"), width, to)).transpose()?;
         let w = w.pp("vision_model");
         let positions = (config.image_size / patch).pow(2) + 1;
         let kernel = w.get(&[width, 3, patch, patch], "embeddings.patch_embedding.weight")?;
@@ -316,13 +336,44 @@ impl ClipVision {
 
     /// Features [B, p] of preprocessed `pixels` [B, 3, s, s].
     pub fn features(&self, pixels: &Tensor) -> Result<Tensor> {
-        let patches = self.patch_embedding.forward(&pixels.permute((0, 2, 3, 1))?.contiguous()?)?.flatten(1, 2)?;
-        let class = self.class_embedding.reshape((1, 1, ()))?.expand((patches.dim(0)?, 1, patches.dim(2)?))?;
-        let x = Tensor::cat(&[class, patches], 1)?.broadcast_add(&self.position_embedding)?;
-        let mut x = self.pre_norm.forward(&x)?;
+        let Some(projection) = &self.projection else { candle_core::bail!("a vision tower without projection") };
+        let mut x = self.embedded(pixels)?;
         for layer in &self.layers {
             x = layer.forward(&x)?;
         }
-        self.projection.forward(&self.post_norm.forward(&x.i((.., 0))?.contiguous()?)?)
+        projection.forward(&self.post_norm.forward(&x.i((.., 0))?.contiguous()?)?)
+    }
+
+    /// States [B, 1 + patches, d] after so many layers each (0: before the first), before any last norm.
+    pub fn hidden_states(&self, pixels: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
+        let mut states = vec![self.embedded(pixels)?];
+        for layer in &self.layers {
+            states.push(layer.forward(&states[states.len() - 1])?);
+        }
+        let tapped = taps.iter().map(|&tap| states.get(tap).cloned());
+        tapped.collect::<Option<_>>().ok_or_else(|| {
+            candle_core::Error::msg(format!("a vision tower of {} layers has no {taps:?}", self.layers.len()))
+        })
+    }
+
+    fn embedded(&self, pixels: &Tensor) -> Result<Tensor> {
+        let patches = self.patch_embedding.forward(&pixels.permute((0, 2, 3, 1))?.contiguous()?)?.flatten(1, 2)?;
+        let class = self.class_embedding.reshape((1, 1, ()))?.expand((patches.dim(0)?, 1, patches.dim(2)?))?;
+        let x = Tensor::cat(&[class, patches], 1)?.broadcast_add(&self.position_embedding)?;
+        self.pre_norm.forward(&x)
+    }
+}
+
+/// `config.json` of a vision tower alone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct VisionConfig(pub TowerConfig);
+
+impl Config for VisionConfig {
+    const ONLY: &'static [(&'static str, &'static str)] = &[];
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.0.check_layers()?;
+        self.0.check_vision()
     }
 }

@@ -5,6 +5,7 @@
 pub mod attention;
 pub mod clip;
 pub mod config;
+pub mod elite;
 pub mod judge;
 mod layers;
 pub mod resnet;

@@ -139,6 +139,24 @@ impl Config for UnetConfig {
     }
 }
 
+/// A timestep: a whole number in training, anything between for some samplers.
+pub trait Timestep: Copy {
+    /// As a number.
+    fn number(self) -> f64;
+}
+
+impl Timestep for usize {
+    fn number(self) -> f64 {
+        self as f64
+    }
+}
+
+impl Timestep for f64 {
+    fn number(self) -> f64 {
+        self
+    }
+}
+
 /// The denoiser; predicts the noise in latents.
 pub struct Unet {
     /// Its sizes.
@@ -205,7 +223,7 @@ impl Unet {
     pub fn forward(
         &self,
         latents: &Tensor,
-        timesteps: &[usize],
+        timesteps: &[impl Timestep],
         text: &Tensor,
         processor: &mut dyn AttentionProcessor,
     ) -> Result<Tensor> {
@@ -226,8 +244,9 @@ impl Unet {
             x = block.forward(x, &mut skips, &mut given)?;
         }
         x = self.mid_block.forward(&x, &mut given)?;
-        for block in &self.up_blocks {
+        for (i, block) in self.up_blocks.iter().enumerate() {
             x = block.forward(x, &mut skips, &mut given)?;
+            given.processor.up_block(i, &x)?;
         }
         let around = Around { norm: Some(&self.conv_norm_out), ..Around::default() };
         self.conv_out.forward_with(&x, around)?.permute((0, 3, 1, 2))?.contiguous()
@@ -235,12 +254,12 @@ impl Unet {
 
     /// Sinusoidal timestep embedding through its two-layer network and the SiLU that every user of it
     /// starts with: [B, 4 c].
-    fn time_states(&self, timesteps: &[usize], like: &Tensor) -> Result<Tensor> {
+    fn time_states(&self, timesteps: &[impl Timestep], like: &Tensor) -> Result<Tensor> {
         let half = self.config.block_out_channels[0] / 2;
         let step = -(10000f64.ln()) / (half as f64 - self.config.freq_shift);
         let mut values = Vec::with_capacity(timesteps.len() * 2 * half);
         for &t in timesteps {
-            let angles: Vec<f64> = (0..half).map(|i| t as f64 * (step * i as f64).exp()).collect();
+            let angles: Vec<f64> = (0..half).map(|i| t.number() * (step * i as f64).exp()).collect();
             let (sines, cosines) = (angles.iter().map(|a| a.sin() as f32), angles.iter().map(|a| a.cos() as f32));
             if self.config.flip_sin_to_cos {
                 values.extend(cosines.chain(sines));

@@ -1,14 +1,15 @@
-//! A frozen 2-D convolution over pixels [B, h, w, C].
+//! A 2-D convolution over pixels [B, h, w, C], frozen or trained.
 
 use candle_core::{Result, Tensor};
 
 use super::cpu;
 use super::cpu::product::panels::Panels;
-use super::gradient::with_backward2;
+use super::gradient::{nothing, with_backward2, with_backward3};
 use super::norm::{GroupNorm, Norm};
+use super::place::{Place, place};
 use super::weight::{Precision, Weight};
 
-/// A convolution with frozen weight [out, in, k, k] and bias `[out]`; the same padding on all sides.
+/// A convolution with weight [out, in, k, k] and bias `[out]`, trained if they are variables; the same padding on all sides.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Weight,
@@ -47,7 +48,7 @@ pub struct Around<'a> {
     pub norm: Option<&'a GroupNorm>,
     /// Each input pixel stands for two by two: the output has this size, at most twice the input's.
     pub doubled_to: Option<(usize, usize)>,
-    /// [B, out], untracked, added to every pixel.
+    /// [B, out], added to every pixel; it has a gradient where the convolution is trained.
     pub shift: Option<&'a Tensor>,
     /// [B, h', w', out], added to the result.
     pub residual: Option<&'a Tensor>,
@@ -92,7 +93,44 @@ impl Conv2d {
         match &self.weight {
             Weight::Cpu(panels) => self.on_cpu(panels, x, around),
             Weight::Plain(weight) => self.composed(weight, x, around),
+            Weight::Trained(weight) => match place(x) {
+                Place::Cpu => self.trained(weight, x, around),
+                Place::Composed => self.composed(weight, x, around),
+            },
         }
+    }
+
+    fn trained(&self, weight: &Tensor, x: &Tensor, around: Around) -> Result<Tensor> {
+        let x = around.norm.map_or(Ok(x.clone()), |norm| norm.forward(x))?;
+        let (window, doubled_to) = (self.window, around.doubled_to);
+        let plain = Around { doubled_to, ..Around::default() };
+        let (kept, weight_now) = (x.detach(), weight.detach());
+        let panels = cpu::convolution::pack(&weight_now)?;
+        let y = cpu::convolution::forward(&kept, &panels, self.bias.as_ref(), window, &plain)?;
+        drop(panels);
+        let none = nothing(&kept)?;
+        let inputs = [&x, weight, self.bias.as_ref().unwrap_or(&none)];
+        let tracked = inputs.map(Tensor::track_op);
+        let (_, height, width, _) = kept.dims4()?;
+        let y = with_backward3(inputs, y, move |_, dy| {
+            let gradient = |i: usize| -> Result<Option<Tensor>> {
+                let of = || match i {
+                    0 => {
+                        let panels = cpu::convolution::pack(&weight_now)?;
+                        cpu::convolution::backward(dy, &panels, window, (height, width), doubled_to)
+                    }
+                    1 => cpu::convolution::weight_gradient(&kept, dy, window, doubled_to),
+                    _ => cpu::linear::column_sums(dy),
+                };
+                tracked[i].then(of).transpose()
+            };
+            Ok([gradient(0)?, gradient(1)?, gradient(2)?])
+        })?;
+        let y = match around.shift {
+            Some(shift) => y.broadcast_add(&shift.unsqueeze(1)?.unsqueeze(1)?)?,
+            None => y,
+        };
+        around.residual.map_or(Ok(y.clone()), |residual| y + residual)
     }
 
     fn on_cpu(&self, panels: &std::sync::Arc<Panels>, x: &Tensor, around: Around) -> Result<Tensor> {
@@ -210,6 +248,33 @@ mod tests {
                         assert_close(&fast, &slow, bound, &what)?;
                     }
                 }
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn trained_kernels_equal_candles_convolution() {
+        at_every_level(|| {
+            for Case { window, height, width, from, to, doubled } in CASES {
+                let Window { size, stride, padding } = window;
+                // the patch embedding is never trained
+                if size > 3 {
+                    continue;
+                }
+                let draw = Draw::new("trained convolution");
+                let what = format!("{window:?}, {height} x {width}, {from} to {to} channels");
+                let (weight, bias) = (draw.variable(&[to, from, size, size], 1.)?, draw.variable(&[to], 1.)?);
+                let (x, shift) = (draw.variable(&[2, height, width, from], 1.)?, draw.variable(&[2, to], 1.)?);
+                let norm = GroupNorm::new(draw.normal(&[from], 1.)?, draw.normal(&[from], 1.)?, 1, 1e-5).with_silu();
+                let doubled_to = doubled.then_some((2 * height - 1, 2 * width));
+                let (tall, wide) = doubled_to.unwrap_or((height, width));
+                let residual = draw.variable(&[2, window.out(tall)?, window.out(wide)?, to], 1.)?;
+                let around = Around { norm: Some(&norm), doubled_to, shift: Some(&shift), residual: Some(&residual) };
+                let (kernel, offset) = (weight.as_tensor().clone(), Some(bias.as_tensor().clone()));
+                let conv = Conv2d::new(kernel.clone(), offset, stride, padding, Precision::F32)?;
+                let (fast, slow) = (conv.forward_with(&x, around)?, conv.composed(&kernel, &x, around)?);
+                assert_alike([&fast, &slow], &[&x, &weight, &bias, &shift, &residual], &draw, 2e-5, &what)?;
             }
             Ok(())
         });

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
-use super::activation::geglu_composed;
+use super::activation::{geglu_composed, gelu};
 use super::cpu;
 use super::gradient::{recompute, with_backward};
 use super::norm::Norm;
 use super::place::{Place, place};
 use super::{Keep, LayerNorm, Linear};
 
-/// x + W2 geglu(W1 norm(x) + b1) + b2, all frozen.
+/// x + W2 geglu(W1 norm(x) + b1) + b2, all frozen or all trained.
 #[derive(Clone, Debug)]
 pub struct FeedForward {
     layers: Arc<Layers>,
@@ -35,6 +35,9 @@ impl FeedForward {
     /// gradient or computed again.
     pub fn forward(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
         let layers = Arc::clone(&self.layers);
+        if layers.proj.is_trained() {
+            return layers.trained(x);
+        }
         match place(x) {
             Place::Cpu => {
                 let kept = x.detach();
@@ -47,6 +50,11 @@ impl FeedForward {
 }
 
 impl Layers {
+    fn trained(&self, x: &Tensor) -> Result<Tensor> {
+        let gates = self.proj.after(&self.norm, x)?.chunk(2, D::Minus1)?;
+        self.out.forward_plus(&(&gates[0] * gelu(&gates[1].contiguous()?)?)?, Some(x))
+    }
+
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
         let gates = self.proj.forward(&self.norm.forward(x)?)?;
         self.out.forward_plus(&geglu_composed(&gates)?, Some(x))

@@ -26,6 +26,11 @@ pub(crate) fn with_backward(
     x.apply_op1(Given::new(y, Box::new(move |_, dy| Ok([Some(backward(dy)?), None, None])))?)
 }
 
+/// `y`, an untracked tensor of the shape of `x`, with the gradient as if it were `x` and something constant.
+pub fn with_gradient_of(x: &Tensor, y: Tensor) -> Result<Tensor> {
+    with_backward(x, y, |dy| Ok(dy.clone()))
+}
+
 /// Like [`with_backward`] for two inputs; what is given to an input that is not tracked is dropped.
 pub(crate) fn with_backward2(
     [a, b]: [&Tensor; 2],

@@ -11,7 +11,7 @@ use super::norm::Norm;
 use super::place::{Place, place};
 use super::weight::{Precision, Weight};
 
-/// y = x W^T + b with frozen W [out, in] and b `[out]`.
+/// y = x W^T + b with W [out, in] and b `[out]`: frozen, or trained if they are variables.
 #[derive(Clone, Debug)]
 pub struct Linear {
     pub(super) weight: Weight,
@@ -35,8 +35,18 @@ impl Linear {
     pub fn weight(&self) -> Result<Tensor> {
         match &self.weight {
             Weight::Cpu(panels) => Tensor::from_vec(panels.unpacked(), (self.to, self.from), &candle_core::Device::Cpu),
-            Weight::Plain(weight) => weight.copy(),
+            Weight::Plain(weight) | Weight::Trained(weight) => weight.detach().copy(),
         }
+    }
+
+    /// Values of a row of its result.
+    pub fn width_out(&self) -> usize {
+        self.to
+    }
+
+    /// Whether it is trained.
+    pub(super) fn is_trained(&self) -> bool {
+        matches!(self.weight, Weight::Trained(_))
     }
 
     /// Maps `x` [..., in] to [..., out].
@@ -58,8 +68,8 @@ impl Linear {
     pub(super) fn backward(&self, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         match &self.weight {
             Weight::Cpu(panels) => cpu::linear::backward(dy, panels, residual, &ending_in(dy, self.from)),
-            Weight::Plain(weight) => {
-                let dx = plain_product(dy, weight)?;
+            Weight::Plain(weight) | Weight::Trained(weight) => {
+                let dx = plain_product(dy, &weight.detach())?;
                 residual.map_or(Ok(dx.clone()), |residual| dx + residual)
             }
         }
@@ -76,6 +86,11 @@ impl Linear {
         let panels = match &self.weight {
             Weight::Cpu(panels) => panels,
             Weight::Plain(weight) => return self.composed(weight, x, norm, residual),
+            Weight::Trained(weight) => {
+                let x = norm.map_or(Ok(x.clone()), |norm| norm.forward(x))?;
+                let y = TrainedLinear::new(weight.clone(), self.bias.clone()).forward(&x)?;
+                return residual.map_or(Ok(y.clone()), |residual| y + residual);
+            }
         };
         let kept = x.detach();
         let normed = norm.as_ref().map_or(Ok(kept.clone()), |norm| norm.forward(&kept))?;
@@ -173,6 +188,9 @@ impl TrainedLinear {
         let to = weight.dim(0)?;
         let kept = parts.map(|part| part.detach());
         let y = cpu::linear::beside(kept.each_ref(), &*self.packed()?, self.bias.as_ref(), &ending_in(parts[0], to))?;
+        if let ([x], Some(bias)) = (&parts[..], &self.bias) {
+            return self.biased(x, bias, y);
+        }
         // an operation has three inputs: weight and bias are one of them
         let trained = match &self.bias {
             Some(bias) if weight.track_op() || bias.track_op() => Tensor::cat(&[&weight.flatten_all()?, bias], 0)?,
@@ -201,6 +219,24 @@ impl TrainedLinear {
             }
             grads[2] = Some(Tensor::cat(&of_trained, 0)?);
             Ok(grads)
+        })
+    }
+
+    /// `y`, which was made of `x`, with the gradients of all.
+    fn biased(&self, x: &Tensor, bias: &Tensor, y: Tensor) -> Result<Tensor> {
+        let tracked = [x, &self.weight, bias].map(Tensor::track_op);
+        let (kept, weight) = (x.detach(), self.weight.detach());
+        with_backward3([x, &self.weight, bias], y, move |_, dy| {
+            let gradient = |i: usize| -> Result<Option<Tensor>> {
+                tracked[i]
+                    .then(|| match i {
+                        0 => cpu::linear::beside_backward(dy, &weight, 0, &kept),
+                        1 => cpu::linear::weight_gradient(&kept, dy),
+                        _ => cpu::linear::column_sums(dy),
+                    })
+                    .transpose()
+            };
+            Ok([gradient(0)?, gradient(1)?, gradient(2)?])
         })
     }
 
@@ -253,6 +289,11 @@ mod tests {
                 let (x, w) = (draw.variable(&[2, rows, from], 1.)?, draw.variable(&[to, from], 1.)?);
                 let map = TrainedLinear::new(w.as_tensor().clone(), None);
                 assert_alike([&map.forward(&x)?, &map.composed([&x])?], &[&x, &w], &draw, 1e-5, &what)?;
+                let (shift, residual) = (draw.variable(&[to], 1.)?, draw.variable(&[2, rows, to], 1.)?);
+                let map = Linear::new(w.as_tensor().clone(), Some(shift.as_tensor().clone()), Precision::F32)?;
+                let slow = (plain_product(&x, &w.t()?)?.broadcast_add(&shift)? + residual.as_tensor())?;
+                let fast = map.forward_plus(&x, Some(&residual))?;
+                assert_alike([&fast, &slow], &[&x, &w, &shift, &residual], &draw, 1e-5, &format!("{what}, biased"))?;
 
                 let (other, wide) = (draw.variable(&[2, rows, from], 1.)?, draw.variable(&[to, 2 * from], 1.)?);
                 let bias = draw.variable(&[to], 1.)?;

@@ -2,7 +2,8 @@
 //!
 //! Almost every weight here is frozen, so each operation knows the gradient with respect to its input
 //! and nothing else: candle's own operations would compute and keep a gradient for every frozen weight
-//! on the way, and its fused ones (`softmax_last_dim`, `layer_norm`) silently cut the graph.
+//! on the way, and its fused ones (`softmax_last_dim`, `layer_norm`) silently cut the graph. Made of variables, the same
+//! layers are trained: then each has the gradients of its weights too, and keeps what they need.
 //!
 //! The files of this folder are fronts: what models call, with its shapes, its gradient, and the same composed of
 //! candle operations, the reference that runs on any device and that every kernel is tested against. `place` says
@@ -29,6 +30,7 @@ pub use blend::blend;
 pub use conv::{Around, Conv2d};
 pub use cpu::simd::{Level, check_level, level};
 pub use feed_forward::FeedForward;
+pub use gradient::with_gradient_of;
 pub use linear::{Linear, TrainedLinear};
 pub use norm::{GroupNorm, LayerNorm, Norm};
 pub use self_attention::SelfAttention;

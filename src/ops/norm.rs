@@ -1,12 +1,12 @@
-//! Frozen group and layer normalisation, the former with its SiLU.
+//! Group and layer normalisation, frozen or trained, the former with its SiLU.
 
 use candle_core::{D, Result, Tensor};
 
 use super::cpu;
-use super::gradient::{gradient_at, recompute, with_backward};
+use super::gradient::{gradient_at, recompute, with_backward, with_backward3};
 use super::place::{Place, place};
 
-/// A frozen normalisation.
+/// A normalisation.
 pub trait Norm: Send + Sync {
     /// Normalises `x`.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
@@ -14,7 +14,7 @@ pub trait Norm: Send + Sync {
     fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor>;
 }
 
-/// Group normalisation of [B, ..., C] with frozen affine `[C]`, optionally followed by SiLU.
+/// Group normalisation of [B, ..., C] with affine `[C]`, trained if it is of variables, optionally followed by SiLU.
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
     pub(super) weight: Tensor,
@@ -53,8 +53,15 @@ impl Norm for GroupNorm {
             Place::Cpu => {
                 let kept = x.detach();
                 let y = cpu::norm::group_forward(self, &kept)?;
+                if self.weight.track_op() {
+                    return with_backward3([x, &self.weight, &self.bias], y, move |_, dy| {
+                        let [weight, bias] = cpu::norm::group_affine(&norm, &kept, dy)?;
+                        Ok([Some(norm.backward(&kept, dy)?), Some(weight), Some(bias)])
+                    });
+                }
                 with_backward(x, y, move |dy| norm.backward(&kept, dy))
             }
+            Place::Composed if self.weight.track_op() => self.composed(x),
             Place::Composed => recompute(x, move |x| norm.composed(x)),
         }
     }
@@ -67,7 +74,7 @@ impl Norm for GroupNorm {
     }
 }
 
-/// Layer normalisation over the last axis with frozen affine `[d]`.
+/// Layer normalisation over the last axis with affine `[d]`, trained if it is of variables.
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
     pub(super) weight: Tensor,
@@ -93,8 +100,15 @@ impl Norm for LayerNorm {
             Place::Cpu => {
                 let kept = x.detach();
                 let y = cpu::norm::layer_forward(self, &kept)?;
+                if self.weight.track_op() {
+                    return with_backward3([x, &self.weight, &self.bias], y, move |_, dy| {
+                        let [weight, bias] = cpu::norm::layer_affine(&norm, &kept, dy)?;
+                        Ok([Some(norm.backward(&kept, dy)?), Some(weight), Some(bias)])
+                    });
+                }
                 with_backward(x, y, move |dy| norm.backward(&kept, dy))
             }
+            Place::Composed if self.weight.track_op() => self.composed(x),
             Place::Composed => recompute(x, move |x| norm.composed(x)),
         }
     }
@@ -141,6 +155,30 @@ mod tests {
                 let x = draw.variable(&[2, 7, width], 2.)?;
                 let (fast, slow) = (norm.forward(&x)?, norm.composed(&x)?);
                 assert_alike([&fast, &slow], &[&x], &draw, 2e-5, &format!("layer of {width}"))?;
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn trained_affine_maps_have_gradients() {
+        at_every_level(|| {
+            let draw = Draw::new("trained norm");
+            for (silu, [channels, groups]) in [(false, [12, 4]), (true, [48, 4]), (true, [35, 5])] {
+                let (weight, bias) = (draw.variable(&[channels], 1.)?, draw.variable(&[channels], 1.)?);
+                let mut norm = GroupNorm::new(weight.as_tensor().clone(), bias.as_tensor().clone(), groups, 1e-5);
+                norm.silu = silu;
+                let x = draw.variable(&[2, 25, 40, channels], 2.)?;
+                let (fast, slow) = (norm.forward(&x)?, norm.composed(&x)?);
+                let what = format!("{groups} groups of {channels}, silu {silu}");
+                assert_alike([&fast, &slow], &[&x, &weight, &bias], &draw, 2e-5, &what)?;
+            }
+            for width in [40, 7] {
+                let (weight, bias) = (draw.variable(&[width], 1.)?, draw.variable(&[width], 1.)?);
+                let norm = LayerNorm::new(weight.as_tensor().clone(), bias.as_tensor().clone(), 1e-5);
+                let x = draw.variable(&[2, 300, width], 2.)?;
+                let (fast, slow) = (norm.forward(&x)?, norm.composed(&x)?);
+                assert_alike([&fast, &slow], &[&x, &weight, &bias], &draw, 2e-5, &format!("layer of {width}"))?;
             }
             Ok(())
         });

@@ -1,4 +1,4 @@
-//! Frozen self-attention with its norm, its maps and its residual as one operation.
+//! Self-attention with its norm, its maps and its residual: as one operation if it is frozen.
 
 use candle_core::{Result, Tensor};
 
@@ -32,8 +32,8 @@ impl SelfAttention {
     /// computed again; the heads' result is kept.
     pub fn forward(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
         match place(x) {
-            Place::Cpu => self.as_one(x, keep),
-            Place::Composed => self.composed(x),
+            Place::Cpu if !self.to_out.is_trained() => self.as_one(x, keep),
+            _ => self.composed(x),
         }
     }
 

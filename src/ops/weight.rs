@@ -1,4 +1,4 @@
-//! Frozen weights in the form that the place of their operation reads.
+//! Weights in the form that the place of their operation reads: packed if they are frozen, as they are if they are trained.
 
 use std::sync::Arc;
 
@@ -40,9 +40,11 @@ impl std::str::FromStr for Precision {
     }
 }
 
-/// A frozen weight.
+/// A weight.
 #[derive(Clone, Debug)]
 pub(crate) enum Weight {
+    /// A variable, or made of one: it changes, and has a gradient.
+    Trained(Tensor),
     /// Packed for the CPU's products: the transposed matrix of a linear map, the filters of a convolution.
     Cpu(Arc<Panels>),
     /// As it came.
@@ -53,6 +55,9 @@ impl Weight {
     /// The weight [out, in] of a linear map.
     pub(crate) fn of_linear(weight: Tensor, precision: Precision) -> Result<Self> {
         let (to, from) = weight.dims2()?;
+        if weight.track_op() {
+            return Ok(Self::Trained(weight));
+        }
         Ok(match place(&weight) {
             Place::Cpu => {
                 let strides = Strides { row: 1, column: from };
@@ -66,6 +71,9 @@ impl Weight {
     /// The weight [out, in, k, k] of a convolution.
     pub(crate) fn of_convolution(weight: Tensor, precision: Precision) -> Result<Self> {
         let (out, channels, height, width) = weight.dims4()?;
+        if weight.track_op() {
+            return Ok(Self::Trained(weight));
+        }
         Ok(match place(&weight) {
             Place::Cpu => {
                 let pack = |[weight]: [&[f32]; 1]| Panels::pack_filters(weight, out, channels, height * width);

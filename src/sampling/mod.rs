@@ -2,8 +2,9 @@
 
 mod denoise;
 pub mod samplers;
+mod start;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use image::RgbImage;
 
@@ -11,11 +12,15 @@ use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::images;
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::method::{Learned, plain};
+use crate::method::{Dial, Learned};
+use crate::model::tokenizer::PLACEHOLDER;
 use crate::rng;
 use crate::settings::SamplerName;
-pub use denoise::{Draft, Plan, Reference, denoise, rescaled};
-use samplers::sampler;
+pub use denoise::{
+    Draft, Feed, Plan, Progress, Reference, Shown, denoise, guided, invert, look_at, predicted, rescaled,
+};
+use samplers::{Sampler, sampler};
+pub use start::{Inside, Start, between};
 
 /// One picture to draw.
 #[derive(Clone, Debug)]
@@ -29,6 +34,7 @@ pub struct Order {
 }
 
 /// What all pictures of a call share.
+#[derive(Clone)]
 pub struct Style<'a> {
     /// What the pictures shall not show.
     pub negative: &'a str,
@@ -46,6 +52,28 @@ pub struct Style<'a> {
     pub reference: Option<(&'a RgbImage, &'a str)>,
     /// How the reference is fed.
     pub reference_noise: ReferenceNoise,
+    /// What most pictures are drawn without.
+    pub special: Special<'a>,
+}
+
+/// What most pictures are drawn without.
+#[derive(Clone, Default)]
+pub struct Special<'a> {
+    /// The picture that drawing starts from.
+    pub start: Option<Start<'a>>,
+    /// A seed and a share: the noise is that seed's, and so much of it that of the order's own.
+    pub variation: Option<(u64, f64)>,
+    /// How strongly what was learnt shows.
+    pub dial: Dial,
+    /// Steps after which a picture is shown as it is so far, again and again.
+    pub sketch: Option<usize>,
+}
+
+impl Style<'_> {
+    /// Steps that are taken for each picture.
+    pub fn taken(&self) -> usize {
+        self.steps - self.special.start.map_or(0, |start| start.first(self.steps))
+    }
 }
 
 /// What [`draw`] tells while it works.
@@ -54,6 +82,8 @@ pub enum Drawn {
     Steps(usize),
     /// The picture of the order of that place is finished.
     Picture(usize, RgbImage),
+    /// The picture of the order of that place as it would be if nothing more changed.
+    Sketch(usize, RgbImage),
 }
 
 /// Pictures that share their reference passes: more would share them cheaper, fewer are finished sooner.
@@ -71,41 +101,64 @@ pub fn draw(
     mut tell: impl FnMut(Drawn) -> Result<()>,
 ) -> Result<()> {
     let texts = Texts::new(base);
+    let Special { start, variation, dial, sketch } = &style.special;
+    let turned = if *dial == Dial::default() { None } else { learned.turned(*dial)? };
+    let learned = turned.as_deref().unwrap_or(learned);
     let (width, height) = latent_size(base, style.size)?;
-    let negative = texts.plain(&plain(base, style.negative)?)?;
+    // the placeholder means nothing there
+    let negative = learned.text(base, &texts, &style.negative.replace(PLACEHOLDER, " "))?;
     let sampler = sampler(style.sampler, &base.scheduler, style.steps)?;
+    // an inversion is stopped between its passes
+    let mut reference_of = |(photo, class): (&RgbImage, &str)| {
+        let pause = &mut || tell(Drawn::Steps(0));
+        reference(base, learned, &texts, (&negative, style), (photo, class), (sampler.as_ref(), pause))
+    };
+    let looks = looks(learned, style);
+    let reference = style.reference.filter(|_| looks).map(&mut reference_of).transpose();
     let plan = Plan {
         learned,
-        reference: style
-            .reference
-            .filter(|_| learned.recorder().is_some())
-            .map(|(photo, class)| reference(base, &texts, &negative, style, photo, class))
-            .transpose()
-            .context("the reference photo")?,
+        reference: reference.context("the reference photo")?,
         negative,
         sampler: sampler.as_ref(),
         guidance: style.guidance,
         guidance_rescale: style.guidance_rescale,
-        batch: together(width * height),
+        batch: batch(learned, style, width * height),
+        first: start.map_or(0, |start| start.first(style.steps)),
+        start: start.map(|start| start.inside(base)).transpose().context("the picture to start from")?,
+        sketch: *sketch,
     };
     let size = block(plan.reference.is_some(), plan.batch);
+    let noise = |seed: u64| rng::normal((1, 4, height, width), &mut rng::stream(seed, "latents", 0), &base.device);
     for (i, group) in orders.chunks(size).enumerate() {
         let mut drafts = Vec::with_capacity(group.len());
         for order in group {
-            let latents = match &order.init_latents {
-                Some(latents) => latents.clone(),
-                None => rng::normal((1, 4, height, width), &mut rng::stream(order.seed, "latents", 0), &base.device)?,
+            let latents = match (&order.init_latents, variation) {
+                (Some(latents), _) => latents.clone(),
+                (None, Some((seed, share))) => between(&noise(*seed)?, &noise(order.seed)?, *share)?,
+                (None, None) => noise(order.seed)?,
             };
-            drafts.push(Draft { text: learned.text(base, &texts, &order.prompt)?, latents, seed: order.seed });
+            let seed = variation.map_or(order.seed, |(seed, _)| seed);
+            let (text, word) = (learned.text(base, &texts, &order.prompt)?, learned.word(base, &order.prompt)?);
+            drafts.push(Draft { text, latents, seed, word });
         }
-        denoise(base, &plan, &mut drafts, |steps| tell(Drawn::Steps(steps)))?;
+        denoise(base, &plan, &mut drafts, |progress| match progress {
+            Progress::Steps(steps) => tell(Drawn::Steps(steps)),
+            Progress::Sketch(j, clean) => {
+                tell(Drawn::Sketch(i * size + j, images::from_tensor(&base.pictures(clean)?)?))
+            }
+        })?;
         for (j, (draft, order)) in drafts.iter().zip(group).enumerate() {
             let picture = base.pictures(&draft.latents)?;
             // the sum of all values is finite only if each of them is
             if !picture.sum_all()?.to_scalar::<f32>()?.is_finite() {
                 bail!("the picture of {:?} is not finite: the base or the adapter is damaged", order.prompt);
             }
-            tell(Drawn::Picture(i * size + j, images::from_tensor(&picture)?))?;
+            let picture = images::from_tensor(&picture)?;
+            let picture = match start {
+                Some(start) => start.laid_over(picture, base.vae.factor()),
+                None => picture,
+            };
+            tell(Drawn::Picture(i * size + j, picture))?;
         }
     }
     Ok(())
@@ -124,8 +177,7 @@ pub fn blocks(
     count: usize,
 ) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>> {
     let (width, height) = latent_size(base, style.size)?;
-    let looks = style.reference.is_some() && learned.recorder().is_some();
-    let size = block(looks, together(width * height));
+    let size = block(looks(learned, style), batch(learned, style, width * height));
     Ok((0..count).step_by(size).map(move |first| first..count.min(first + size)))
 }
 
@@ -134,25 +186,45 @@ fn block(looks: bool, batch: usize) -> usize {
     if looks { GROUP } else { batch }
 }
 
+/// Whether a photo is looked at.
+fn looks(learned: &dyn Learned, style: &Style) -> bool {
+    style.reference.is_some() && style.special.dial.reference != 0. && learned.recorder().is_some()
+}
+
+/// How many pictures with that many latent pixels go through the UNet together.
+fn batch(learned: &dyn Learned, style: &Style, pixels: usize) -> usize {
+    if learned.guides((style.steps - 1, style.steps)) { 1 } else { together(pixels) }
+}
+
 /// The photo that all pictures of a call look at.
 fn reference(
     base: &Base,
+    learned: &dyn Learned,
     texts: &Texts,
-    negative: &Tensor,
-    style: &Style,
-    photo: &RgbImage,
-    class: &str,
+    (negative, style): (&Tensor, &Style),
+    (photo, class): (&RgbImage, &str),
+    (sampler, pause): (&dyn Sampler, &mut dyn FnMut() -> Result<()>),
 ) -> Result<Reference> {
     let posterior = base.vae.encode(&images::to_tensor(photo, &base.device)?)?;
     let latents = (&posterior.mean * base.vae.config.scaling_factor)?;
-    let noise = match style.reference_noise {
-        ReferenceNoise::Clean => None,
-        ReferenceNoise::Matched => {
-            Some(rng::normal(latents.shape(), &mut rng::stream(0, "reference", 0), &base.device)?)
+    let feed = if learned.inverts() {
+        ensure!(style.sampler != SamplerName::Lms, "a photo cannot be inverted between timesteps: use another sampler");
+        let (width, height) = style.size;
+        ensure!(
+            width == height && photo.dimensions() == (width as u32, height as u32),
+            "{width}x{height} pixels: a picture that is matched to a photo is a square of the photo's size"
+        );
+        Feed::Inverted(invert(base, learned, sampler, &latents, &learned.text(base, texts, "")?, pause)?)
+    } else {
+        match style.reference_noise {
+            ReferenceNoise::Clean => Feed::Clean,
+            ReferenceNoise::Matched => {
+                Feed::Noised(rng::normal(latents.shape(), &mut rng::stream(0, "reference", 0), &base.device)?)
+            }
         }
     };
-    let class = texts.plain(&plain(base, &format!("photo of a {class}"))?)?;
-    Ok(Reference { latents, noise, text: Tensor::cat(&[negative, &class], 0)? })
+    let text = Tensor::cat(&[negative, &learned.reference_text(base, texts, class)?], 0)?;
+    Ok(Reference { latents, feed, text })
 }
 
 /// How many pictures with that many latent pixels go through the UNet together: small ones do, large ones fill the

@@ -260,6 +260,13 @@ impl Photo {
         imageops::resize(&self.image, side, side, FilterType::CatmullRom)
     }
 
+    /// The picture at a size at which its shorter side is `side`.
+    pub fn covering(&self, side: u32) -> RgbImage {
+        let (width, height) = self.image.dimensions();
+        let scaled = |length: u32| (u64::from(length) * u64::from(side) / u64::from(width.min(height))) as u32;
+        imageops::resize(&self.image, scaled(width), scaled(height), FilterType::Triangle)
+    }
+
     /// The mask squeezed into a square, nearest.
     pub fn subject_at(&self, side: usize) -> Mask {
         Mask::from_gray(&self.mask).at(side)

@@ -14,14 +14,17 @@ use crate::images::png::save_png;
 use crate::images::{self, pictures_in};
 use crate::method::BaseAlone;
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::sampling::{Drawn, Order, Style, blocks, draw};
+use crate::sampling::{Drawn, Order, Special, Style, blocks, draw};
 use crate::settings::{SamplerName, Settings};
 
 /// What generated class images depend on: others are other pictures.
 #[derive(Clone, Debug, Serialize)]
 pub struct Asked<'a> {
-    /// The class word, which is their prompt.
+    /// The class word.
     pub class: &'a str,
+    /// Their prompt, if it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// Their side in pixels.
     pub side: usize,
     /// The base's identity.
@@ -32,18 +35,24 @@ pub struct Asked<'a> {
     pub steps: usize,
     /// Guidance scale.
     pub guidance: f64,
+    /// Their sampler, if it is not DDIM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<SamplerName>,
 }
 
 impl<'a> Asked<'a> {
     /// The class images of a training.
     pub fn new(base: &'a Base, class: &'a str, side: usize, settings: &Settings) -> Self {
+        let prior = &settings.prior;
         Self {
             class,
+            prompt: Some(prior.prompt_of(class)).filter(|prompt| prompt != class),
             side,
             base: &base.identity,
             dtype: base.precision.to_string(),
-            steps: settings.prior.class_steps,
-            guidance: settings.sampling.guidance,
+            steps: prior.class_steps,
+            guidance: if prior.guidance > 0. { prior.guidance } else { settings.sampling.guidance },
+            sampler: Some(prior.sampler).filter(|&sampler| sampler != SamplerName::Ddim),
         }
     }
 
@@ -83,31 +92,34 @@ pub fn generated(
     lock.as_ref().map(Lock::sweep).transpose()?;
     let style = Style {
         negative: "",
-        sampler: SamplerName::Ddim,
+        sampler: asked.sampler.unwrap_or_default(),
         steps: asked.steps,
         guidance: asked.guidance,
         guidance_rescale: 0.,
         size: (asked.side, asked.side),
         reference: None,
         reference_noise: ReferenceNoise::Clean,
+        special: Special::default(),
     };
     let missing: Vec<_> =
         blocks(base, &BaseAlone, &style, count)?.filter(|block| block.clone().any(|i| lacks(&i))).collect();
     if !missing.is_empty() {
         write_whole(&folder.join("asked.toml"), asked.toml()?.as_bytes())?;
     }
+    let prompt = asked.prompt.as_deref().unwrap_or(asked.class);
     let all = missing.iter().map(ExactSizeIterator::len).sum::<usize>() * style.steps;
     let mut done = 0;
     for block in missing {
-        let order = |i: usize| Order { prompt: asked.class.to_string(), seed: i as u64, init_latents: None };
+        let order = |i: usize| Order { prompt: prompt.to_string(), seed: i as u64, init_latents: None };
         let orders: Vec<Order> = block.clone().map(order).collect();
         draw(base, &BaseAlone, &style, &orders, |drawn| match drawn {
             Drawn::Steps(steps) => {
                 done += steps;
                 progress(done, all)
             }
+            Drawn::Sketch(..) => Ok(()),
             Drawn::Picture(i, _) if !lacks(&(block.start + i)) => Ok(()),
-            Drawn::Picture(i, image) => save_png(&path(block.start + i), &image, &[("prompt", asked.class)]),
+            Drawn::Picture(i, image) => save_png(&path(block.start + i), &image, &[("prompt", prompt)]),
         })?;
     }
     (0..count).map(|i| read(&path(i), asked.side)).collect()

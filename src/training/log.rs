@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use super::events;
 use crate::files::read_text;
 use crate::report::loss_curve;
 
@@ -101,6 +102,14 @@ impl Log {
             writer.write_record(row)?;
         }
         writer.into_inner().context("cannot write the losses as CSV")
+    }
+
+    /// The log as TensorBoard reads it.
+    pub fn events(&self) -> Vec<u8> {
+        events::file(self.records.iter().map(|record| {
+            let losses = self.names.iter().zip(&record.losses).filter_map(|(name, loss)| Some((*name, (*loss)?)));
+            (record.step, losses.chain([("gradient_norm", record.gradient_norm)]))
+        }))
     }
 
     /// Draws the losses.

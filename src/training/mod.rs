@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod class_images;
+pub mod events;
 pub mod log;
 pub mod optimiser;
 pub mod state;

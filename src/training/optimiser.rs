@@ -18,7 +18,7 @@ pub struct AdamWSettings {
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// The norm of all gradients together is clipped to this.
+    /// The norm of all gradients together is clipped to this; infinite: it is not.
     pub max_grad_norm: f64,
 }
 

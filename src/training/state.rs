@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 
 use super::AdamW;
-use crate::adapter::{check_values, load_tensors, serialised};
+use crate::adapter::{all_tensors, check_values, serialised};
 use crate::files::Set;
 
 const STATE: &str = "training.safetensors";
@@ -52,7 +52,7 @@ pub fn load(folder: &Path, device: &Device) -> Result<State> {
     if !path.is_file() {
         bail!("nothing to resume: there is no {}", path.display());
     }
-    let mut tensors = load_tensors(&path, device)?;
+    let mut tensors = all_tensors(&path, device)?;
     let steps = tensors.remove(STEPS).with_context(|| format!("{} has no number of steps", path.display()))?;
     let mut state = State {
         steps: steps.to_scalar::<u32>().with_context(|| format!("{STEPS} in {}", path.display()))? as usize,

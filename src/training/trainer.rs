@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Tensor, Var};
 use image::RgbImage;
 
+use super::events;
 use super::log::{Log, Record};
 use super::optimiser::{AdamW, AdamWSettings};
 use super::state;
@@ -17,7 +18,7 @@ use crate::images::png::save_png;
 use crate::method::Method;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::contact_sheet;
-use crate::sampling::{Drawn, Order, Style, draw};
+use crate::sampling::{Drawn, Order, Special, Style, draw};
 
 /// What a run tells while it works.
 pub enum Event<'a> {
@@ -87,7 +88,7 @@ impl<'a, M: Method> Trainer<'a, M> {
             betas: (0.9, 0.999),
             eps: 1e-8,
             weight_decay: settings.weight_decay,
-            max_grad_norm: settings.max_grad_norm,
+            max_grad_norm: if settings.max_grad_norm > 0. { settings.max_grad_norm } else { f64::INFINITY },
         };
         let mut log = Log::new(M::TERMS);
         if steps > 0 {
@@ -176,6 +177,7 @@ impl<'a, M: Method> Trainer<'a, M> {
         state::save(&mut set, &self.optimiser)?;
         set.add(LOSSES, &self.log.csv()?)?;
         set.commit()?;
+        events::update(&self.folder.join(events::FILE), &self.log.events())?;
         self.log.draw(&self.folder.join("loss.png"))
     }
 
@@ -201,6 +203,7 @@ impl<'a, M: Method> Trainer<'a, M> {
             size: (*side, *side),
             reference: Some((&self.reference, class.as_str())),
             reference_noise: settings.rra.reference_noise,
+            special: Special::default(),
         };
         let orders: Vec<Order> = prompts
             .iter()

@@ -277,3 +277,59 @@ impl Draw {
 pub(super) fn address(parts: &[&str]) -> String {
     format!("/api/{}", parts.iter().map(|part| encoded(part)).collect::<Vec<_>>().join("/"))
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ui::guard::Guard;
+    use crate::ui::queue::Queue;
+
+    /// Command lines of everything that a page can ask for.
+    pub(crate) fn lines() -> Vec<Vec<String>> {
+        let place = tempfile::tempdir().expect("a folder");
+        let root = place.path().canonicalize().expect("its path");
+        let folder = root.join("outputs/ui");
+        for below in ["outputs/ui", "outputs/clock/photos", "subjects/clock"] {
+            std::fs::create_dir_all(root.join(below)).expect("a folder");
+        }
+        image::RgbImage::new(32, 32).save(root.join("subjects/clock/001-a.png")).expect("a photo");
+        std::fs::write(root.join("outputs/clock/photos/00.png"), "").expect("a photo");
+        let (queue, _) = Queue::open(&root, &folder).expect("a queue");
+        let guard = Guard::new(&folder.join("token"), 1, false).expect("a guard");
+        let ui = Ui::new(root, folder, queue, guard);
+        let train = json!({"kind": "train", "subject": "clock", "base": "mini", "preset": "paper", "steps": 20, "class_images": 4,
+            "previews": 3, "crop": true, "seed": 3, "memory": 4.5, "device": "cpu"});
+        let bare =
+            json!({"kind": "train", "subject": "clock", "base": "-x", "preset": "a", "previews": 0, "crop": false});
+        let draw = json!({"kind": "draw", "adapter": "clock", "base": "mini", "prompts": ["--help", "", "S* clock"],
+            "negative": "-blurry", "sampler": "dpmpp-2m-karras", "steps": 8, "guidance": 7.5, "rescale": 0.7, "count": 2,
+            "seed": 4294967295u64, "size": [128, 64], "reference": "00.png", "look": true, "compare": true});
+        let free = json!({"kind": "draw", "adapter": "clock", "prompts": ["a"], "negative": "", "count": 1, "seed": 0,
+            "look": false, "compare": false});
+        let wishes = [
+            train,
+            bare,
+            json!({"kind": "mask", "subject": "clock", "base": "mini", "device": "cpu"}),
+            json!({"kind": "mask", "subject": "clock"}),
+            json!({"kind": "further", "adapter": "clock", "steps": 40, "memory": 2, "device": "cpu"}),
+            draw,
+            free,
+            json!({"kind": "evaluate", "adapter": "clock", "limit": 4, "baseline": true, "device": "cpu"}),
+            json!({"kind": "export", "adapter": "clock", "to": "webui", "rank": 8, "name": "my-clock"}),
+        ];
+        let jobs = |wish| serde_json::from_value::<Wish>(wish).expect("a wish").jobs(&ui).expect("jobs");
+        wishes.into_iter().flat_map(jobs).map(|job| job.arguments).collect()
+    }
+
+    #[test]
+    fn pictures_without_the_adapter_are_drawn_by_its_base() {
+        let drawn: Vec<Vec<String>> = lines().into_iter().filter(|line| line[0] == "sample").collect();
+        let has = |line: &[String], word: &str| line.iter().any(|own| own == word);
+        assert_eq!(drawn.len(), 3);
+        assert!(has(&drawn[0], "--adapter=outputs/clock") && has(&drawn[0], "--reference=outputs/clock/photos/00.png"));
+        assert!(has(&drawn[1], "--no-adapter") && has(&drawn[1], "--base=mini") && has(&drawn[1], "--prompt=--help"));
+        assert!(has(&drawn[1], "--out=outputs/samples/without-adapter") && has(&drawn[2], "--no-reference"));
+    }
+}

@@ -39,6 +39,9 @@ use answer::missing;
 use guard::{Guard, LARGEST_BODY};
 use queue::Queue;
 
+#[cfg(test)]
+pub(crate) use commands::tests::lines as command_lines;
+
 /// Where the page is to be, and for whom.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // each is explained by `eqdiff ui --help`
@@ -74,6 +77,11 @@ struct Ui {
 }
 
 impl Ui {
+    fn new(root: PathBuf, folder: PathBuf, queue: Queue, guard: Guard) -> Self {
+        let (known, looks, turn) = Default::default();
+        Self { root, folder, queue, guard, known, looks, turn }
+    }
+
     fn subjects(&self) -> PathBuf {
         self.root.join(subjects::SUBJECTS)
     }
@@ -109,15 +117,7 @@ pub fn serve(
         .into_iter()
         .map(|host| format!("http://{}{}", SocketAddr::new(host, port), guard.query()));
     let addresses: Vec<String> = addresses.collect();
-    let ui = Arc::new(Ui {
-        root,
-        folder,
-        queue,
-        guard,
-        known: Default::default(),
-        looks: Default::default(),
-        turn: Default::default(),
-    });
+    let ui = Arc::new(Ui::new(root, folder, queue, guard));
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let worker = {
         let ui = ui.clone();

@@ -2,11 +2,13 @@
 //! samples and evaluates.
 
 mod case;
+mod methods;
 mod metrics;
 mod models;
 mod samplers;
 mod sampling;
 mod step;
+mod training;
 
 use std::path::Path;
 
@@ -40,19 +42,38 @@ pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &
         bail!("{} holds no recorded cases: there is no folder `model` in it", folder.display());
     }
     let mut checks = Checks::new(show, if precision == Precision::F32 { 0. } else { case::HALF });
-    models::bands(folder, &mut checks)?;
-    models::tokens(folder, &mut checks)?;
-    samplers::samplers(folder, device, &mut checks)?;
-    let name = folder.join("model");
-    let base = Base::load(&name.display().to_string(), true, device, precision)?;
-    models::vae(folder, &base, &mut checks)?;
+    // folders that scripts recorded one kind of case in have no other
+    let ours = folder.join("first_step.json").is_file();
+    if !ours && !methods::are_in(folder) {
+        bail!("{} holds no recorded cases: there is a `model`, but no case of it", folder.display());
+    }
+    let name = folder.join("model").display().to_string();
+    if ours {
+        models::bands(folder, &mut checks)?;
+        models::tokens(folder, &mut checks)?;
+        samplers::samplers(folder, device, &mut checks)?;
+    }
+    let base = Base::load(&name, true, device, precision)?;
+    if ours {
+        own(folder, &base, &mut checks)?;
+    }
+    // matching decides between neighbours: half precision would decide otherwise
+    if methods::are_in(folder) && precision == Precision::F32 {
+        methods::methods(folder, &base, &mut checks)?;
+    }
+    Ok(())
+}
+
+/// Equilibrated Diffusion.
+fn own(folder: &Path, base: &Base, checks: &mut Checks) -> Result<()> {
+    models::vae(folder, base, checks)?;
     // one step with each way to keep what the gradient needs
-    step::step(folder, "first_step", &base, Keep::ALL, &mut checks)?;
-    step::step(folder, "step", &base, Keep::INPUTS, &mut checks)?;
+    step::step(folder, "first_step", base, Keep::ALL, checks)?;
+    step::step(folder, "step", base, Keep::INPUTS, checks)?;
     // cases recorded by older scripts do not have this one
     if folder.join("paper_step.safetensors").is_file() {
-        step::step(folder, "paper_step", &base, Keep::ALL, &mut checks)?;
+        step::step(folder, "paper_step", base, Keep::ALL, checks)?;
     }
-    sampling::sample(folder, &base, &mut checks)?;
-    metrics::metrics(folder, device, &mut checks)
+    sampling::sample(folder, base, checks)?;
+    metrics::metrics(folder, &base.device, checks)
 }

@@ -38,14 +38,14 @@ pub(super) fn samplers(folder: &Path, device: &Device, checks: &mut Checks) -> R
             Scheduler::from_json(&schedule.to_string()).with_context(|| format!("the schedule of {name}"))?;
         let sampler = sampler(kind, &scheduler, steps)?;
         let wrong = case.numbers(&format!("out.{name}.timesteps"))?;
-        let wrong = wrong.iter().zip(sampler.timesteps()).filter(|(theirs, ours)| **theirs != **ours as f64).count();
+        let wrong = wrong.iter().zip(sampler.timesteps()).filter(|(theirs, ours)| theirs != ours).count();
         checks.check(format!("samplers: {name} timesteps"), wrong as f64, 0.);
         let after = case.get(&format!("out.{name}.latents"))?;
         let noise = format!("in.{name}.noise");
         let noise = if case.has(&noise) { Some(case.get(&noise)?) } else { None };
         let (mut latents, mut past) = (case.get("in.latents")?, Past::default());
         for (i, &timestep) in sampler.timesteps().iter().enumerate() {
-            let t = timestep as f64 / 1000.;
+            let t = timestep / 1000.;
             let predicted = ((&latents * (0.2 + 0.6 * t))? + (&pattern * (0.5 - t))?)?;
             latents = sampler.step(i, &latents, &predicted, &mut past)?;
             if let Some(noise) = &noise {

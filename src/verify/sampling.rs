@@ -12,7 +12,7 @@ use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::method::eqdiff::{Band, Customisation};
 use crate::sampling::samplers::Ddim;
-use crate::sampling::{Draft, Plan, Reference, denoise};
+use crate::sampling::{Draft, Feed, Plan, Reference, denoise};
 
 #[derive(Deserialize)]
 struct SampleSettings {
@@ -44,12 +44,9 @@ pub(super) fn sample(folder: &Path, base: &Base, checks: &mut Checks) -> Result<
     let negative = texts.plain(&tokens(&prompts.negative)?)?;
     let class = texts.plain(&tokens(&prompts.reference)?)?;
     let prompt = texts.with_concept(&tokens(&prompts.prompt)?, &weights.concept.of(Band::Original)?)?;
-    for (name, noise) in [("clean", None), ("noised", Some(case.get("in.reference_noise")?))] {
-        let reference = Reference {
-            latents: case.get("in.reference_latents")?,
-            noise,
-            text: Tensor::cat(&[&negative, &class], 0)?,
-        };
+    for (name, feed) in [("clean", Feed::Clean), ("noised", Feed::Noised(case.get("in.reference_noise")?))] {
+        let reference =
+            Reference { latents: case.get("in.reference_latents")?, feed, text: Tensor::cat(&[&negative, &class], 0)? };
         let plan = Plan {
             learned: &weights,
             reference: Some(reference),
@@ -58,10 +55,13 @@ pub(super) fn sample(folder: &Path, base: &Base, checks: &mut Checks) -> Result<
             guidance,
             guidance_rescale: 0.,
             batch: 2,
+            first: 0,
+            start: None,
+            sketch: None,
         };
         let init = case.get("in.init_latents")?;
         // twice the same picture, so that the batched path is what is checked
-        let draft = || Draft { text: prompt.clone(), latents: init.clone(), seed: 0 };
+        let draft = || Draft { text: prompt.clone(), latents: init.clone(), seed: 0, word: 0 };
         let mut drafts = [draft(), draft()];
         denoise(base, &plan, &mut drafts, |_| Ok(()))?;
         for (i, draft) in drafts.iter().enumerate() {

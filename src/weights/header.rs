@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::Dtype;
@@ -44,6 +45,26 @@ pub(super) fn read(source: &Source) -> Result<BTreeMap<String, Stored>> {
     source.read(&mut text, 8)?;
     let Header(entries) = serde_json::from_slice(&text).context("its header does not fit: no safetensors file")?;
     checked(entries, 8 + length, source.len())
+}
+
+/// What a file says of itself beside its tensors: names and values, by name.
+///
+/// # Errors
+/// If it is no safetensors file.
+pub fn text(path: &Path) -> Result<Vec<(String, String)>> {
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        #[serde(default, rename = "__metadata__")]
+        metadata: BTreeMap<String, String>,
+    }
+    let source = Source::open(path)?;
+    let mut length = [0; 8];
+    source.read(&mut length, 0)?;
+    let length = u64::from_le_bytes(length);
+    ensure!(length <= MOST.min(source.len()), "its header does not fit its size");
+    let mut text = vec![0; length as usize];
+    source.read(&mut text, 8)?;
+    Ok(serde_json::from_slice::<Metadata>(&text)?.metadata.into_iter().collect())
 }
 
 /// The entries of a header, if their tensors lie one after the other from `first` to the end of the file.

@@ -3,17 +3,19 @@
 mod checkpoint;
 mod foreign;
 mod header;
+mod lora;
 mod original;
 mod random;
 mod source;
 mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
-use candle_core::{Device, Tensor};
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
 use half::f16;
 
 use crate::ops::Precision;
@@ -22,6 +24,8 @@ use source::Source;
 use values::Failure;
 
 pub use foreign::by_name as foreign;
+pub use header::text as header_text;
+pub use lora::Lora;
 pub use original::Part;
 pub use source::text;
 
@@ -37,6 +41,10 @@ pub struct Weights {
     precision: Precision,
     /// Every tensor that is asked for is made up.
     random: bool,
+    /// What is added to the tensors of a model.
+    loras: Option<(Part, Arc<[Lora]>)>,
+    /// What comes in the place of its namesakes.
+    replaced: Arc<BTreeMap<String, Tensor>>,
 }
 
 impl Weights {
@@ -72,6 +80,25 @@ impl Weights {
         Ok(Self::of(Checkpoint::of(name.to_string(), Source::Embedded(bytes))?, device))
     }
 
+    /// A pickled dictionary of tensors, as PyTorch writes it. The pickle's instructions are read, not run: whatever is no
+    /// tensor in it is refused.
+    ///
+    /// # Errors
+    /// If it cannot be read, or holds values that are not finite.
+    pub fn pickled(path: &Path, device: &Device) -> Result<Self> {
+        let name = path.display().to_string();
+        let tensors = candle_core::pickle::read_all(path).with_context(|| format!("cannot read {name}"))?;
+        let mut kept = BTreeMap::new();
+        for (key, tensor) in tensors {
+            let tensor = tensor.to_dtype(DType::F32)?;
+            let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
+            ensure!(sum.is_finite(), "{key} in {name} has values that are NaN or infinite: it is damaged");
+            kept.insert(key, tensor.to_device(device)?);
+        }
+        ensure!(!kept.is_empty(), "{name} holds no tensors");
+        Ok(Self::of(Checkpoint::empty(&name), device).replaced(kept))
+    }
+
     /// Random weights for every tensor that a model of today's layout asks for.
     pub fn random(name: &str, device: &Device) -> Self {
         Self { random: true, ..Self::of(Checkpoint::empty(name), device) }
@@ -79,7 +106,15 @@ impl Weights {
 
     fn of(file: Checkpoint, device: &Device) -> Self {
         let (file, device) = (Arc::new(file), device.clone());
-        Self { file, prefix: String::new(), device, precision: Precision::F32, random: false }
+        Self {
+            file,
+            prefix: String::new(),
+            device,
+            precision: Precision::F32,
+            random: false,
+            loras: None,
+            replaced: Arc::default(),
+        }
     }
 
     /// The tensors below `name`.
@@ -90,6 +125,16 @@ impl Weights {
     /// The same tensors for layers that keep their weights in `precision`.
     pub fn kept_in(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// The same tensors of that model with the changes that LoRAs make of them, whatever comes in the place of which.
+    pub fn with_loras(self, part: Part, loras: Arc<[Lora]>) -> Self {
+        Self { loras: Some((part, loras)), ..self }
+    }
+
+    /// The same checkpoint with `tensors` in the place of their namesakes. What layers make of variables is trained.
+    pub fn replaced(self, tensors: BTreeMap<String, Tensor>) -> Self {
+        Self { replaced: Arc::new(tensors), ..self }
     }
 
     /// How layers shall keep their weights; tensors come out in f32 all the same.
@@ -126,6 +171,15 @@ impl Weights {
     /// # Errors
     /// If it is missing or has another shape; the message has both shapes and the file.
     pub fn get(&self, shape: &[usize], name: &str) -> candle_core::Result<Tensor> {
+        if let Some(tensor) = self.replaced.get(&self.full(name)) {
+            // a linear map may be kept as a 1x1 convolution
+            if tensor.elem_count() != shape.iter().product::<usize>() {
+                let have = tensor.dims();
+                candle_core::bail!("{} has shape {have:?}, expected {shape:?}", self.full(name));
+            }
+            let tensor = self.changed(name, tensor.clone())?;
+            return if tensor.dims() == shape { Ok(tensor) } else { tensor.reshape(shape) };
+        }
         if self.random {
             return random::tensor(&self.full(name), shape)?.to_device(&self.device);
         }
@@ -143,7 +197,8 @@ impl Weights {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn matrix(&self, (rows, columns): (usize, usize), name: &str) -> candle_core::Result<Tensor> {
-        if self.shape(name).is_some_and(|shape| shape == [rows, columns, 1, 1]) {
+        let replaced = self.replaced.contains_key(&self.full(name));
+        if !replaced && self.shape(name).is_some_and(|shape| shape == [rows, columns, 1, 1]) {
             return self.any(name)?.reshape((rows, columns));
         }
         self.get(&[rows, columns], name)
@@ -158,17 +213,30 @@ impl Weights {
         let Some(((file, source), stored)) = self.file.get(&full) else {
             candle_core::bail!("{full} is missing in {}", self.file.name);
         };
-        values::tensor(source, stored, &self.device).map_err(|failure| {
+        let tensor = values::tensor(source, stored, &self.device).map_err(|failure| {
             candle_core::Error::msg(match failure {
                 Failure::Read(error) => format!("cannot read {full} in {file}: {error} (was the file changed?)"),
                 Failure::NotFinite => format!("{full} in {file} has values that are NaN or infinite: it is damaged"),
                 Failure::Other(error) => format!("{full} in {file} ({:?}): {error}", stored.dtype),
             })
+        })?;
+        self.changed(name, tensor)
+    }
+
+    /// The tensor `name` with the changes of the LoRAs.
+    fn changed(&self, name: &str, tensor: Tensor) -> candle_core::Result<Tensor> {
+        let Some((part, loras)) = &self.loras else { return Ok(tensor) };
+        loras.iter().try_fold(tensor, |tensor, lora| match lora.change(*part, &self.full(name), tensor.dims())? {
+            Some(change) => tensor + change.to_device(&self.device)?,
+            None => Ok(tensor),
         })
     }
 
     /// The shape of `name`, if there is such a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        if let Some(tensor) = self.replaced.get(&self.full(name)) {
+            return Some(tensor.dims());
+        }
         self.file.get(&self.full(name)).map(|(_, stored)| stored.shape.as_slice())
     }
 
@@ -198,9 +266,6 @@ impl Weights {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-
-    use anyhow::ensure;
-    use candle_core::DType;
 
     use super::*;
 

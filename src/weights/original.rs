@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 
 /// A model within the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The denoiser.
     Unet,

@@ -7,10 +7,9 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 
 use super::{custom_diffusion, release};
-use crate::weights::Weights;
+use crate::weights::{Lora, Weights};
 
 /// What a file holds.
-#[derive(Debug)]
 pub enum Found {
     /// Keys and values, and perhaps reference attention, by an adapter's names.
     Weights(BTreeMap<String, Tensor>),
@@ -18,22 +17,24 @@ pub enum Found {
     Embedding(Tensor),
     /// The embeddings `[d]` of the high and of the low band.
     Bands([Tensor; 2]),
+    /// Changes of the base's matrices.
+    Lora(Lora),
 }
 
-/// Reads a safetensors file of Custom Diffusion, textual inversion or the released code.
+/// Reads a safetensors file of Custom Diffusion, textual inversion, LoRA or the released code.
 ///
 /// # Errors
 /// If it is damaged, or something else; the message names it and says what.
 pub fn read(path: &Path, device: &Device) -> Result<Found> {
     let weights = Weights::open(path, device)?;
+    if weights.names().iter().any(|name| name.contains("lora")) {
+        return Ok(Found::Lora(Lora::open(path, 1., device)?));
+    }
     found(&weights).with_context(|| format!("{} cannot be imported", path.display()))
 }
 
 fn found(weights: &Weights) -> Result<Found> {
     let names = weights.names();
-    if let Some(name) = names.iter().find(|name| name.contains("lora")) {
-        bail!("{name} belongs to a LoRA: Custom Diffusion weights, embeddings and the released code's files can be");
-    }
     if let [name] = &names[..] {
         let tensor = weights.any(name)?;
         return Ok(match *tensor.dims() {
@@ -84,7 +85,7 @@ mod tests {
             (format!("{layer}.attn2.processor.to_k_custom_diffusion.weight"), format!("{layer}.attn1.processor"));
         let reference = format!("{layer}.attn1.processor.to_out_res.0.bias");
         let found = of(&[(&key, &[3, 4]), (&plain, &[0]), (&reference, &[3])])?;
-        let Found::Weights(weights) = found else { panic!("{found:?}") };
+        let Found::Weights(weights) = found else { panic!("no weights") };
         let ours = [format!("{layer}.attn1.processor.fuse.bias"), format!("{layer}.attn2.to_k.weight")];
         assert_eq!(weights.into_keys().collect::<Vec<_>>(), ours);
         for (tensors, part) in [

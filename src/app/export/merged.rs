@@ -1,4 +1,4 @@
-//! A base that has an adapter's keys and values for its own.
+//! A base that has an adapter's tensors for its own.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,15 +9,19 @@ use candle_core::Tensor;
 
 use crate::adapter::formats::merged::overwrite;
 use crate::base::Folder;
+use crate::method::dreambooth::models;
 
 /// What a base in the diffusers layout consists of, beside `model_index.json`.
 const FOLDERS: [&str; 5] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"];
 
-/// Copies the files of `base` into the folder `out`, in the layout that they have, and puts the keys and values among
-/// `tensors` into them.
+/// Those of them that training may change.
+const TRAINED: [&str; 2] = ["unet", "text_encoder"];
+
+/// Copies the files of `base` into the folder `out`, in the layout that they have, and puts `tensors` into them; those of a
+/// text encoder have names that begin with `text_encoder.`.
 ///
 /// # Errors
-/// If the base's files are not at hand, cannot be copied, or lack some of the keys and values.
+/// If the base's files are not at hand, cannot be copied, or lack some of the tensors.
 pub(super) fn write(base: &Folder, file: &str, tensors: &BTreeMap<String, Tensor>, out: &Path) -> Result<()> {
     let unpacked;
     let written = match base {
@@ -36,20 +40,20 @@ pub(super) fn write(base: &Folder, file: &str, tensors: &BTreeMap<String, Tensor
             bail!("the base's own files are needed: name its folder or its safetensors file with --base")
         }
     };
-    let tuned: BTreeMap<String, Tensor> =
-        tensors.iter().filter(|(name, _)| name.contains(".attn2.")).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let [unet, text] = models(tensors.clone());
+    let text: BTreeMap<String, Tensor> = text.into_iter().map(|(k, v)| (format!("text_model.{k}"), v)).collect();
     let mut count = 0;
     for path in written {
-        count += overwrite(&path, &tuned)?;
+        count += overwrite(&path, &unet)? + overwrite(&path, &text)?;
     }
-    if count < tuned.len() {
-        bail!("the base has {count} of the {} keys and values, in safetensors files", tuned.len());
+    if count < tensors.len() {
+        bail!("the base has {count} of the {} trained tensors, in safetensors files", tensors.len());
     }
     Ok(())
 }
 
-/// Copies a folder in the diffusers layout, without pickles, which would keep the base's own values; gives the UNet's
-/// weights.
+/// Copies a folder in the diffusers layout, without pickles, which would keep the base's own values; gives the files of
+/// the UNet and the text encoder.
 fn copied(folder: &Path, out: &Path) -> Result<Vec<PathBuf>> {
     let mut weights = Vec::new();
     for name in ["model_index.json", "eqdiff.toml"].map(|name| folder.join(name)).iter().filter(|path| path.is_file()) {
@@ -67,7 +71,7 @@ fn copied(folder: &Path, out: &Path) -> Result<Vec<PathBuf>> {
             }
             let target = to.join(path.file_name().unwrap_or_default());
             copy(&path, &target)?;
-            if part == FOLDERS[0] && kind == "safetensors" {
+            if TRAINED.contains(&part) && kind == "safetensors" {
                 weights.push(target);
             }
         }

@@ -1,26 +1,17 @@
-//! Custom Diffusion's part: trained keys and values of every cross-attention, and the released code's
-//! loss on the attention map of `S*`, which the paper does not mention.
+//! Custom Diffusion: trained keys and values of every cross-attention, which Equilibrated Diffusion builds on, the method
+//! as its authors published it, and the loss of Equilibrated Diffusion's released code on the attention map of `S*`.
+
+mod placement;
+mod published;
 
 use std::collections::BTreeMap;
 
-use candle_core::{D, Result, Tensor};
-use serde::{Deserialize, Serialize};
+use candle_core::{Result, Tensor};
 
 use crate::model::Attention;
-use crate::ops::attention::Options;
-use crate::ops::{TrainedLinear, attend};
-
-/// Settings of prior preservation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Prior {
-    /// Number of class images, 0 for training without prior preservation.
-    pub class_images: usize,
-    /// Sampling steps of the class images that the base draws.
-    pub class_steps: usize,
-    /// Weight of the class images' loss.
-    pub weight: f64,
-}
+use crate::ops::TrainedLinear;
+pub use placement::Placement;
+pub use published::{CustomDiffusion, Options as Published};
 
 /// The tuned keys and values of one cross-attention.
 #[derive(Clone, Debug)]
@@ -60,16 +51,7 @@ impl TunedCrossAttention {
     ) -> Result<(Tensor, Option<Tensor>)> {
         let key = start_detached(&self.to_k.forward(text)?)?;
         let value = start_detached(&self.to_v.forward(text)?)?;
-        let options = Options { column: column.cloned(), ..layer.options() };
-        let parts = &layer.parts;
-        let seen = attend(&parts.to_q.after(&parts.norm, x)?, &key, &value, &options)?;
-        if column.is_none() {
-            return Ok((parts.to_out.forward_plus(&seen, Some(x))?, None));
-        }
-        let width = x.dim(D::Minus1)?;
-        let of_concept = seen.narrow(D::Minus1, width, 1)?.squeeze(2)?;
-        let seen = seen.narrow(D::Minus1, 0, width)?;
-        Ok((parts.to_out.forward_plus(&seen, Some(x))?, Some(of_concept)))
+        layer.seeing(x, [&key, &value], column)
     }
 }
 

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::fdte::ConceptEmbedding;
 use super::rra::{ReferenceAttention, has_reference};
 use crate::method::custom_diffusion::TunedCrossAttention;
-use crate::method::{Recorder, Seen};
+use crate::method::{Dial, Recorder, Seen};
 use crate::model::{Attention, AttentionProcessor, Plain, Unet};
 use crate::ops::{Keep, Norm};
 
@@ -54,6 +54,21 @@ impl Customisation {
             }
         }
         Ok(Self { concept: ConceptEmbedding::from_tensors(tensors)?, cross, reference })
+    }
+
+    /// The same as strong as `dial` says.
+    ///
+    /// # Errors
+    /// If the tensors cannot be computed with.
+    pub fn turned(&self, dial: Dial) -> Result<Self> {
+        let turned = |(layer, attention): (&String, &ReferenceAttention)| {
+            (layer.clone(), attention.clone().with_strength(dial.reference))
+        };
+        Ok(Self {
+            concept: self.concept.weighted(dial.low, dial.high)?,
+            cross: self.cross.clone(),
+            reference: self.reference.iter().map(turned).collect(),
+        })
     }
 
     /// Whether there is reference attention, so that a reference pass is of use.
@@ -124,7 +139,11 @@ pub struct MeanMap {
 }
 
 impl MeanMap {
-    pub(super) fn add(&mut self, map: &Tensor, heads: usize) -> Result<()> {
+    /// Adds a layer's map, which is the mean over its heads.
+    ///
+    /// # Errors
+    /// If it has another shape than those before.
+    pub fn add(&mut self, map: &Tensor, heads: usize) -> Result<()> {
         let map = (map * heads as f64)?;
         self.sum = Some(match self.sum.take() {
             Some(sum) => (sum + map)?,
@@ -196,13 +215,29 @@ impl AttentionProcessor for Customised<'_> {
     }
 
     fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {
-        let Some(tuned) = self.weights.cross.get(&layer.name) else { return Plain.cross_attention(layer, x, text) };
         let in_middle = layer.name.starts_with("mid_block");
-        let watched = self.watch.as_ref().filter(|w| !in_middle && x.dim(1).is_ok_and(|n| n == w.queries));
-        let (output, of_concept) = tuned.forward(layer, x, text, watched.map(|w| &w.placeholder))?;
+        let queries = x.dim(1)?;
+        let watched = self.watch.as_ref().filter(|w| !in_middle && queries == w.queries);
+        let placeholder = watched.map(|w| w.placeholder.clone());
+        let (output, of_concept) = self.watched_cross_attention(layer, x, text, placeholder.as_ref())?;
         if let Some(of_concept) = &of_concept {
             self.of_concept.add(of_concept, layer.parts.heads)?;
         }
         Ok(output)
     }
+
+    fn watched_cross_attention(
+        &mut self,
+        layer: &Attention,
+        x: &Tensor,
+        text: &Tensor,
+        column: Option<&Tensor>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        match self.weights.cross.get(&layer.name) {
+            Some(tuned) => tuned.forward(layer, x, text, column),
+            None => Plain.watched_cross_attention(layer, x, text, column),
+        }
+    }
 }
+
+impl Recorder for Customised<'_> {}

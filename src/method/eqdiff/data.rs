@@ -13,6 +13,7 @@ use super::losses::{Batch, ReferenceBatch};
 use super::{Band, Recipe};
 use crate::base::Base;
 use crate::images::{self, Mask};
+use crate::method::pictures::encoded;
 use crate::model::tokenizer::{PLACEHOLDER, Tokens};
 use crate::model::vae::Posterior;
 use crate::rng;
@@ -71,10 +72,7 @@ impl Data {
         let latent_side = side / base.vae.factor();
         let tokens = |text: &str| base.tokenizer.encode(text, PLACEHOLDER);
         let mut encode = |image: Tensor, name: &str| -> Result<Posterior> {
-            let posterior = base.vae.encode(&image)?;
-            if !posterior.mean.sum_all()?.to_scalar::<f32>()?.is_finite() {
-                anyhow::bail!("the VAE of {} makes no finite latents of {name}", base.name);
-            }
+            let posterior = encoded(base, &image, name)?;
             progress()?;
             Ok(posterior)
         };
@@ -105,7 +103,7 @@ impl Data {
             }
             let mask = GrayImage::from_pixel(image.width(), image.height(), image::Luma([255]));
             let mut rng = rng::stream(seed, "class references", i as u64);
-            let augmented = reference(image, &mask, &subject.class, "a class image", &mut rng)?;
+            let augmented = reference(image, &mask, &recipe.class_prompt, "a class image", &mut rng)?;
             // there is no subject in a class image: all of it counts
             class_references.push(Some(ReferenceImage { mask: Mask::full(1., latent_side, latent_side), ..augmented }));
         }
@@ -126,7 +124,7 @@ impl Data {
             instances,
             classes,
             prompt: tokens(&format!("photo of a {PLACEHOLDER} {}", subject.class))?,
-            class_prompt: tokens(&subject.class)?,
+            class_prompt: tokens(&recipe.class_prompt)?,
             latent_side,
         })
     }

@@ -240,6 +240,14 @@ impl ConceptEmbedding {
         Ok(Self { low: low.clone(), high: tensors.get(Self::HIGH).cloned() })
     }
 
+    /// The same with each vector by a number. Without FDTE there is but one, which is taken by `low`.
+    ///
+    /// # Errors
+    /// If the vectors cannot be computed with.
+    pub fn weighted(&self, low: f64, high: f64) -> Result<Self> {
+        Ok(Self { low: (&self.low * low)?, high: self.high.as_ref().map(|vector| vector * high).transpose()? })
+    }
+
     /// The embedding `[d]` for a band: S_LF, S_HF or their sum. Both vectors take part in each, so that a
     /// step whose samples show one band only still has a gradient (zero) for the other.
     pub fn of(&self, band: Band) -> Result<Tensor> {

@@ -9,6 +9,7 @@ use crate::base::Base;
 use crate::base::texts::{Texts, placeholder_columns};
 use crate::images::Mask;
 use crate::method::custom_diffusion::cross_attention_loss;
+use crate::method::denoising::rows;
 use crate::method::{Losses, Recorder, Seen};
 use crate::model::tokenizer::Tokens;
 use crate::ops::Keep;
@@ -130,11 +131,7 @@ pub fn training_losses(
 
     let target = base.scheduler.target(&batch.latents, &batch.noise, &batch.timesteps)?;
     let error = (&predicted - target)?.sqr()?;
-    let rows = |prior: bool| -> Result<Option<Tensor>> {
-        let chosen: Vec<u32> = (0..samples as u32).filter(|&i| batch.is_prior[i as usize] == prior).collect();
-        if chosen.is_empty() { Ok(None) } else { Tensor::new(chosen, device).map(Some) }
-    };
-    let (subject, class) = (rows(false)?, rows(true)?);
+    let [subject, class] = rows(&batch.is_prior, device)?;
     let mut terms = Vec::new();
     let mut total = batch.latents.zeros_like()?.sum_all()?;
     let mut add = |name, term: Tensor, weight: f64| -> Result<()> {

@@ -14,10 +14,9 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use candle_core::{Result, Tensor};
 
-use super::{Learned, Losses, Method, Recorder, Seen};
+use super::{Dial, Learned, Losses, Method, Pass, Recorder};
 use crate::base::Base;
 use crate::base::texts::Texts;
-use crate::model::AttentionProcessor;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::ops::Keep;
 pub use customised::{Customisation, Customised, ReferenceRecorder, Watch};
@@ -37,6 +36,8 @@ pub struct Recipe {
     pub mgdp: Mgdp,
     /// Residual reference attention.
     pub rra: Rra,
+    /// What class images are captioned with.
+    pub class_prompt: String,
     /// Weight of the class images' loss.
     pub prior_weight: f64,
     /// Weight of the cross-attention loss.
@@ -124,8 +125,12 @@ impl Learned for Customisation {
         Ok(texts.with_concept(&tokens, &self.concept.of(Band::Original)?)?)
     }
 
-    fn attention<'a>(&'a self, seen: Option<&'a Seen>) -> Box<dyn AttentionProcessor + 'a> {
-        Box::new(Customised::new(self, seen, None))
+    fn attention<'a>(&'a self, pass: Pass<'a>) -> Box<dyn Recorder + 'a> {
+        Box::new(Customised::new(self, pass.seen, None))
+    }
+
+    fn turned(&self, dial: Dial) -> Result<Option<Box<dyn Learned>>> {
+        Ok(Some(Box::new(self.turned(dial)?)))
     }
 
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>> {

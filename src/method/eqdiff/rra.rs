@@ -80,6 +80,8 @@ pub struct ReferenceAttention {
     to_v_ref: TrainedLinear,
     /// H_r [2 d -> d + 1].
     fuse: TrainedLinear,
+    /// How much of it shows: 1 as it was trained.
+    strength: f64,
 }
 
 /// What a layer with reference attention gives.
@@ -115,11 +117,16 @@ impl ReferenceAttention {
         match found {
             [Some(to_k_ref), Some(to_v_ref), Some(fuse), Some(fuse_bias)] => {
                 let [to_k_ref, to_v_ref] = [to_k_ref, to_v_ref].map(|weight| TrainedLinear::new(weight, None));
-                Ok(Some(Self { to_k_ref, to_v_ref, fuse: TrainedLinear::new(fuse, Some(fuse_bias)) }))
+                Ok(Some(Self { to_k_ref, to_v_ref, fuse: TrainedLinear::new(fuse, Some(fuse_bias)), strength: 1. }))
             }
             [None, None, None, None] => Ok(None),
             _ => candle_core::bail!("the reference attention of {layer} is incomplete"),
         }
+    }
+
+    /// The same, showing that much.
+    pub fn with_strength(self, strength: f64) -> Self {
+        Self { strength, ..self }
     }
 
     fn key(layer: &str, name: &str) -> String {
@@ -153,7 +160,12 @@ impl ReferenceAttention {
         }
         // the reference half comes first
         let fused = self.fuse.of_halves(&seen, &own)?;
-        let (output, fusion_mask) = blend(&fused, &to_out.forward(&own)?, x)?;
+        let own = to_out.forward(&own)?;
+        let (mut output, fusion_mask) = blend(&fused, &own, x)?;
+        if self.strength != 1. {
+            let plain = (x + own)?;
+            output = (&plain + ((output - &plain)? * self.strength)?)?;
+        }
         Ok(Fused { output, fusion_mask, on_subject })
     }
 

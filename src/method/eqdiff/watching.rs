@@ -9,7 +9,7 @@ use super::customised::MeanMap;
 use super::{Band, Customisation, Customised, Watch};
 use crate::base::Base;
 use crate::base::texts::Texts;
-use crate::method::{Learned, Recorder, Seen};
+use crate::method::{Learned, Pass, Recorder, Seen};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::model::{Attention, AttentionProcessor};
 use crate::ops::Keep;
@@ -23,8 +23,8 @@ impl Learned for OfBand<'_> {
         Ok(texts.with_concept(&tokens, &self.0.concept.of(self.1)?)?)
     }
 
-    fn attention<'a>(&'a self, seen: Option<&'a Seen>) -> Box<dyn AttentionProcessor + 'a> {
-        self.0.attention(seen)
+    fn attention<'a>(&'a self, pass: Pass<'a>) -> Box<dyn Recorder + 'a> {
+        self.0.attention(pass)
     }
 
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>> {
@@ -70,10 +70,10 @@ impl Learned for Watched<'_> {
         self.learned.text(base, texts, prompt)
     }
 
-    fn attention<'a>(&'a self, seen: Option<&'a Seen>) -> Box<dyn AttentionProcessor + 'a> {
+    fn attention<'a>(&'a self, pass: Pass<'a>) -> Box<dyn Recorder + 'a> {
         let watch = self.watch.clone();
-        let inner = Customised::new(self.learned, seen, Some(watch));
-        Box::new(Watching { watched: self, seen, inner, looks: MeanMap::default() })
+        let inner = Customised::new(self.learned, pass.seen, Some(watch));
+        Box::new(Watching { watched: self, seen: pass.seen, inner, looks: MeanMap::default() })
     }
 
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>> {
@@ -107,6 +107,8 @@ impl AttentionProcessor for Watching<'_> {
         self.inner.keep()
     }
 }
+
+impl Recorder for Watching<'_> {}
 
 impl Drop for Watching<'_> {
     fn drop(&mut self) {

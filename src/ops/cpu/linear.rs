@@ -1,12 +1,14 @@
 //! Linear maps as products of rows and packed weights.
 
 use candle_core::{D, Result, Tensor};
+use rayon::prelude::*;
 
 use super::product::epilogue::Epilogue;
 use super::product::panels::{Panels, Strides};
 use super::product::product;
 use super::product::rows::{Beside, Matrix};
 use super::room::room;
+use super::simd::{Kernel, Vector, map, run};
 use super::slices::{from_slices, with_slices};
 use crate::ops::weight::Precision;
 
@@ -100,4 +102,38 @@ pub(crate) fn weight_gradient(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     from_slices([x, &turned], (to, from), |[x, turned]| {
         rows_times(turned, &Panels::pack(x, rows, from, Strides { row: from, column: 1 }), Epilogue::default())
     })
+}
+
+/// Values that a task of column sums adds up.
+const COLUMN_VALUES: usize = 16 << 10;
+
+/// The sums `[n]` of the columns of `x` [..., n].
+pub(crate) fn column_sums(x: &Tensor) -> Result<Tensor> {
+    let width = x.dim(D::Minus1)?;
+    from_slices([x], width, |[x]| {
+        let rows = width * COLUMN_VALUES.div_ceil(width);
+        let sums_of = |x: &[f32]| {
+            let mut sums = vec![0f32; width];
+            run(Columns { x, sums: &mut sums });
+            sums
+        };
+        let parts: Vec<Vec<f32>> = x.par_chunks(rows).map(sums_of).collect();
+        (0..width).map(|i| parts.iter().map(|part| f64::from(part[i])).sum::<f64>() as f32).collect()
+    })
+}
+
+/// Adds rows to sums.
+struct Columns<'a> {
+    x: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for Columns<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for row in self.x.chunks_exact(self.sums.len()) {
+            map!(V; sum in self.sums, x in row => sum.add(x));
+        }
+    }
 }

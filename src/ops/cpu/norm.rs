@@ -1,11 +1,11 @@
 //! Group and layer normalisation.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::room::room;
 use super::simd::{Kernel, Vector, map, run, set, total};
-use super::slices::from_slices;
+use super::slices::{from_slices, with_slices};
 use crate::ops::norm::{GroupNorm, LayerNorm};
 
 /// Bytes of the rows that a task of these kernels takes.
@@ -75,6 +75,82 @@ pub(crate) fn group_backward(norm: &GroupNorm, x: &Tensor, dy: &Tensor) -> Resul
         });
         dx
     })
+}
+
+/// The gradients of weight and bias `[C]` from that of `norm` of `x`.
+pub(crate) fn group_affine(norm: &GroupNorm, x: &Tensor, dy: &Tensor) -> Result<[Tensor; 2]> {
+    let sample = x.elem_count() / x.dim(0)?.max(1);
+    let both = with_slices([x, dy, &norm.weight, &norm.bias], |[x, dy, weight, bias]| {
+        let (channels, each) = (weight.len(), weight.len() / norm.groups);
+        let ones = vec![1f32; channels];
+        let mut both = [vec![0f64; channels], vec![0f64; channels]];
+        for (x, dy) in x.chunks(sample).zip(dy.chunks(sample)) {
+            let statistics = statistics(norm, x, channels);
+            let (gain, shift) = affine(&statistics, weight, bias);
+            let rows = channels * rows_per_task(channels);
+            let sums = x.par_chunks(rows).zip(dy.par_chunks(rows)).map(|(x, dy)| {
+                // SAFETY: the kernel writes all of it
+                let (mut dx, mut sums) = (unsafe { room(x.len()) }, vec![0f32; 2 * channels]);
+                let (d, product) = sums.split_at_mut(channels);
+                let (gain, shift, weight, dx) = (&gain[..], &shift[..], &ones[..], &mut dx[..]);
+                run(Differentiate { x, dy, dx, gain, shift, weight, silu: norm.silu, d, product });
+                sums
+            });
+            let sums = added(&sums.collect::<Vec<_>>(), 2 * channels);
+            for c in 0..channels {
+                let (mean, inverse) = statistics[c / each];
+                both[0][c] += (sums[channels + c] - f64::from(mean) * sums[c]) * f64::from(inverse);
+                both[1][c] += sums[c];
+            }
+        }
+        both
+    })?;
+    in_f32(both)
+}
+
+/// Two gradients as tensors.
+fn in_f32(both: [Vec<f64>; 2]) -> Result<[Tensor; 2]> {
+    let [weight, bias] = both.map(|sums| sums.into_iter().map(|x| x as f32).collect::<Vec<_>>());
+    Ok([Tensor::new(weight, &Device::Cpu)?, Tensor::new(bias, &Device::Cpu)?])
+}
+
+/// The gradients of weight and bias `[d]` from that of `norm` of `x`.
+pub(crate) fn layer_affine(norm: &LayerNorm, x: &Tensor, dy: &Tensor) -> Result<[Tensor; 2]> {
+    let (width, eps) = (x.dim(D::Minus1)?, norm.eps);
+    let sums = with_slices([x, dy], |[x, dy]| {
+        let rows = width * rows_per_task(width);
+        let sums = x.par_chunks(rows).zip(dy.par_chunks(rows)).map(|(x, dy)| {
+            let mut sums = vec![0f32; 2 * width];
+            let (weight, bias) = sums.split_at_mut(width);
+            run(LayerAffine { x, dy, weight, bias, eps });
+            sums
+        });
+        added(&sums.collect::<Vec<_>>(), 2 * width)
+    })?;
+    in_f32([sums[..width].to_vec(), sums[width..].to_vec()])
+}
+
+/// Sums over rows of the gradient by the normalised values, and of the gradient.
+struct LayerAffine<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    weight: &'a mut [f32],
+    bias: &'a mut [f32],
+    eps: f32,
+}
+
+impl Kernel for LayerAffine<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let width = self.weight.len();
+        for (x, dy) in self.x.chunks_exact(width).zip(self.dy.chunks_exact(width)) {
+            let (mean, inverse) = moments::<V>(x, self.eps);
+            let (scale, shift) = (V::splat(inverse), V::splat(-mean * inverse));
+            map!(V; sum in self.weight, x in x, dy in dy => x.fma(scale, shift).fma(dy, sum));
+            map!(V; sum in self.bias, dy in dy => sum.add(dy));
+        }
+    }
 }
 
 /// Gain and shift of each channel of one sample.

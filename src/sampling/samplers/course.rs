@@ -9,7 +9,7 @@ use crate::model::scheduler::Level;
 pub(super) struct Course {
     scheduler: Scheduler,
     /// The timestep of each step.
-    pub(super) timesteps: Vec<usize>,
+    pub(super) timesteps: Vec<f64>,
     /// The level before each step, and at last none.
     pub(super) levels: Vec<Level>,
 }
@@ -49,6 +49,7 @@ impl Course {
 
     fn of(scheduler: &Scheduler, timesteps: Vec<usize>, alphas: Vec<f64>) -> Self {
         let levels = alphas.into_iter().map(|alpha| Level::of_alpha(alpha.max(LEAST_ALPHA)));
+        let timesteps = timesteps.into_iter().map(|timestep| timestep as f64).collect();
         Self { scheduler: scheduler.clone(), timesteps, levels: levels.chain([Level::CLEAN]).collect() }
     }
 

@@ -1,4 +1,4 @@
-//! DDIM (Song et al. 2021, equation 12) without noise: eta is 0.
+//! DDIM (Song et al. 2021, equation 12) without noise, eta 0, and with as much as the diffusion's own variance, eta 1.
 
 use candle_core::{Result, Tensor};
 
@@ -9,9 +9,11 @@ use crate::model::scheduler::Level;
 /// DDIM's steps through a schedule.
 pub struct Ddim {
     scheduler: Scheduler,
-    timesteps: Vec<usize>,
+    timesteps: Vec<f64>,
     /// The level before and after each step.
     levels: Vec<[Level; 2]>,
+    /// Whether eta is 1.
+    ancestral: bool,
 }
 
 impl Ddim {
@@ -27,13 +29,29 @@ impl Ddim {
             [scheduler.alpha(timestep), after].map(Level::of_alpha)
         };
         let levels = timesteps.iter().map(levels).collect();
-        Ok(Self { scheduler: scheduler.clone(), timesteps, levels })
+        let timesteps = timesteps.into_iter().map(|timestep| timestep as f64).collect();
+        Ok(Self { scheduler: scheduler.clone(), timesteps, levels, ancestral: false })
+    }
+
+    /// The same with eta 1.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn ancestral(scheduler: &Scheduler, steps: usize) -> Result<Self> {
+        Ok(Self { ancestral: true, ..Self::new(scheduler, steps)? })
     }
 }
 
 impl Sampler for Ddim {
-    fn timesteps(&self) -> &[usize] {
+    fn timesteps(&self) -> &[f64] {
         &self.timesteps
+    }
+
+    fn level(&self, i: usize) -> Level {
+        match self.levels.get(i) {
+            Some([before, _]) => *before,
+            None => self.levels[self.levels.len() - 1][1],
+        }
     }
 
     fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, _: &mut Past) -> Result<Tensor> {
@@ -43,7 +61,16 @@ impl Sampler for Ddim {
             Some(bound) => clean.clamp(-bound, bound)?,
             None => clean,
         };
+        // the fresh noise takes its share of what the level has
+        let rest = (after.noise.powi(2) - self.noise(i).powi(2)).max(0.).sqrt();
+        let after = if self.ancestral { Level { noise: rest, ..after } } else { after };
         after.mixed(&clean, &noise)
+    }
+
+    fn noise(&self, i: usize) -> f64 {
+        let [before, after] = self.levels[i];
+        let gone = 1. - (before.signal / after.signal).powi(2);
+        if self.ancestral { after.noise / before.noise * gone.max(0.).sqrt() } else { 0. }
     }
 }
 
@@ -148,7 +175,7 @@ mod tests {
             let scheduler = Scheduler::from_json(json)?;
             let sampler = Ddim::new(&scheduler, steps)?;
             close(&sampler.step(i, &latents, &noise, &mut Past::default())?, stepped)?;
-            close(&scheduler.add_noise(&latents, &noise, &[sampler.timesteps[i]])?, noised)?;
+            close(&scheduler.add_noise(&latents, &noise, &[sampler.timesteps[i] as usize])?, noised)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::{Course, Past, Sampler};
+use crate::model::scheduler::Level;
 
 /// DPM-Solver++'s multistep solver of second order.
 pub(super) struct Dpmpp2m {
@@ -17,8 +18,12 @@ impl Dpmpp2m {
 }
 
 impl Sampler for Dpmpp2m {
-    fn timesteps(&self) -> &[usize] {
+    fn timesteps(&self) -> &[f64] {
         &self.course.timesteps
+    }
+
+    fn level(&self, i: usize) -> Level {
+        self.course.levels[i]
     }
 
     fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, past: &mut Past) -> Result<Tensor> {

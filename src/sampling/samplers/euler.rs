@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::{Course, Past, Sampler};
+use crate::model::scheduler::Level;
 
 /// Euler's steps.
 pub(super) struct Euler {
@@ -17,8 +18,12 @@ impl Euler {
 }
 
 impl Sampler for Euler {
-    fn timesteps(&self) -> &[usize] {
+    fn timesteps(&self) -> &[f64] {
         &self.course.timesteps
+    }
+
+    fn level(&self, i: usize) -> Level {
+        self.course.levels[i]
     }
 
     fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, _: &mut Past) -> Result<Tensor> {

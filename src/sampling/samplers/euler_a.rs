@@ -25,8 +25,12 @@ impl EulerA {
 }
 
 impl Sampler for EulerA {
-    fn timesteps(&self) -> &[usize] {
+    fn timesteps(&self) -> &[f64] {
         &self.course.timesteps
+    }
+
+    fn level(&self, i: usize) -> Level {
+        self.course.levels[i]
     }
 
     fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, _: &mut Past) -> Result<Tensor> {

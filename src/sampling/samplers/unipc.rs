@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor};
 
 use super::dpmpp_2m::{advanced, towards};
 use super::{Course, Past, Sampler};
+use crate::model::scheduler::Level;
 
 /// UniPC's steps.
 pub(super) struct UniPc {
@@ -40,8 +41,12 @@ impl UniPc {
 }
 
 impl Sampler for UniPc {
-    fn timesteps(&self) -> &[usize] {
+    fn timesteps(&self) -> &[f64] {
         &self.course.timesteps
+    }
+
+    fn level(&self, i: usize) -> Level {
+        self.course.levels[i]
     }
 
     fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, past: &mut Past) -> Result<Tensor> {

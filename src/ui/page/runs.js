@@ -81,7 +81,7 @@ function exported({ name, layout, files }) {
 }
 
 function evaluate(adapter) {
-  const limit = select([["4", "4 of each list, a first look"], ["8", "8 of each list"], ["", "all, as the paper does"]], "4");
+  const limit = select([["2", "2 of each list, a first look"], ["8", "8 of each list"], ["", "all, as the paper does"]], "8");
   const [label, baseline] = checkbox("Draw and score the base alone too", true);
   const box = dialog(`Score ${adapter.name}`, {}, h("form", { onsubmit: (event) => {
     event.preventDefault();

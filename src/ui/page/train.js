@@ -112,7 +112,7 @@ function watchTraining(place, signal) {
     const trainings = store.jobs.filter((job) => job.kind === "train");
     return trainings.find((job) => job.state === "running") ?? [...trainings].sort((a, b) => (b.began ?? 0) - (a.began ?? 0) || b.id - a.id)[0];
   };
-  const head = h("div", {}), plot = h("div", { class: "plot" }), pictures = h("div", { class: "previews" });
+  const head = h("div", {}), plot = h("div", { class: "plot" }), pictures = h("div", { class: "previews", role: "group", "aria-label": "Previews", tabindex: "0", hidden: true });
   const read = async (adapter) => {
     table = await ask(`adapters/${part(adapter)}/losses`).catch(() => []);
     progress({ job: shown });
@@ -130,6 +130,7 @@ function watchTraining(place, signal) {
     }
     head.replaceChildren(...jobLine(now, { forget: false }).filter(Boolean),
       now.state === "done" ? h("p", {}, h("a", { class: "button primary", href: `#/draw/${part(now.adapter)}` }, icon("draw"), "Draw with it")) : "");
+    place.classList.toggle("runs", now.state === "running");
     place.replaceChildren(h("div", { class: "card" }, h("h2", { class: "offstage" }, "Training"), head, plot, pictures));
     progress({ job: now.id });
   };
@@ -141,6 +142,7 @@ function watchTraining(place, signal) {
     const points = joined(table, live.points);
     curve(plot, points, live.progress?.work === "Training" ? live.progress.of : points.at(-1)?.[0]);
     const known = live.pictures.filter((picture) => picture.url.includes("/previews/")).reverse();
+    pictures.hidden = !known.length;
     if (pictures.children.length !== known.length) {
       pictures.replaceChildren(...known.map(({ url, file }) => {
         const step = Number(file.replace(/\D/g, ""));

@@ -3,11 +3,13 @@
 pub(crate) mod input;
 mod patches;
 mod tiles;
+mod weights;
 mod winograd;
 
 use candle_core::{Result, Tensor};
 use input::Input;
 use patches::Patches;
+pub(crate) use weights::{pack, weight_gradient};
 
 use super::product::epilogue::Epilogue;
 use super::product::panels::Panels;

@@ -1,0 +1,139 @@
+//! Sheets on which settings change from column to column and from row to row.
+
+use std::str::FromStr;
+
+use clap::ValueEnum;
+
+use crate::sampling::Style;
+use crate::settings::SamplerName;
+
+/// A setting and the values that it takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Axis {
+    setting: &'static Setting,
+    /// The values as they were typed.
+    pub values: Vec<String>,
+}
+
+/// Something that can change on a sheet.
+#[derive(Debug)]
+struct Setting {
+    name: &'static str,
+    /// Whether a style could take the value.
+    set: fn(&mut Style, &str) -> Option<()>,
+}
+
+impl PartialEq for Setting {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+/// All that can change.
+static SETTINGS: [Setting; 9] = [
+    Setting { name: "reference", set: |style, value| put(&mut style.special.dial.reference, value) },
+    Setting { name: "low", set: |style, value| put(&mut style.special.dial.low, value) },
+    Setting { name: "high", set: |style, value| put(&mut style.special.dial.high, value) },
+    Setting { name: "guidance", set: |style, value| put(&mut style.guidance, value) },
+    Setting { name: "guidance-rescale", set: |style, value| put(&mut style.guidance_rescale, value) },
+    Setting { name: "steps", set: |style, value| put(&mut style.steps, value) },
+    Setting {
+        name: "sampler",
+        set: |style, value| {
+            style.sampler = SamplerName::from_str(value, true).ok()?;
+            Some(())
+        },
+    },
+    Setting { name: "strength", set: |style, value| put(&mut style.special.start.as_mut()?.strength, value) },
+    Setting { name: "variations", set: |style, value| put(&mut style.special.variation.as_mut()?.1, value) },
+];
+
+fn put<T: FromStr>(place: &mut T, value: &str) -> Option<()> {
+    *place = value.parse().ok()?;
+    Some(())
+}
+
+impl FromStr for Axis {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, values) = text.split_once('=').ok_or("give a setting and its values, e.g. guidance=5,7.5,12.5")?;
+        let setting = SETTINGS.iter().find(|setting| setting.name == name.trim()).ok_or_else(|| {
+            format!("{name:?} is none of {}", SETTINGS.each_ref().map(|setting| setting.name).join(", "))
+        })?;
+        let values: Vec<String> = values.split(',').map(|value| value.trim().to_string()).collect();
+        if values.iter().any(String::is_empty) {
+            return Err("a value is missing".into());
+        }
+        Ok(Self { setting, values })
+    }
+}
+
+/// A way of drawing on a sheet, and what is written below its picture.
+pub(super) struct Cell<'a> {
+    pub(super) style: Style<'a>,
+    pub(super) caption: String,
+}
+
+/// All ways of drawing on a sheet: rows of the second axis, in which the first changes.
+///
+/// # Errors
+/// If a style cannot take a value; the message has both.
+pub(super) fn cells<'a>(style: &Style<'a>, axes: &[Axis]) -> Result<Vec<Cell<'a>>, String> {
+    let mut cells = vec![Cell { style: style.clone(), caption: String::new() }];
+    for axis in axes.iter().rev() {
+        let mut wider = Vec::with_capacity(cells.len() * axis.values.len());
+        for cell in &cells {
+            for value in &axis.values {
+                let (mut style, name) = (cell.style.clone(), axis.setting.name);
+                (axis.setting.set)(&mut style, value).ok_or_else(|| match name {
+                    "strength" if style.special.start.is_none() => "strength: only with --from".into(),
+                    "variations" if style.special.variation.is_none() => "variations: only with --variations".into(),
+                    _ => format!("{name}={value}"),
+                })?;
+                let separator = if cell.caption.is_empty() { "" } else { ", " };
+                wider.push(Cell { style, caption: format!("{}{separator}{name} {value}", cell.caption) });
+            }
+        }
+        cells = wider;
+    }
+    Ok(cells)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::method::eqdiff::rra::ReferenceNoise;
+    use crate::sampling::Special;
+
+    #[test]
+    fn the_first_axis_changes_within_a_row() -> Result<(), String> {
+        let style = Style {
+            negative: "",
+            sampler: SamplerName::Ddim,
+            steps: 5,
+            guidance: 7.,
+            guidance_rescale: 0.,
+            size: (64, 64),
+            reference: None,
+            reference_noise: ReferenceNoise::Clean,
+            special: Special::default(),
+        };
+        let axes = ["reference=0, 0.5", "guidance=5,7.5,12.5"].map(|text| text.parse::<Axis>());
+        let axes = [axes[0].clone()?, axes[1].clone()?];
+        let cells = cells(&style, &axes)?;
+        let found: Vec<_> = cells.iter().map(|c| (c.style.special.dial.reference, c.style.guidance)).collect();
+        assert_eq!(found, [(0., 5.), (0.5, 5.), (0., 7.5), (0.5, 7.5), (0., 12.5), (0.5, 12.5)]);
+        assert_eq!(cells[3].caption, "guidance 7.5, reference 0.5");
+        let sampler = super::cells(&style, &["sampler=euler-a,unipc".parse()?])?;
+        assert_eq!(sampler[0].style.sampler, SamplerName::EulerA);
+        for (wrong, part) in [("steps=2,x", "steps=x"), ("strength=0.5", "--from"), ("sampler=best", "sampler=best")] {
+            let said = super::cells(&style, &[wrong.parse()?]).err().unwrap_or_default();
+            assert!(said.contains(part), "{said}");
+        }
+        for (wrong, part) in [("guidance", "values"), ("colour=1", "reference, low"), ("steps=1,,2", "missing")] {
+            assert!(wrong.parse::<Axis>().is_err_and(|said| said.contains(part)), "{wrong}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! Custom Diffusion (Kumari et al. 2023) as its authors trained it: photos at random scales, prior preservation, one vector
+//! that starts from a token that nobody uses.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use candle_core::{Result, Tensor};
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::Placement;
+use crate::base::Base;
+use crate::base::texts::Texts;
+use crate::method::denoising::{self, Batch};
+use crate::method::eqdiff::Customisation;
+use crate::method::pictures::{Pictures, Shown, View};
+use crate::method::{Losses, Method};
+use crate::model::tokenizer::{PLACEHOLDER, Tokens};
+use crate::ops::Keep;
+use crate::rng;
+
+/// The method on a base and a subject.
+pub struct CustomDiffusion<'a> {
+    base: &'a Base,
+    pictures: Pictures<'a>,
+    texts: Texts<'a>,
+    /// The prompts after each caption.
+    prompts: BTreeMap<&'static str, Tokens>,
+    class_prompt: Tokens,
+    /// What the vector starts from, `[d]`.
+    init: Tensor,
+    options: Options,
+}
+
+/// What it depends on beside the pictures.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The token that the vector starts from.
+    pub init: u32,
+    /// Weight of the class images' loss.
+    pub prior_weight: f64,
+    /// Photos in a step; as many class images come with them, if there are any.
+    pub batch_size: usize,
+    /// What samples are drawn from.
+    pub seed: u64,
+    /// What a step keeps of its forward pass.
+    pub keep: Keep,
+}
+
+impl<'a> CustomDiffusion<'a> {
+    /// `class` is the class word; class images are captioned with `class_prompt`.
+    ///
+    /// # Errors
+    /// If a prompt cannot be encoded.
+    pub fn new(
+        base: &'a Base,
+        pictures: Pictures<'a>,
+        [class, class_prompt]: [&str; 2],
+        options: Options,
+    ) -> anyhow::Result<Self> {
+        let captions = ["", "a far away ", "very small ", "zoomed in ", "close up "];
+        let prompt = |caption| {
+            let text = format!("{caption}photo of a {PLACEHOLDER} {class}");
+            Ok((caption, base.tokenizer.encode(&text, PLACEHOLDER)?))
+        };
+        Ok(Self {
+            base,
+            pictures,
+            texts: Texts::new(base),
+            prompts: captions.into_iter().map(prompt).collect::<anyhow::Result<_>>()?,
+            class_prompt: base.tokenizer.encode(class_prompt, PLACEHOLDER)?,
+            init: base.text.token_embedding(options.init)?,
+            options,
+        })
+    }
+
+    fn batch(&self, step: usize) -> anyhow::Result<Batch> {
+        let mut rng = rng::stream(self.options.seed, "step", step as u64);
+        let mut samples = Vec::new();
+        for _ in 0..self.options.batch_size {
+            samples.push(self.photo(&mut rng)?);
+        }
+        if !self.pictures.class_images.is_empty() {
+            for _ in 0..self.options.batch_size {
+                samples.push(self.pictures.class_image(&self.class_prompt, &mut rng)?);
+            }
+        }
+        self.pictures.batch(samples, &mut rng)
+    }
+
+    /// A photo, perhaps mirrored, at a random scale.
+    fn photo(&self, rng: &mut ChaCha8Rng) -> anyhow::Result<Shown> {
+        let (chosen, mirrored) = (rng.random_range(0..self.pictures.photos.len()), rng.random());
+        let photo = &self.pictures.photos[chosen];
+        let placement = Placement::draw(photo.width() as usize, rng);
+        let posterior = if placement.is_plain() {
+            self.pictures.of_view(View::Photo(chosen, mirrored))?
+        } else {
+            let flipped = mirrored.then(|| image::imageops::flip_horizontal(photo));
+            let placed = placement.picture(self.base, flipped.as_ref().unwrap_or(photo))?;
+            self.pictures.of_photo(chosen, &placed)?
+        };
+        let caption = placement.captions.choose(rng).copied().unwrap_or_default();
+        let prompt = self.prompts.get(caption).with_context(|| format!("no prompt for {caption:?}"))?.clone();
+        let valid = Some(placement.valid(self.base.vae.factor()));
+        Ok(Shown { posterior, prompt, is_prior: false, valid })
+    }
+}
+
+impl Method for CustomDiffusion<'_> {
+    type Learned = Customisation;
+
+    const TERMS: &'static [&'static str] = &denoising::TERMS;
+
+    fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
+        Customisation::initial(&self.base.unet, &self.init, false, false)
+    }
+
+    fn learned(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Customisation> {
+        Customisation::from_tensors(&self.base.unet, tensors)
+    }
+
+    fn losses(&self, learned: &Customisation, step: usize) -> anyhow::Result<Losses> {
+        let batch = self.batch(step)?;
+        Ok(denoising::with_concept(
+            self.base,
+            &self.texts,
+            learned,
+            &batch,
+            self.options.prior_weight,
+            self.options.keep,
+        )?
+        .losses)
+    }
+}

@@ -1,0 +1,204 @@
+//! DreamBooth (Ruiz et al. 2023) with diffusers' recipe: the whole UNet learns the subject under a rare word, and class images
+//! keep what it knew of the class. The text encoder may learn along.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Result, Tensor};
+use image::imageops;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::denoising::{self, Batch, Step};
+use super::pictures::{Pictures, Shown, View};
+use super::{Learned, Losses, Method, Pass, Recorder};
+use crate::base::texts::Texts;
+use crate::base::{Base, ids_tensor};
+use crate::images;
+use crate::model::tokenizer::{PLACEHOLDER, Tokens};
+use crate::model::{ClipText, Plain, Unet};
+use crate::rng;
+
+/// The ordinary word that stands for the subject.
+pub const IDENTIFIER: &str = "sks";
+
+/// What stands before the names of the text encoder's tensors; those of the UNet have their names in its checkpoint.
+const TEXT: &str = "text_encoder.";
+
+/// What it depends on beside the pictures.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether the text encoder is trained too.
+    pub text_encoder: bool,
+    /// Weight of the class images' loss.
+    pub prior_weight: f64,
+    /// Photos in a step; as many class images come with them, if there are any.
+    pub batch_size: usize,
+    /// What samples are drawn from.
+    pub seed: u64,
+}
+
+/// The method on a base and a subject.
+pub struct DreamBooth<'a> {
+    base: &'a Base,
+    /// Photos whose shorter side is that of the training.
+    pictures: Pictures<'a>,
+    texts: Texts<'a>,
+    prompt: Tokens,
+    class_prompt: Tokens,
+    options: Options,
+}
+
+impl<'a> DreamBooth<'a> {
+    /// `class` is the class word; class images are captioned with `class_prompt`.
+    ///
+    /// # Errors
+    /// If a prompt cannot be encoded.
+    pub fn new(
+        base: &'a Base,
+        pictures: Pictures<'a>,
+        [class, class_prompt]: [&str; 2],
+        options: Options,
+    ) -> anyhow::Result<Self> {
+        let tokens = |text: &str| base.tokenizer.encode(text, PLACEHOLDER);
+        let (prompt, class_prompt) = (tokens(&format!("a photo of {IDENTIFIER} {class}"))?, tokens(class_prompt)?);
+        Ok(Self { base, pictures, texts: Texts::new(base), prompt, class_prompt, options })
+    }
+
+    fn batch(&self, step: usize) -> anyhow::Result<Batch> {
+        let mut rng = rng::stream(self.options.seed, "step", step as u64);
+        let mut samples = Vec::new();
+        for _ in 0..self.options.batch_size {
+            samples.push(self.photo(&mut rng)?);
+        }
+        if !self.pictures.class_images.is_empty() {
+            for _ in 0..self.options.batch_size {
+                samples.push(self.pictures.class_image(&self.class_prompt, &mut rng)?);
+            }
+        }
+        self.pictures.batch(samples, &mut rng)
+    }
+
+    /// A square of a photo, anywhere along its longer side.
+    fn photo(&self, rng: &mut ChaCha8Rng) -> anyhow::Result<Shown> {
+        let chosen = rng.random_range(0..self.pictures.photos.len());
+        let photo = &self.pictures.photos[chosen];
+        let (width, height) = photo.dimensions();
+        let posterior = if width == height {
+            self.pictures.of_view(View::Photo(chosen, false))?
+        } else {
+            let side = width.min(height);
+            let (x, y) = (rng.random_range(0..=width - side), rng.random_range(0..=height - side));
+            let square = imageops::crop_imm(photo, x, y, side, side).to_image();
+            self.pictures.of_photo(chosen, &images::to_tensor(&square, &self.base.device)?)?
+        };
+        Ok(Shown { posterior, prompt: self.prompt.clone(), is_prior: false, valid: None })
+    }
+}
+
+/// The trained tensors before the first step, by their names in an adapter.
+///
+/// # Errors
+/// If the base's files cannot be read any more.
+pub fn initial(base: &Base, text_encoder: bool) -> anyhow::Result<BTreeMap<String, Tensor>> {
+    let mut tensors = base.unet_tensors()?;
+    if text_encoder {
+        tensors.extend(base.text_tensors()?.into_iter().map(|(name, tensor)| (format!("{TEXT}{name}"), tensor)));
+    }
+    Ok(tensors)
+}
+
+/// Their shapes.
+///
+/// # Errors
+/// As [`initial`].
+pub fn shapes(base: &Base, text_encoder: bool) -> anyhow::Result<BTreeMap<String, Vec<usize>>> {
+    let mut shapes = base.unet_shapes()?;
+    if text_encoder {
+        shapes.extend(base.text_shapes()?.into_iter().map(|(name, shape)| (format!("{TEXT}{name}"), shape)));
+    }
+    Ok(shapes)
+}
+
+impl Method for DreamBooth<'_> {
+    type Learned = Tuned;
+
+    const TERMS: &'static [&'static str] = &denoising::TERMS;
+
+    fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
+        initial(self.base, self.options.text_encoder).map_err(candle_core::Error::wrap)
+    }
+
+    fn learned(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Tuned> {
+        Tuned::from_tensors(self.base, tensors).map_err(candle_core::Error::wrap)
+    }
+
+    fn losses(&self, learned: &Tuned, step: usize) -> anyhow::Result<Losses> {
+        let batch = self.batch(step)?;
+        Ok(learned.losses(self.base, &self.texts, &batch, self.options.prior_weight)?.losses)
+    }
+}
+
+/// A UNet, and perhaps a text encoder, in the place of the base's.
+pub struct Tuned {
+    unet: Unet,
+    text: Option<ClipText>,
+}
+
+/// The tensors of the UNet and of the text encoder among an adapter's.
+pub fn models(tensors: BTreeMap<String, Tensor>) -> [BTreeMap<String, Tensor>; 2] {
+    let (mut unet, mut text) = (BTreeMap::new(), BTreeMap::new());
+    for (name, tensor) in tensors {
+        match name.strip_prefix(TEXT) {
+            Some(name) => text.insert(name.to_string(), tensor),
+            None => unet.insert(name, tensor),
+        };
+    }
+    [unet, text]
+}
+
+impl Tuned {
+    /// The models of an adapter's tensors; of variables, they are trained.
+    ///
+    /// # Errors
+    /// If a tensor has another shape than the base's.
+    pub fn from_tensors(base: &Base, tensors: &BTreeMap<String, Tensor>) -> anyhow::Result<Self> {
+        let [unet, text] = models(tensors.clone());
+        let text = if text.is_empty() { None } else { Some(base.text_with(text)?) };
+        Ok(Self { unet: base.unet_with(unet)?, text })
+    }
+
+    /// The losses of a step.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
+    pub fn losses(&self, base: &Base, texts: &Texts, batch: &Batch, prior_weight: f64) -> Result<Step> {
+        let text = self.states(base, texts, &batch.prompts)?;
+        denoising::losses(base, &self.unet, batch, &text, &mut Plain, prior_weight)
+    }
+
+    /// States [B, L, d] of prompts.
+    fn states(&self, base: &Base, texts: &Texts, prompts: &[Tokens]) -> Result<Tensor> {
+        let Some(text) = &self.text else { return texts.plain_batch(prompts) };
+        let ids: Vec<&[u32]> = prompts.iter().map(|tokens| tokens.ids.as_slice()).collect();
+        text.forward(&ids_tensor(&ids, &base.device)?, None)
+    }
+}
+
+impl Learned for Tuned {
+    fn text(&self, base: &Base, texts: &Texts, prompt: &str) -> anyhow::Result<Tensor> {
+        let tokens = base.tokenizer.encode(&prompt.replace(PLACEHOLDER, IDENTIFIER), PLACEHOLDER)?;
+        Ok(self.states(base, texts, &[tokens])?)
+    }
+
+    fn unet<'a>(&'a self, _: &'a Base) -> &'a Unet {
+        &self.unet
+    }
+
+    fn attention<'a>(&'a self, _: Pass<'a>) -> Box<dyn Recorder + 'a> {
+        Box::new(Plain)
+    }
+
+    fn recorder(&self) -> Option<Box<dyn Recorder + '_>> {
+        None
+    }
+}

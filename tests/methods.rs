@@ -1,0 +1,100 @@
+//! The methods beside Equilibrated Diffusion, through the real program, on a tiny base.
+
+mod common;
+
+use common::{Place, bytes, picture, pictures, tiny_base};
+
+/// A place with a subject, and settings for few steps and small batches.
+fn place() -> Place {
+    let place = Place::new();
+    place.subject("thing");
+    let toml = "[training]\nsteps = 4\nbatch_size = 1\ncheckpoint_every = 2\npreview_every = 3\n[prior]\nclass_steps = 2\n\
+                [sampling]\nsteps = 2\n";
+    std::fs::write(place.path("tiny.toml"), toml).expect("a file");
+    place
+}
+
+/// Arguments of a training of a few steps.
+fn train<'a>(base: &'a str, preset: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let fixed =
+        ["train", "--subject", "thing", "--base", base, "--preset", preset, "--config", "tiny.toml", "--out", out];
+    fixed.iter().chain(more).copied().collect()
+}
+
+#[test]
+fn interrupted_and_resumed_equals_uninterrupted_bit_for_bit() {
+    let (place, base) = (place(), tiny_base());
+    let text = "[training]\nsteps = 4\nbatch_size = 1\npreview_every = 0\n[dreambooth]\ntext_encoder = true\n\
+                [prior]\nclass_steps = 2\n[sampling]\nsteps = 2\n";
+    std::fs::write(place.path("text.toml"), text).expect("a file");
+    for (preset, config, class_images) in [
+        ("custom-diffusion", "tiny.toml", "2"),
+        ("ti", "tiny.toml", "0"),
+        ("dreambooth", "tiny.toml", "2"),
+        ("dreambooth", "text.toml", "0"),
+    ] {
+        let more = ["--config", config, "--num-class-images", class_images];
+        let of = |out: &str, more: &[&str]| {
+            let fixed = ["train", "--subject", "thing", "--base", &base, "--preset", preset, "--out", out];
+            place.ok(&fixed.iter().chain(more).copied().collect::<Vec<_>>())
+        };
+        let [whole, parts] = ["whole", "parts"].map(|name| format!("{name}-{preset}-{config}"));
+        of(&whole, &more);
+        of(&parts, &[&more[..], &["--steps", "2"]].concat());
+        place.ok(&["train", "--resume", "--out", &parts, "--steps", "4"]);
+        for file in ["adapter.safetensors", "training.safetensors", "loss.csv"] {
+            let [whole, parts] = [&whole, &parts].map(|folder| bytes(&place.path(folder).join(file)));
+            assert!(whole == parts, "{preset}, {config}: {file} differs");
+        }
+    }
+}
+
+#[test]
+fn what_was_learnt_is_drawn_matched_and_exported() {
+    let (place, base) = (place(), tiny_base());
+    for (preset, class_images) in [("custom-diffusion", "2"), ("ti", "0"), ("dreambooth", "2")] {
+        place.ok(&train(&base, preset, preset, &["--num-class-images", class_images, "--steps", "2"]));
+        let draw = |out: &str, more: &[&str]| {
+            let fixed = ["sample", "--adapter", preset, "--prompt", "a S* thing", "--steps", "4", "--out", out];
+            place.ok(&fixed.iter().chain(more).copied().collect::<Vec<_>>());
+            image::open(picture(&place.path(out), "a-s-thing-0")).expect("a picture").to_rgb8()
+        };
+        let own = draw(&format!("own-{preset}"), &[]);
+        let plain = draw(&format!("plain-{preset}"), &["--sampler", "ddim", "--guidance", "12.5"]);
+        assert_ne!(own, plain, "{preset}");
+        let common = ["--sampler", "ddim", "--guidance", "12.5", "--dreammatcher"];
+        let matched = draw(&format!("matched-{preset}"), &common);
+        let guided = draw(&format!("guided-{preset}"), &[&common[..], &["--matching-guidance", "50"]].concat());
+        assert!(matched != plain && matched != guided, "{preset}");
+    }
+    for (adapter, layout, file) in [
+        ("ti", "diffusers", "learned_embeds.safetensors"),
+        ("dreambooth", "diffusers", "unet/diffusion_pytorch_model.safetensors"),
+        ("dreambooth", "merged", "unet/diffusion_pytorch_model.safetensors"),
+    ] {
+        let out = format!("{adapter}-as-{layout}");
+        place.ok(&["export", adapter, "--to", layout, "--out", &out]);
+        assert!(place.path(&out).join(file).is_file(), "{out}/{file}");
+    }
+    // the merged base is a base
+    let prompt = ["--prompt", "a sks thing", "--steps", "2", "--out", "of-base"];
+    place.ok(&[&["sample", "--base", "dreambooth-as-merged", "--no-adapter"][..], &prompt].concat());
+    assert_eq!(pictures(&place.path("of-base")).len(), 1);
+    for (adapter, layout) in [("dreambooth", "webui"), ("ti", "merged")] {
+        place.fails(2, &["--to diffusers"], &["export", adapter, "--to", layout]);
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_wrong_usage() {
+    let (place, base) = (place(), tiny_base());
+    place.fails(2, &["no prior"], &train(&base, "ti", "o", &["--num-class-images", "3"]));
+    place.ok(&train(&base, "ti", "o", &["--steps", "1"]));
+    let sample = |more: &[&'static str]| [&["sample", "--adapter", "o", "--prompt", "a S*"][..], more].concat();
+    place.fails(2, &["square"], &sample(&["--dreammatcher", "--size", "128x64"]));
+    place.fails(1, &["inverted between timesteps"], &sample(&["--dreammatcher", "--sampler", "lms", "--steps", "3"]));
+    place.fails(2, &["dreammatcher"], &sample(&["--matching-guidance", "1"]));
+    let elite =
+        ["sample", "--base", &base, "--elite", "nowhere", "--subject", "thing", "--prompt", "a S*", "--offline"];
+    place.fails(1, &["vision tower"], &elite);
+}
