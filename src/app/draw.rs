@@ -159,7 +159,8 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
         }
         _ => Studio::open_with(&request.machine, named, adapter, &request.loras, observer)?,
     };
-    let studio = if request.dreammatcher { studio.matched(request.matching_guidance)? } else { studio };
+    let asked = request.dreammatcher && !studio.learned.inverts();
+    let studio = if asked { studio.matched(request.matching_guidance)? } else { studio };
     let (base, side) = (&studio.base, studio.side());
     let source = start::Source::read(request, base, side, observer)?;
     let size = source.as_ref().map_or_else(|| request.size.unwrap_or((side, side)), start::Source::size);
