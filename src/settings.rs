@@ -138,6 +138,12 @@ pub struct Sampling {
     /// How much of the guided prediction is brought to the spread of the unguided one.
     #[serde(default)]
     pub guidance_rescale: f64,
+    /// Whether DreamMatcher matches pictures to a photo.
+    #[serde(default)]
+    pub dreammatcher: bool,
+    /// Weight of its semantic matching guidance, 0 for none.
+    #[serde(default)]
+    pub matching_guidance: f64,
 }
 
 /// The samplers.
@@ -356,6 +362,7 @@ impl Settings {
         if !(0. ..=1.).contains(&sampling.guidance_rescale) {
             bail!("sampling.guidance_rescale = {}: it must be from 0 to 1", sampling.guidance_rescale);
         }
+        not_negative(sampling.matching_guidance, "sampling.matching_guidance")?;
         not_negative(sampling.guidance, "sampling.guidance")
     }
 }

@@ -278,7 +278,8 @@ fn studio(request: &Request, adapter: Option<Adapter>, observer: &mut dyn Observ
         let more = request.more.iter().map(|folder| Adapter::open(folder)).collect::<Result<Vec<_>>>()?;
         studio = studio.joined(&more)?;
     }
-    if request.dreammatcher { studio.matched(request.matching_guidance) } else { Ok(studio) }
+    let asked = request.dreammatcher && !studio.learned.inverts();
+    if asked { studio.matched(request.matching_guidance) } else { Ok(studio) }
 }
 
 /// Pictures that are drawn in the same ways.

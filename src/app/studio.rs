@@ -109,16 +109,19 @@ impl Studio {
         } else {
             None
         };
-        Ok(Self {
+        let defaults = adapter.manifest.settings.clone();
+        let (matches, weight) = (defaults.sampling.dreammatcher, defaults.sampling.matching_guidance);
+        let studio = Self {
             base,
             learned,
             reference,
             loras: Vec::new(),
             identity: digest(&serialised(&tensors, &[])?, 16),
-            defaults: adapter.manifest.settings.clone(),
+            defaults,
             adapter: Some(adapter),
             has_subject: true,
-        })
+        };
+        if matches { studio.matched(Some(weight).filter(|&weight| weight > 0.)) } else { Ok(studio) }
     }
 
     /// The same base with ELITE's encoder on the subject's first photo.
