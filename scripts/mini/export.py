@@ -18,7 +18,7 @@ import train_vae
 from common import checkpoint, load_averaged
 from art import COLORS
 from backgrounds import BACKGROUNDS
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from styles import STYLES
 from train_text import Words
 from world import PATTERN_WORDS
@@ -89,6 +89,8 @@ def export(folder):
     write(f"{folder}/model_index.json", {"_class_name": "StableDiffusionPipeline", **PARTS})
     if os.path.exists(checkpoint("clip")):
         train_clip.load().half().save_pretrained(f"{folder}/clip")
+        kept = load_file(f"{folder}/clip/model.safetensors")  # its text tower is text_encoder, which is there once
+        save_file({k: v for k, v in kept.items() if not k.startswith("text_model.")}, f"{folder}/clip/model.safetensors")
         write_tokenizer(f"{folder}/clip")
         side = train_clip.SIDE
         CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}, image_mean=list(train_clip.MEAN), image_std=list(train_clip.STD)).save_pretrained(f"{folder}/clip")

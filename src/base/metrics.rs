@@ -32,10 +32,15 @@ impl Clip {
     pub fn load(name: &str, offline: bool, device: &Device) -> Result<Self> {
         let folder = if name == MINI { Folder::embedded("clip")? } else { Folder::find(name, offline)? };
         let weights = folder.weights(MODEL, device)?;
+        // the embedded CLIP reads with the base's own text encoder, which is there once
+        let tower = match name == MINI && !weights.has("text_model") {
+            true => Folder::embedded("text_encoder")?.weights(MODEL, device)?,
+            false => weights.clone(),
+        };
         let config: ClipConfig = config(&folder, "config.json")?;
         Ok(Self {
             tokenizer: tokenizer(&folder, "", &config.text_config)?,
-            text: ClipText::load(&weights, config.text_config, Some(config.projection_dim))?,
+            text: ClipText::load(&tower, config.text_config)?.projected(&weights, config.projection_dim)?,
             vision: ClipVision::load(&weights, config.vision_config, Some(config.projection_dim))?,
             device: device.clone(),
         })

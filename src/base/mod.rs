@@ -188,7 +188,7 @@ impl Parts {
     /// # Errors
     /// See [`unet`](Self::unet).
     pub fn text(&self) -> Result<ClipText> {
-        Ok(ClipText::load(&self.text_weights()?, config(&self.folder, "text_encoder/config.json")?, None)?)
+        Ok(ClipText::load(&self.text_weights()?, config(&self.folder, "text_encoder/config.json")?)?)
     }
 
     /// # Errors

@@ -66,7 +66,7 @@ impl Base {
         let weights = self.parts.text_weights()?;
         let prefix = if weights.has("text_model") { TEXT_MODEL } else { "" };
         let tensors = tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect();
-        Ok(ClipText::load(&weights.replaced(tensors), config(&self.parts.folder, "text_encoder/config.json")?, None)?)
+        Ok(ClipText::load(&weights.replaced(tensors), config(&self.parts.folder, "text_encoder/config.json")?)?)
     }
 }
 

@@ -222,13 +222,9 @@ pub struct ClipText {
 }
 
 impl ClipText {
-    /// `projection`: the width of CLIP's shared space, where the metrics need it.
-    ///
     /// # Errors
     /// If a tensor is missing or misshapen.
-    pub fn load(w: &Weights, config: TowerConfig, projection: Option<usize>) -> Result<Self> {
-        let projection =
-            projection.map(|to| linear_no_bias(&w.pp("text_projection"), config.hidden_size, to)).transpose()?;
+    pub fn load(w: &Weights, config: TowerConfig) -> Result<Self> {
         // published text encoders keep their tensors under text_model, newer writers do not
         let w = if w.has("text_model") { w.pp("text_model") } else { w.clone() };
         let (width, length) = (config.hidden_size, config.max_position_embeddings);
@@ -237,9 +233,18 @@ impl ClipText {
             position_embedding: w.get(&[length, width], "embeddings.position_embedding.weight")?,
             layers: layers(&w, &config, true)?,
             final_layer_norm: layer_norm(&w.pp("final_layer_norm"), width, config.layer_norm_eps)?,
-            projection,
+            projection: None,
             config,
         })
+    }
+
+    /// The same with the map into CLIP's shared space, `width` wide, which the metrics need.
+    ///
+    /// # Errors
+    /// If it is missing or misshapen.
+    pub fn projected(self, w: &Weights, width: usize) -> Result<Self> {
+        let projection = linear_no_bias(&w.pp("text_projection"), self.config.hidden_size, width)?;
+        Ok(Self { projection: Some(projection), ..self })
     }
 
     /// Number of tokens.
