@@ -18,7 +18,7 @@ use crate::method::eqdiff::{Band, Customisation, Customised};
 use crate::model::clip::Injection;
 use crate::model::tokenizer::Tokens;
 use crate::model::{ClipText, Plain, Unet};
-use crate::ops::{Keep, Precision};
+use crate::ops::{Keep, Precision, prepare};
 use crate::rng;
 use crate::sampling::samplers::Ddim;
 use crate::sampling::{self, Draft, Feed, Reference, denoise, together};
@@ -45,6 +45,8 @@ pub const CASES: [(&str, &str); 11] = [
 pub struct Bench {
     /// The base, or `random-sd14`.
     pub base: String,
+    /// Where it computes.
+    pub device: Device,
     /// How weights are kept.
     pub precision: Precision,
     /// The memory for training.
@@ -84,39 +86,47 @@ impl Bench {
         anyhow::Error: From<E>,
     {
         work()?;
+        self.device.synchronize()?;
         let run = |_| {
             let start = Instant::now();
             work()?;
+            self.device.synchronize()?; // else only what was asked for is timed
             Ok(start.elapsed().as_secs_f64())
         };
         (0..self.runs).map(run).collect()
     }
 
+    fn normal(&self, shape: &[usize], purpose: &str) -> Result<Tensor> {
+        normal(shape, purpose, &self.device)
+    }
+
     fn parts(&self) -> Result<Parts> {
+        prepare(&self.device, self.precision)?;
         Ok(Parts {
             folder: Folder::find(&self.base, true)?,
-            device: Device::Cpu,
+            device: self.device.clone(),
             precision: self.precision,
             loras: [].into(),
         })
     }
 
     fn plan(&self, unet: &Unet, samples: usize) -> Result<Keep> {
-        let plan = MemoryPlan::new(unet, unet.config.sample_size, samples, self.memory);
+        let plan = MemoryPlan::new(unet, unet.config.sample_size, samples, self.memory, (&self.device, self.precision));
         let _ = writeln!(std::io::stderr(), "{plan}"); // the output is for results
         Ok(plan.keep)
     }
 
     fn gemm(&self) -> Result<Vec<f64>> {
         let side = 4096;
-        let linear = crate::ops::Linear::new(normal(&[side, side], "weight")?, None, self.precision)?;
-        let x = normal(&[side, side], "x")?;
+        prepare(&self.device, self.precision)?;
+        let linear = crate::ops::Linear::new(self.normal(&[side, side], "weight")?, None, self.precision)?;
+        let x = self.normal(&[side, side], "x")?;
         self.time(|| linear.forward(&x))
     }
 
     fn unet(&self, batch: usize) -> Result<Vec<f64>> {
         let unet = self.parts()?.unet()?;
-        let Inputs { latents, text, .. } = Inputs::of(&unet, batch)?;
+        let Inputs { latents, text, .. } = Inputs::of(&unet, batch, &self.device)?;
         self.time(|| unet.forward(&latents, &vec![TIMESTEP; batch], &text, &mut Plain))
     }
 
@@ -124,23 +134,23 @@ impl Bench {
         let parts = self.parts()?;
         let vae = parts.vae()?;
         let side = parts.latent_side()?;
-        let latents = normal(&[1, 4, side, side], "latents")?;
-        let picture = normal(&[1, 3, side * vae.factor(), side * vae.factor()], "picture")?;
+        let latents = self.normal(&[1, 4, side, side], "latents")?;
+        let picture = self.normal(&[1, 3, side * vae.factor(), side * vae.factor()], "picture")?;
         self.time(|| if decode { vae.decode(&latents) } else { Ok(vae.encode(&picture)?.mean) })
     }
 
     fn clip(&self) -> Result<Vec<f64>> {
         let text = self.parts()?.text()?;
         let ids = prompt(&text);
-        self.time(|| text.forward(&ids_tensor(&[&ids, &ids], &Device::Cpu)?, None))
+        self.time(|| text.forward(&ids_tensor(&[&ids, &ids], &self.device)?, None))
     }
 
     fn train(&self, reference: bool) -> Result<Vec<f64>> {
         let parts = self.parts()?;
         let (unet, text) = (parts.unet()?, parts.text()?);
-        let Inputs { latents, noise, .. } = Inputs::of(&unet, 1)?;
+        let Inputs { latents, noise, .. } = Inputs::of(&unet, 1, &self.device)?;
         let ids = prompt(&text);
-        let (ids, positions) = (ids_tensor(&[&ids], &Device::Cpu)?, at(5, ids.len())?);
+        let (ids, positions) = (ids_tensor(&[&ids], &self.device)?, at(5, ids.len(), &self.device)?);
         let mut trained = Trained::new(&unet, &text, false)?;
         let keep = self.plan(&unet, 1)?;
         self.time(|| {
@@ -159,9 +169,9 @@ impl Bench {
     }
 
     fn eqdiff_step(&self) -> Result<Vec<f64>> {
-        let base = Base::load(&self.base, true, &Device::Cpu, self.precision)?;
+        let base = Base::load(&self.base, true, &self.device, self.precision)?;
         let samples = 4;
-        let Inputs { latents, noise, .. } = Inputs::of(&base.unet, samples)?;
+        let Inputs { latents, noise, .. } = Inputs::of(&base.unet, samples, &self.device)?;
         let side = latents.dim(2)?;
         let ids = prompt(&base.text);
         let tokens = |placeholder: Vec<usize>| Tokens { ids: ids.clone(), placeholder, ..Tokens::default() };
@@ -199,9 +209,9 @@ impl Bench {
     }
 
     fn sample(&self, reference: bool) -> Result<Vec<f64>> {
-        let base = Base::load(&self.base, true, &Device::Cpu, self.precision)?;
+        let base = Base::load(&self.base, true, &self.device, self.precision)?;
         let prompts = 8;
-        let Inputs { latents, text, .. } = Inputs::of(&base.unet, prompts)?;
+        let Inputs { latents, text, .. } = Inputs::of(&base.unet, prompts, &self.device)?;
         let tensors = Customisation::initial(&base.unet, &base.text.token_embedding(7)?, true, true)?;
         let customisation = Customisation::from_tensors(&base.unet, &tensors)?;
         let one = |t: &Tensor, i: usize| t.narrow(0, i, 1);
@@ -214,10 +224,10 @@ impl Bench {
                 None
             },
             negative: one(&text, 0)?,
-            sampler: &Ddim::new(&base.scheduler, together(pixels))?,
+            sampler: &Ddim::new(&base.scheduler, together(pixels, &self.device))?,
             guidance: 6.,
             guidance_rescale: 0.,
-            batch: together(pixels),
+            batch: together(pixels, &self.device),
             first: 0,
             start: None,
             sketch: None,
@@ -236,13 +246,13 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn of(unet: &Unet, batch: usize) -> Result<Self> {
+    fn of(unet: &Unet, batch: usize, device: &Device) -> Result<Self> {
         let side = unet.config.sample_size;
         let shape = [batch, 4, side, side];
         Ok(Self {
-            latents: normal(&shape, "latents")?,
-            noise: normal(&shape, "noise")?,
-            text: normal(&[batch, 77, unet.config.cross_attention_dim], "text")?,
+            latents: normal(&shape, "latents", device)?,
+            noise: normal(&shape, "noise", device)?,
+            text: normal(&[batch, 77, unet.config.cross_attention_dim], "text", device)?,
         })
     }
 }
@@ -264,13 +274,13 @@ impl Trained {
     }
 
     fn step(&mut self, grads: &GradStore) -> Result<()> {
-        self.optimiser.step(grads).context("the optimiser's step")?;
+        self.optimiser.step(grads, &[]).context("the optimiser's step")?;
         Ok(())
     }
 }
 
-fn normal(shape: &[usize], purpose: &str) -> Result<Tensor> {
-    Ok(rng::normal(shape, &mut rng::stream(0, purpose, 0), &Device::Cpu)?)
+fn normal(shape: &[usize], purpose: &str, device: &Device) -> Result<Tensor> {
+    Ok(rng::normal(shape, &mut rng::stream(0, purpose, 0), device)?)
 }
 
 /// A prompt of the greatest length.
@@ -280,7 +290,7 @@ fn prompt(text: &ClipText) -> Vec<u32> {
 }
 
 /// 1 at a position: [1, length].
-fn at(position: usize, length: usize) -> Result<Tensor> {
+fn at(position: usize, length: usize, device: &Device) -> Result<Tensor> {
     let row: Vec<f32> = (0..length).map(|i| (i == position) as u8 as f32).collect();
-    Ok(Tensor::from_vec(row, (1, length), &Device::Cpu)?)
+    Ok(Tensor::from_vec(row, (1, length), device)?)
 }

@@ -31,6 +31,15 @@ fn help_has_examples_and_wrong_usage_is_two() {
     place.fails(2, &["clip-z"], &["eval", "--metrics", "clip-z"]);
     place.fails(2, &["preset"], &["train", "--subject", "dog", "--preset", "zz"]);
     place.fails(2, &["learning_rate"], &["train", "--subject", "dog", "--lr=-1"]);
+    for command in ["verify", "bench", "doctor"] {
+        place.fails(2, &["tf32", "CUDA"], &[command, "--device", "cpu", "--dtype", "tf32"]);
+    }
+}
+
+#[test]
+fn the_doctor_finds_nothing_wrong_with_the_processor() {
+    let said = Place::new().ok(&["doctor", "--device", "cpu"]);
+    assert!(said.contains("CUDA") && said.contains("Nothing is wrong"), "{said}");
 }
 
 #[test]

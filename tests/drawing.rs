@@ -248,3 +248,44 @@ fn pictures_are_shown_while_they_are_drawn() {
     assert!(!place.path("d/preview.png").exists());
     place.fails(2, &["--preview 0"], &draw(&base, "d", &["--prompt", "a dog", "--preview", "0"]));
 }
+
+#[test]
+fn two_subjects_are_in_one_picture() {
+    let (place, base) = (Place::new(), tiny_base());
+    for name in ["cup", "hat"] {
+        place.subject(name);
+        let training = ["train", "--subject", name, "--base", &base, "--steps", "2", "--num-class-images", "0"];
+        place.ok(&[&training[..], &["--lr", "0.05"]].concat());
+    }
+    let both = ["sample", "--adapter", "outputs/cup", "--adapter", "outputs/hat", "--steps", "2"];
+    let said = place.ok(&[&both[..], &["--prompt", "a S* cup beside a S2* hat", "--out", "both"]].concat());
+    assert!(said.contains("without reference attention") && !said.contains("Warning"), "{said}");
+    for (out, prompt) in [("swapped", "a S2* cup beside a S* hat"), ("other", "a S* cup beside a S* hat")] {
+        place.ok(&[&both[..], &["--prompt", prompt, "--out", out]].concat());
+    }
+    let drawn = |folder: &str| image::open(&pictures(&place.path(folder))[0]).expect("a picture").to_rgb8();
+    assert!(drawn("both") != drawn("swapped") && drawn("both") != drawn("other"));
+    place.fails(
+        1,
+        &["nowhere"],
+        &["sample", "--adapter", "outputs/cup", "--adapter", "nowhere", "--prompt", "a S* cup"],
+    );
+}
+
+#[test]
+fn files_of_prompts_have_kohyas_flags_and_styles() {
+    let (place, base) = (Place::new(), tiny_base());
+    std::fs::write(place.path("p.txt"), "a dog --n mud --w 128 --h 64 --d 9 --l 3 --s 2 --ss euler_a\n# no\na cat\n")
+        .expect("a file");
+    std::fs::write(place.path("styles.csv"), "name,prompt,negative_prompt\nInk,ink,colour\n").expect("a file");
+    place.ok(&draw(&base, "d", &["--prompts", "p.txt", "--style", "Ink", "--steps", "1"]));
+    let text = String::from_utf8_lossy(&bytes(&picture(&place.path("d"), "a-dog-ink-9"))).into_owned();
+    for part in ["mud, colour", "Steps: 2", "Euler a", "CFG scale: 3", "Seed: 9", "Size: 128x64"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(String::from_utf8_lossy(&bytes(&picture(&place.path("d"), "a-cat-ink-1"))).contains("Steps: 1"));
+    std::fs::write(place.path("bad.txt"), "a dog --w wide\n").expect("a file");
+    place.fails(2, &["bad.txt", "--w"], &draw(&base, "d", &["--prompts", "bad.txt"]));
+    place.fails(2, &["Oil", "Ink"], &draw(&base, "d", &["--prompt", "a dog", "--style", "Oil"]));
+    place.fails(1, &["none.csv"], &draw(&base, "d", &["--prompt", "a dog", "--style", "Oil", "--styles", "none.csv"]));
+}

@@ -146,14 +146,14 @@ fn loras_are_added_to_a_base_or_become_an_adapter() {
 
     let plain = ["sample", "--no-adapter", "--base", &base, "--prompt", "a thing", "--steps", "2"];
     for (out, lora) in
-        [("none", None), ("zero", Some("w/it-lora.safetensors:0")), ("full", Some("w/it-lora.safetensors"))]
+        [("none", None), ("zero", Some("w/it-lora.safetensors:0")), ("full", Some("w/it-lora.safetensors:50"))]
     {
         let lora: Vec<&str> = lora.map(|lora| vec!["--lora", lora]).unwrap_or_default();
         place.ok(&[&plain[..], &lora, &["--out", out]].concat());
     }
     assert!(gap("none", "zero") == Some(0) && gap("none", "full") > Some(0));
     let text = common::bytes(&common::pictures(&place.path("full"))[0]);
-    assert!(String::from_utf8_lossy(&text).contains("LoRAs: \"it-lora:1\""));
+    assert!(String::from_utf8_lossy(&text).contains("LoRAs: \"it-lora:50\""));
 
     for (parts, lora) in [
         (&["nowhere.safetensors"][..], "nowhere.safetensors:0.5"),

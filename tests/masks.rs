@@ -23,9 +23,8 @@ fn the_base_finds_subjects_that_it_never_saw() {
     }
 }
 
-#[test]
-fn masks_go_where_training_finds_them() {
-    let place = Place::new();
+/// Two photos of a red ball.
+fn ball(place: &Place) -> std::path::PathBuf {
     let folder = place.path("ball");
     std::fs::create_dir(&folder).expect("a folder");
     for (i, behind) in [[90u8, 160, 220], [200, 180, 150]].into_iter().enumerate() {
@@ -33,6 +32,13 @@ fn masks_go_where_training_finds_them() {
         let level = |x, y| image::Rgb(if inside(x, y) { [200, 30, 40] } else { behind });
         RgbImage::from_fn(64, 64, level).save(folder.join(format!("{i}.png"))).expect("a photo");
     }
+    folder
+}
+
+#[test]
+fn masks_go_where_training_finds_them() {
+    let place = Place::new();
+    let folder = ball(&place);
     let ball = folder.display().to_string();
     place.ok(&["mask", &ball, "--way", "plain"]);
     for name in ["masks/0.png", "masks/1.png", "masks/overlays/0.png", "masks/masks.html"] {
@@ -48,10 +54,11 @@ fn masks_go_where_training_finds_them() {
 #[test]
 fn training_makes_the_masks_that_are_missing() {
     let place = Place::new();
-    let folder = place.subject("cup");
+    let folder = ball(&place);
+    let (ball, base) = (folder.display().to_string(), common::tiny_base());
+    place.ok(&["mask", &ball, "--way", "plain"]);
     std::fs::remove_file(folder.join("masks/1.png")).expect("a mask");
-    let (cup, base) = (folder.display().to_string(), common::tiny_base());
-    let training = ["train", "--subject", &cup, "--base", &base, "--steps", "1", "--num-class-images", "0"];
+    let training = ["train", "--subject", &ball, "--base", &base, "--steps", "1", "--num-class-images", "0"];
     place.fails(1, &["no mask for"], &training);
     let said = place.ok(&[&training[..], &["--auto-mask", "--out", "trained"]].concat());
     assert!(said.contains("made, ") && said.contains("masks/0.png"), "{said}");

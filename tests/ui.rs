@@ -22,8 +22,8 @@ impl Server {
     fn start(place: &Place) -> Self {
         let mut child = place.command(&["ui", "--port", "0"]);
         let mut child = child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the server");
-        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
-        let address = lines.into_iter().find(|line| line.contains("http://")).expect("an address");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+        let address = lines.find(|line| line.contains("http://")).expect("an address");
         let (host, token) = address
             .trim()
             .strip_prefix("http://127.0.0.1:")
@@ -79,7 +79,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended already
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // SAFETY: a signal to a child of ours that was not waited for; asked, it stops its job too
+            unsafe { libc::kill(self.child.id() as i32, libc::SIGINT) };
+        }
         let _ = self.child.wait();
     }
 }
@@ -227,7 +230,7 @@ fn a_job_outlives_its_server_and_goes_on_after_its_own_death() {
     let place = Place::new();
     place.subject("subjects/thing");
     let server = Server::start(&place);
-    let train = json!({"kind": "train", "subject": "thing", "base": tiny_base(), "preset": "a", "steps": 100_000,
+    let train = json!({"kind": "train", "subject": "thing", "base": tiny_base(), "preset": "a", "steps": 2000,
         "class_images": 0, "previews": 0, "crop": false});
     assert_eq!(server.post("/api/jobs", &train).0, 200);
     let limit = Duration::from_secs(180);

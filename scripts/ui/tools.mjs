@@ -144,6 +144,7 @@ export async function tabTo(page, name, most = 90) {
     await page.keyboard.press("Tab");
     const found = await page.evaluate(() => {
       const element = document.activeElement;
+      if (element === document.body) return ""; // between the last and the first
       const label = element.labels?.[0]?.textContent ?? "";
       return `${element.getAttribute("aria-label") ?? ""} ${label} ${element.textContent}`.trim();
     });

@@ -20,6 +20,7 @@ use crate::files::check_writable;
 use crate::images::png::{is_ours, save_over_ours};
 use crate::images::{self, shown};
 use crate::method::Dial;
+use crate::method::eqdiff::several::unified;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::contact_sheet;
 use crate::sampling::samplers::sampler;
@@ -34,6 +35,8 @@ pub struct Request {
     pub prompts: Vec<String>,
     pub prompt_file: Option<PathBuf>,
     pub adapter: Source,
+    /// More adapters, whose subjects the prompts call `S2*` and so on.
+    pub more: Vec<PathBuf>,
     pub base: Option<String>,
     pub loras: Vec<WeightedFile>,
     pub like: Option<PathBuf>,
@@ -151,16 +154,8 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     };
     check_writable(&request.out)?;
     let lines = lines(request, adapter.as_ref(), observer)?;
-    let named = request.base.as_deref();
-    let studio = match &request.adapter {
-        Source::Elite(files, subject) => {
-            let subject = subject::find(&subject::Request { subject, ..subject::Request::default() })?;
-            Studio::with_elite(&request.machine, named, files, &subject, observer)?
-        }
-        _ => Studio::open_with(&request.machine, named, adapter, &request.loras, observer)?,
-    };
-    let asked = request.dreammatcher && !studio.learned.inverts();
-    let studio = if asked { studio.matched(request.matching_guidance)? } else { studio };
+    let studio = studio(request, adapter, observer)?;
+    let subjects = 1 + request.more.len();
     let (base, side) = (&studio.base, studio.side());
     let source = start::Source::read(request, base, side, observer)?;
     let size = source.as_ref().map_or_else(|| request.size.unwrap_or((side, side)), start::Source::size);
@@ -180,13 +175,17 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     if matches!(request.reference, Reference::Photo(_)) && studio.learned.recorder().is_none() {
         observer.warn("this adapter was trained without reference attention: --reference has no effect");
     }
+    let prompts: Vec<String> = lines.iter().map(|line| unified(&line.prompt, subjects).0).collect();
     let presets = presets(request)?;
     let typed = request.negative.as_deref().unwrap_or_default();
     let negative = presets.iter().fold(typed.to_string(), |negative, preset| preset.negative(&negative));
     let negatives = lines.iter().filter_map(|line| line.flags.negative.as_deref()).chain([negative.as_str()]);
-    warn_of_prompts(&lines, negatives.clone(), &studio, observer)?;
-    let all = lines.iter().map(|line| line.prompt.as_str()).chain(negatives);
+    warn_of_prompts(&prompts, negatives.clone(), &studio, observer)?;
+    let all = prompts.iter().map(String::as_str).chain(negatives);
     request.machine.warn_of_words(all, base, observer)?;
+    if subjects > 1 {
+        observer.info("Several subjects are drawn without reference attention, which looks at a photo of one");
+    }
     let seed = request.seed.unwrap_or(Seed::Given(0)).number(observer);
     let mut style = studio.style(&negative, reference.as_ref());
     style.size = size;
@@ -265,6 +264,23 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     observer.info(&format!("{} pictures in {}, all on {}", files.len(), request.out.display(), sheet.display()));
     files.push(sheet);
     Ok(files)
+}
+
+/// What the pictures are drawn with.
+fn studio(request: &Request, adapter: Option<Adapter>, observer: &mut dyn Observer) -> Result<Studio> {
+    let (machine, base) = (&request.machine, request.base.as_deref());
+    let mut studio = Studio::open_with(machine, base, adapter, &request.loras, observer)?;
+    if let Source::Elite(files, subject) = &request.adapter {
+        let subject = subject::find(&subject::Request { subject, ..subject::Request::default() })?;
+        studio = studio.with_elite(files, &subject, machine.offline, observer)?;
+    }
+    if !request.more.is_empty() {
+        let more = request.more.iter().map(|folder| Adapter::open(folder)).collect::<Result<Vec<_>>>()?;
+        studio = studio.joined(&more)?;
+    }
+    // an adapter may say so itself
+    let asked = request.dreammatcher && !studio.learned.inverts();
+    if asked { studio.matched(request.matching_guidance) } else { Ok(studio) }
 }
 
 /// Pictures that are drawn in the same ways.
@@ -388,7 +404,7 @@ fn lines(request: &Request, adapter: Option<&Adapter>, observer: &mut dyn Observ
 
 /// Says what was cut off long prompts, and which prompts leave out the subject.
 fn warn_of_prompts<'a>(
-    lines: &[Line],
+    prompts: &[String],
     negatives: impl Iterator<Item = &'a str>,
     studio: &Studio,
     observer: &mut dyn Observer,
@@ -398,7 +414,7 @@ fn warn_of_prompts<'a>(
             observer.warn(&format!("the negative prompt is too long; cut off: {cut:?}"));
         }
     }
-    for text in lines.iter().map(|line| &line.prompt) {
+    for text in prompts {
         let tokens = studio.base.tokenizer.encode(text, PLACEHOLDER)?;
         if let Some(cut) = &tokens.cut {
             observer.warn(&format!("the prompt is longer than {} tokens; cut off: {cut:?}", tokens.ids.len()));

@@ -191,7 +191,7 @@ fn place(adapter: &Adapter, studio: &Studio, request: &Request, seed: u64) -> Re
         limit: request.limit,
         seed: seed.to_string(),
         baseline: request.baseline,
-        dtype: request.machine.precision.unwrap_or_default().to_string(),
+        dtype: studio.base.precision.to_string(),
     })
     .context("cannot write down what was asked for")?;
     for n in 1.. {

@@ -20,6 +20,7 @@ pub mod runs;
 pub mod score;
 mod sketches;
 mod start;
+mod steps;
 pub mod studio;
 pub mod study;
 pub mod train;
@@ -134,7 +135,7 @@ pub struct Machine {
     pub offline: bool,
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
     pub device: String,
-    /// How weights are kept; none: as what goes on began, else in f32.
+    /// How weights are kept; none: as what goes on began, else as the device is best used.
     pub precision: Option<Precision>,
 }
 
@@ -159,12 +160,21 @@ impl Machine {
         }
         let (device, warning) = device(&self.device)?;
         warning.iter().for_each(|warning| observer.warn(warning));
+        let precision = self.precision.unwrap_or_else(|| Precision::of(&device));
+        precision.check(&device).map_err(|error| Usage(format!("--dtype {precision}: {error}")))?;
         let open = |lora: &WeightedFile| Lora::open(&lora.file, lora.weight, &device);
         let loras = loras.iter().map(open).collect::<Result<Vec<_>>>()?;
-        let base = Base::load_with(name, self.offline, &device, self.precision.unwrap_or_default(), loras);
+        let base = Base::load_with(name, self.offline, &device, precision, loras);
         let base = base.with_context(|| format!("cannot load the base {name}"))?;
         base.notes.iter().for_each(|note| observer.info(&format!("Base: {note}")));
         Ok(base)
+    }
+
+    /// How weights are kept where nothing says it but this.
+    pub fn precision(&self) -> Precision {
+        let of_device =
+            || device(&self.device).map_or_else(|_| Precision::default(), |(device, _)| Precision::of(&device));
+        self.precision.unwrap_or_else(of_device)
     }
 
     /// Says which words of `texts` the base does not know, and what it can draw instead.

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::train::{Request, Run, Trained, find_subject};
+use super::steps::{self, Run};
+use super::train::{Request, Trained, find_subject};
 use super::{Machine, Observer, Usage, page, places};
 use crate::adapter::{Adapter, MANIFEST, Manifest};
 use crate::base::Base;
@@ -55,12 +56,12 @@ pub(super) fn resume_on(base: Option<&Base>, request: &Request, observer: &mut d
         places::remember(places::LAST_TRAINING, &folder, observer);
     }
     let run = Run { base, subject: &subject, folder: &folder, memory: request.memory, study, _lock: lock };
-    super::train::run(&run, manifest, observer)
+    steps::run(&run, manifest, observer)
 }
 
 /// How weights were kept when the training began; older versions did not write it down.
 fn precision(request: &Request, manifest: &Manifest) -> Result<Precision> {
-    let Ok(known) = manifest.dtype.parse() else { return Ok(request.machine.precision.unwrap_or_default()) };
+    let Ok(known) = manifest.dtype.parse() else { return Ok(request.machine.precision()) };
     match request.machine.precision {
         Some(given) if given != known => {
             bail!(Usage(format!("--dtype {given}: the training began with {known}; leave it out")))

@@ -14,10 +14,12 @@ use super::sketches::Sketches;
 use super::{Interrupted, Machine, Note, Observer, Usage, WeightedFile, elite, page};
 use crate::adapter::{Adapter, serialised};
 use crate::base::{Base, MINI};
+use crate::evaluation::prompts::{Kind, builtin, fill};
 use crate::files::{digest, sweep_old};
 use crate::images::png::{Parameters, save_png};
 use crate::method::dreammatcher::{DreamMatcher, Options, Word};
 use crate::method::eqdiff::rra::ReferenceNoise;
+use crate::method::eqdiff::several::{Member, Several};
 use crate::method::{BaseAlone, Dial, Learned, MethodName};
 use crate::sampling::{Drawn, Order, Special, Style, draw};
 use crate::settings::{Layers, Settings};
@@ -33,10 +35,10 @@ pub struct Studio {
     pub adapter: Option<Adapter>,
     /// The photo that reference attention looks at by default.
     pub reference: Option<RgbImage>,
-    /// Whether the placeholder stands for a subject.
-    pub has_subject: bool,
     /// What the base was changed by.
     loras: Vec<WeightedFile>,
+    /// Whether the placeholder stands for a subject.
+    pub has_subject: bool,
     /// Tells what was learnt from anything else: empty without an adapter.
     pub(super) identity: String,
     defaults: Settings,
@@ -122,20 +124,19 @@ impl Studio {
         if matches { studio.matched(Some(weight).filter(|&weight| weight > 0.)) } else { Ok(studio) }
     }
 
-    /// The base with ELITE's encoder on the subject's first photo.
+    /// The same base with ELITE's encoder on the subject's first photo.
     ///
     /// # Errors
-    /// As [`open`](Self::open), also as [`elite::open`].
+    /// As [`elite::open`].
     pub fn with_elite(
-        machine: &Machine,
-        base: Option<&str>,
+        self,
         files: &elite::Files,
         subject: &Subject,
+        offline: bool,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let studio = Self::open(machine, base, None, observer)?;
         let photo = subject.photos.first().context("the subject has no photo")?;
-        let learned = elite::open(&studio.base, files, photo, machine.offline)?;
+        let learned = elite::open(&self.base, files, photo, offline)?;
         observer.warn(
             "ELITE's arithmetic is checked on recorded cases; with its published weights nobody has run it here yet",
         );
@@ -144,7 +145,7 @@ impl Studio {
         let vectors: BTreeMap<String, Tensor> =
             vectors.into_iter().enumerate().map(|(i, vector)| (i.to_string(), vector)).collect();
         let identity = format!("elite {} {}", files.details, digest(&serialised(&vectors, &[])?, 16));
-        Ok(Self { learned: Box::new(learned), identity, has_subject: true, ..studio })
+        Ok(Self { learned: Box::new(learned), identity, has_subject: true, ..self })
     }
 
     /// The same with pictures that DreamMatcher matches to the first photo; `guidance` is the weight of its semantic matching
@@ -166,6 +167,27 @@ impl Studio {
         self.learned = Box::new(DreamMatcher::new(self.learned, word, Options { guidance, ..Options::default() }));
         self.identity += &format!(" dreammatcher {}", guidance.unwrap_or(0.));
         Ok(self)
+    }
+
+    /// The same with more adapters, whose subjects the prompts call `S2*` and so on.
+    ///
+    /// # Errors
+    /// [`Usage`] without an adapter; if one cannot be read or is of another base or method.
+    pub fn joined(self, more: &[Adapter]) -> Result<Self> {
+        let Some(adapter) = &self.adapter else {
+            bail!(Usage("--adapter of several subjects: the first one is missing".into()));
+        };
+        let members = || std::iter::once(adapter).chain(more);
+        let classes: Vec<String> = members().map(|a| a.manifest.class.clone()).collect();
+        let all = members().map(|member| member.tensors(&self.base)).collect::<Result<Vec<_>>>()?;
+        // what both kinds of things are drawn in is to stay as it is
+        let templates = [Kind::Live, Kind::Object].map(builtin).into_iter();
+        let templates: Vec<String> = templates.flat_map(|set| [set.unstylised, set.stylised].concat()).collect();
+        let captions = classes.iter().flat_map(|class| templates.iter().map(|template| fill(template, class)));
+        let members = all.iter().zip(&classes).map(|(tensors, class)| Member { tensors, class });
+        let learned = Several::merge(&self.base, &members.collect::<Vec<_>>(), &captions.collect::<Vec<_>>())?;
+        let bytes = all.iter().map(|tensors| serialised(tensors, &[])).collect::<Result<Vec<_>>>()?;
+        Ok(Self { learned: Box::new(learned), reference: None, identity: digest(&bytes.concat(), 16), ..self })
     }
 
     /// Side of the pictures by default.

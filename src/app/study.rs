@@ -51,8 +51,8 @@ pub struct Finished {
 /// [`Interrupted`] if the user stops it. What is finished stays.
 pub fn study(request: &Request, observer: &mut dyn Observer) -> Result<Finished> {
     let Request { out, shard, machine, .. } = request;
-    let plan = Plan::read(&request.plan, machine.precision.unwrap_or_default(), machine.offline)
-        .map_err(|error| Usage(format!("{error:#}")))?;
+    let plan =
+        Plan::read(&request.plan, machine.precision(), machine.offline).map_err(|error| Usage(format!("{error:#}")))?;
     check_writable(out)?;
     keep_plan(&plan, out, observer)?;
     let trainings = plan.trainings()?;
@@ -240,6 +240,7 @@ impl<'a> Work<'a> {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let studio = Studio::with(self.base(observer)?, adapter)?;
+        let studio = if training.method.dreammatcher { studio.matched(None)? } else { studio };
         let concept = self.concept(training, &studio)?;
         let Some(scorer) = &self.scorer else { bail!("no encoders") };
         let style = studio.style("", studio.reference.as_ref());

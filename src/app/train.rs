@@ -3,31 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use image::{DynamicImage, RgbImage};
-use sha2::{Digest, Sha256};
+use image::DynamicImage;
 
 use super::mask::{Way, with_maker};
-use super::places::{LAST_ADAPTER, LAST_TRAINING, OUTPUTS, remember};
-use super::{Interrupted, Machine, Observer, Usage};
-use crate::adapter::{MANIFEST, Manifest, OwnImages};
+use super::places::{LAST_TRAINING, OUTPUTS, remember};
+use super::steps::{self, Run, first_token, own_images};
+use super::{Machine, Observer, Usage};
+use crate::adapter::{MANIFEST, Manifest};
 use crate::base::{Base, MINI};
 use crate::files::{self, Lock, make_folder, write_whole};
 use crate::images;
 use crate::images::png::save_png;
-use crate::method::custom_diffusion::{CustomDiffusion, Published};
-use crate::method::dreambooth::{self, DreamBooth};
-use crate::method::eqdiff::data::{self, Data};
-use crate::method::eqdiff::{EqDiff, init_token};
-use crate::method::pictures::Pictures;
-use crate::method::textual_inversion::{self, TextualInversion};
-use crate::method::{Method, MethodName};
+use crate::method::MethodName;
+use crate::method::eqdiff::init_token;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::samplers::sampler;
 use crate::settings::{Layers, Settings};
 use crate::subject::{self, Crop, Subject};
-use crate::training::budget::{Budget, MemoryPlan};
-use crate::training::class_images::{self, Asked};
-use crate::training::{Event, Next, Trainer};
+use crate::training::budget::Budget;
 
 /// What to train, on what, and where to. What is not given is found or has a default.
 #[derive(Clone, Debug)]
@@ -182,7 +175,7 @@ fn begin_on(
         remember(LAST_TRAINING, &folder, observer);
     }
     let run = Run { base, subject: &subject, folder: &folder, memory: request.memory, study, _lock: lock };
-    self::run(&run, manifest, observer)
+    steps::run(&run, manifest, observer)
 }
 
 /// Whether a training is the one that a request asks for.
@@ -192,7 +185,7 @@ fn begin_on(
 pub fn is_asked_for(manifest: &Manifest, request: &Request) -> Result<bool> {
     let name = request.base.as_deref().unwrap_or(MINI);
     let subject = find_subject(request)?;
-    let dtype = request.machine.precision.unwrap_or_default().to_string();
+    let dtype = request.machine.precision().to_string();
     let asked = (lasting_name(name), subject.digest(), dtype, settings(request, name)?);
     Ok((&manifest.base, &manifest.photos, &manifest.dtype, &manifest.settings)
         == (&asked.0, &asked.1, &asked.2, &asked.3))
@@ -265,28 +258,12 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
     Ok(())
 }
 
-/// The token that the vector of a method which has one starts from.
-fn first_token(base: &Base, settings: &Settings, class: &str) -> Result<u32> {
-    textual_inversion::init_token(base, &settings.fdte.init_word, class).context("fdte.init_word")
-}
-
 /// A folder's whole path, so that a training goes on from wherever it is called; other names as they are.
 pub(super) fn lasting_name(base: &str) -> String {
     match Path::new(base).exists() {
         true => std::path::absolute(base).map_or_else(|_| base.into(), |path| path.display().to_string()),
         false => base.into(),
     }
-}
-
-fn own_images(folder: &Path, side: usize) -> Result<OwnImages> {
-    Ok(OwnImages { folder: std::path::absolute(folder)?, digest: digest_of(&class_images::from_folder(folder, side)?) })
-}
-
-/// Tells class images from others.
-fn digest_of(images: &[RgbImage]) -> String {
-    let mut hash = Sha256::new();
-    images.iter().for_each(|image| hash.update(image.as_raw()));
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a training can begin in a folder: nothing of anybody's is there.
@@ -330,163 +307,9 @@ pub(super) fn keep_photos(subject: &Subject, folder: &Path) -> Result<()> {
         save_png(&photos.join(format!("{i:02}.png")), &photo.image, &[])?;
         let mask = DynamicImage::ImageLuma8(photo.mask.clone()).to_rgb8();
         save_png(&masks.join(format!("{i:02}.png")), &mask, &[])?;
+        if let Some(caption) = &photo.caption {
+            write_whole(&photos.join(format!("{i:02}.txt")), caption.as_bytes())?;
+        }
     }
     Ok(())
-}
-
-/// A training whose folder is there.
-pub struct Run<'a> {
-    /// The base.
-    pub base: &'a Base,
-    /// The subject.
-    pub subject: &'a Subject,
-    /// The adapter's folder.
-    pub folder: &'a Path,
-    /// The memory that it may take.
-    pub memory: Budget,
-    /// See [`Request::study`].
-    pub study: Option<&'a Path>,
-    /// Held as long as it runs.
-    pub _lock: Lock,
-}
-
-/// Trains from where the folder stands to the end, or until the user stops it.
-///
-/// # Errors
-/// If something cannot be read, computed or written.
-pub fn run(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
-    let place = run.folder.display();
-    let first = manifest.steps + 1;
-    match steps(run, manifest, observer) {
-        Err(error) if error.is::<Interrupted>() => {
-            observer.info(&format!("Stopped before step {first}. Go on with: eqdiff train --resume --out {place}"));
-            Ok(Trained { folder: run.folder.to_path_buf(), finished: false })
-        }
-        done => done,
-    }
-}
-
-fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
-    let Run { base, subject, memory, study, .. } = run;
-    let (settings, side, class) = (&manifest.settings, manifest.side, manifest.class.as_str());
-    let (batch_size, seed) = (settings.training.batch_size, settings.training.seed);
-    let kept = study.unwrap_or(Path::new(OUTPUTS)).join("class-images");
-    let class_images = class_images(base, &manifest, &kept, observer)?;
-    let samples = batch_size * if class_images.is_empty() { 1 } else { 2 };
-    let plan = MemoryPlan::new(&base.unet, side / base.vae.factor(), samples, *memory);
-    if settings.training.method != MethodName::DreamBooth {
-        observer.info(&plan.to_string());
-    }
-    let pictures = |images| Pictures::new(base, subject, images, |photo| photo.square(side as u32));
-    match settings.training.method {
-        MethodName::Eqdiff => {
-            let recipe = settings.recipe(class);
-            observer.begin("Encoding images", data::encodings(subject, class_images.len(), &recipe), 0);
-            let data = Data::encode(base, subject, &class_images, &recipe, side, || observer.go_on(1))?;
-            observer.end();
-            let method = EqDiff::new(base, &data, &recipe, class, plan.keep)?;
-            by_method(run, method, manifest, observer)
-        }
-        MethodName::CustomDiffusion => {
-            let init = first_token(base, settings, class)?;
-            let keep = plan.keep;
-            let options = Published { init, prior_weight: settings.prior.weight, batch_size, seed, keep };
-            let prompt = settings.prior.prompt_of(class);
-            let method = CustomDiffusion::new(base, pictures(class_images), [class, &prompt], options)?;
-            by_method(run, method, manifest, observer)
-        }
-        MethodName::DreamBooth => {
-            let text_encoder = settings.dreambooth.text_encoder;
-            let values: usize =
-                dreambooth::shapes(base, text_encoder)?.values().map(|s| s.iter().product::<usize>()).sum();
-            // weights, gradients and two moments of four bytes each
-            let mib = values * 16 / (1 << 20);
-            observer.info(&format!("Memory: {values} values are trained, {mib} MiB beside a step's activations"));
-            let options = dreambooth::Options { text_encoder, prior_weight: settings.prior.weight, batch_size, seed };
-            let prompt = settings.prior.prompt_of(class);
-            let pictures = Pictures::new(base, subject, class_images, |photo| photo.covering(side as u32));
-            let method = DreamBooth::new(base, pictures, [class, &prompt], options)?;
-            by_method(run, method, manifest, observer)
-        }
-        MethodName::TextualInversion => {
-            let init = first_token(base, settings, class)?;
-            let options = textual_inversion::Options { init, batch_size, seed, keep: plan.keep };
-            let method = TextualInversion::new(base, pictures(class_images), options)?;
-            by_method(run, method, manifest, observer)
-        }
-    }
-}
-
-fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
-    let Run { base, subject, folder, study, .. } = run;
-    let place = folder.display();
-    let reference = subject.photos.first().context("the subject has no photo")?.square(manifest.side as u32);
-    let all = manifest.settings.training.steps;
-    let mut trainer = Trainer::new(base, method, folder, manifest, reference)?;
-    match trainer.steps() {
-        0 => {}
-        taken if taken >= all => {
-            observer.info(&format!("{taken} steps are taken already: more need --steps above that"))
-        }
-        taken => observer.info(&format!("Going on after step {taken}")),
-    }
-    observer.begin("Training", all, trainer.steps());
-    let mut first = true;
-    trainer.run(|event| {
-        match event {
-            Event::Step(record, names) => {
-                let losses = names.iter().zip(&record.losses).filter_map(|(name, loss)| Some((*name, (*loss)?)));
-                observer.advance(1, &losses.collect::<Vec<_>>());
-            }
-            Event::Saved if study.is_none() && std::mem::take(&mut first) => remember(LAST_ADAPTER, folder, observer),
-            Event::Saved | Event::Drawing => {}
-            Event::Preview(path) => observer.tell(super::Note::Picture(path)),
-        }
-        Ok(if observer.stopped() { Next::Stop } else { Next::Continue })
-    })?;
-    observer.end();
-    let trained = Trained { folder: folder.to_path_buf(), finished: trainer.steps() >= all };
-    if trained.finished {
-        observer.info(&format!("Adapter: {place}  (loss curve: {place}/loss.png, previews: {place}/previews)"));
-        let class = &subject.class;
-        observer.info(&format!("Draw with: eqdiff sample --prompt \"{PLACEHOLDER} {class} in van gogh style\""));
-    } else {
-        let steps = trainer.steps();
-        observer.info(&format!("Stopped after step {steps} of {all}. Go on with: eqdiff train --resume --out {place}"));
-    }
-    Ok(trained)
-}
-
-/// The user's class images, or those that the base draws and that are kept in a folder of their own in `kept`, or none.
-fn class_images(base: &Base, manifest: &Manifest, kept: &Path, observer: &mut dyn Observer) -> Result<Vec<RgbImage>> {
-    let (settings, side) = (&manifest.settings, manifest.side);
-    if let Some(own) = &manifest.class_images {
-        let images = class_images::from_folder(&own.folder, side).context("the class images of this training")?;
-        if digest_of(&images) != own.digest {
-            bail!("the class images in {} are not those that the training began with", own.folder.display());
-        }
-        return Ok(images);
-    }
-    if settings.prior.class_images == 0 {
-        return Ok(Vec::new());
-    }
-    let asked = Asked::new(base, &manifest.class, side, settings);
-    let folder = asked.folder(kept)?;
-    let mut begun = 0;
-    let images = class_images::generated(base, &folder, &asked, settings.prior.class_images, |done, all| {
-        if done == 0 {
-            return if observer.stopped() { bail!(Interrupted) } else { Ok(()) }; // another process draws
-        }
-        if begun == 0 {
-            observer.begin("Class images", all, 0);
-        }
-        let more = done - begun;
-        begun = done;
-        observer.go_on(more)
-    })?;
-    if begun > 0 {
-        observer.end();
-    }
-    observer.info(&format!("Class images: {} in {}", images.len(), folder.display()));
-    Ok(images)
 }

@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Device;
 
+use crate::ops::cuda_device;
+
 /// Kinds of devices beside the CPU, in the order in which they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -30,7 +32,7 @@ impl Kind {
 
     fn open(self, index: usize) -> candle_core::Result<Device> {
         match self {
-            Self::Cuda => Device::new_cuda(index),
+            Self::Cuda => cuda_device(index),
             Self::Metal => Device::new_metal(index),
         }
     }
@@ -43,6 +45,15 @@ impl Kind {
 /// If this build or this machine has no such device.
 pub fn device(name: &str) -> Result<(Device, Option<String>)> {
     choose(name, Kind::is_built, Kind::open)
+}
+
+/// What helps against an error of a device.
+pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    let full = error.chain().any(|cause| cause.to_string().contains("CUDA_ERROR_OUT_OF_MEMORY"));
+    full.then_some(
+        "the GPU's memory is full: --dtype bf16, a smaller --batch-size or training.side, or --memory N with fewer GiB \
+         than it has, so that more is computed twice; see what else runs there with nvidia-smi",
+    )
 }
 
 fn choose<D: From<Cpu>>(
@@ -129,6 +140,13 @@ mod tests {
         let expected = "cuda cannot be used (no driver), metal cannot be used (no driver): computing on the CPU";
         assert_eq!(warning.as_deref(), Some(expected));
         Ok(())
+    }
+
+    #[test]
+    fn a_full_device_has_advice() {
+        let error = |text: &'static str| anyhow!(candle_core::Error::msg(text)).context("step 3");
+        assert!(advice(&error("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")")).is_some());
+        assert!(advice(&error("something else")).is_none());
     }
 
     #[test]

@@ -18,11 +18,11 @@ use crate::files::digest;
 use crate::model::clip::TowerConfig;
 use crate::model::unet::{LATENTS, UnetConfig};
 use crate::model::{ClipText, Config, Scheduler, Tokenizer, Unet, Vae};
-use crate::ops::Precision;
+use crate::ops::{Precision, prepare};
 use crate::weights::{Lora, Part, Weights};
 use source::Model;
 
-pub use device::device;
+pub use device::{advice, device};
 pub use metrics::{Clip, load_dino, load_judge, load_vision, things};
 pub use sd1::RANDOM_SD14;
 pub use source::Folder;
@@ -79,6 +79,7 @@ impl Base {
         precision: Precision,
         loras: Vec<Lora>,
     ) -> Result<Self> {
+        prepare(device, precision)?;
         let folder = Folder::find(name, offline)?;
         let parts = Parts { folder, device: device.clone(), precision, loras: loras.into() };
         if !parts.loras.is_empty() {
@@ -173,21 +174,21 @@ impl Parts {
     /// # Errors
     /// As [`Base::load`], also below.
     pub fn unet(&self) -> Result<Unet> {
-        let weights = self.weights(UNET)?.with_loras(Part::Unet, self.loras.clone());
-        Ok(Unet::load(&weights, config(&self.folder, "unet/config.json")?)?)
+        Ok(Unet::load(&self.unet_weights()?, config(&self.folder, "unet/config.json")?)?)
     }
 
     /// # Errors
     /// See [`unet`](Self::unet).
     pub fn vae(&self) -> Result<Vae> {
-        Ok(Vae::load(&self.weights(VAE)?, config(&self.folder, "vae/config.json")?)?)
+        // what is lost here shows in every picture
+        let weights = self.weights(VAE)?.kept_in(self.precision.fine(&self.device));
+        Ok(Vae::load(&weights, config(&self.folder, "vae/config.json")?)?)
     }
 
     /// # Errors
     /// See [`unet`](Self::unet).
     pub fn text(&self) -> Result<ClipText> {
-        let weights = self.weights(TEXT)?.with_loras(Part::Text, self.loras.clone());
-        Ok(ClipText::load(&weights, config(&self.folder, "text_encoder/config.json")?, None)?)
+        Ok(ClipText::load(&self.text_weights()?, config(&self.folder, "text_encoder/config.json")?, None)?)
     }
 
     /// # Errors
@@ -204,6 +205,16 @@ impl Parts {
     /// See [`unet`](Self::unet).
     pub fn latent_side(&self) -> Result<usize> {
         Ok(config::<UnetConfig>(&self.folder, "unet/config.json")?.sample_size)
+    }
+
+    /// The UNet's tensors with what is added to them.
+    fn unet_weights(&self) -> Result<Weights> {
+        Ok(self.weights(UNET)?.with_loras(Part::Unet, self.loras.clone()))
+    }
+
+    /// The text encoder's.
+    fn text_weights(&self) -> Result<Weights> {
+        Ok(self.weights(TEXT)?.with_loras(Part::Text, self.loras.clone()))
     }
 
     fn weights(&self, model: Model) -> Result<Weights> {

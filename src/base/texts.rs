@@ -41,6 +41,30 @@ impl<'a> Texts<'a> {
         Tensor::cat(&states, 0)
     }
 
+    /// States [B, L, d] of prompts whose placeholders stand for `embeddings`, `[d]` each. A device with memory of its own
+    /// is asked once for all of them; the processor has as much to do for each in a batch as alone.
+    pub fn with_concepts(&self, prompts: &[Tokens], embeddings: &[Tensor]) -> Result<Tensor> {
+        let (with, without): (Vec<usize>, Vec<usize>) =
+            (0..prompts.len()).partition(|&i| !prompts[i].placeholder.is_empty());
+        if self.base.device.is_cpu() || with.len() < 2 {
+            let states = prompts.iter().zip(embeddings).map(|(tokens, embedding)| self.with_concept(tokens, embedding));
+            return Tensor::cat(&states.collect::<Result<Vec<_>>>()?, 0);
+        }
+        let tokens: Vec<Tokens> = with.iter().map(|&i| prompts[i].clone()).collect();
+        let ids: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
+        let positions = placeholder_columns(&tokens, &self.base.device)?;
+        let chosen: Vec<&Tensor> = with.iter().map(|&i| &embeddings[i]).collect();
+        let injection = Injection { positions: &positions, embeddings: &Tensor::stack(&chosen, 0)? };
+        let mut states = vec![self.base.text.forward(&ids_tensor(&ids, &self.base.device)?, Some(injection))?];
+        for &i in &without {
+            states.push(self.plain(&prompts[i])?);
+        }
+        let states = Tensor::cat(&states, 0)?;
+        let mut place = vec![0u32; prompts.len()];
+        with.iter().chain(&without).zip(0..).for_each(|(&i, at)| place[i] = at);
+        if place.is_sorted() { Ok(states) } else { states.index_select(&Tensor::new(place, states.device())?, 0) }
+    }
+
     /// States [1, L, d] of a prompt whose placeholder stands for `embedding`, `[d]`.
     pub fn with_concept(&self, tokens: &Tokens, embedding: &Tensor) -> Result<Tensor> {
         if tokens.placeholder.is_empty() {
@@ -49,6 +73,23 @@ impl<'a> Texts<'a> {
         let positions = placeholder_columns(std::slice::from_ref(tokens), &self.base.device)?;
         let injection = Injection { positions: &positions, embeddings: &embedding.unsqueeze(0)? };
         self.base.text.forward(&ids_tensor(&[&tokens.ids], &self.base.device)?, Some(injection))
+    }
+
+    /// States [1, L, d] of a prompt whose placeholders, in order, stand for `embeddings` `[d]`; there may be fewer places,
+    /// where the prompt was cut off.
+    pub fn with_several(&self, tokens: &Tokens, embeddings: &[Tensor]) -> Result<Tensor> {
+        if tokens.placeholder.is_empty() {
+            return self.plain(tokens);
+        }
+        let device = &self.base.device;
+        let positions = placeholder_columns(std::slice::from_ref(tokens), device)?;
+        let nothing = self.base.text.token_embedding(0)?.zeros_like()?;
+        let mut rows = vec![nothing; tokens.ids.len()];
+        for (&place, embedding) in tokens.placeholder.iter().zip(embeddings) {
+            rows[place] = embedding.clone();
+        }
+        let injection = Injection { positions: &positions, embeddings: &Tensor::stack(&rows, 0)?.unsqueeze(0)? };
+        self.base.text.forward(&ids_tensor(&[&tokens.ids], device)?, Some(injection))
     }
 }
 

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::{Base, TEXT, UNET, config};
 use crate::model::{ClipText, Unet};
-use crate::weights::{Part, Weights};
+use crate::weights::Weights;
 
 /// Published text encoders keep their tensors under it, newer writers do not.
 const TEXT_MODEL: &str = "text_model.";
@@ -54,8 +54,7 @@ impl Base {
     /// # Errors
     /// If a tensor has another shape than the base's.
     pub fn unet_with(&self, tensors: BTreeMap<String, Tensor>) -> Result<Unet> {
-        let weights = self.parts.weights(UNET)?.replaced(tensors);
-        let weights = weights.with_loras(Part::Unet, self.parts.loras.clone());
+        let weights = self.parts.unet_weights()?.replaced(tensors);
         Ok(Unet::load(&weights, config(&self.parts.folder, "unet/config.json")?)?)
     }
 
@@ -64,11 +63,10 @@ impl Base {
     /// # Errors
     /// As [`unet_with`](Self::unet_with).
     pub fn text_with(&self, tensors: BTreeMap<String, Tensor>) -> Result<ClipText> {
-        let weights = self.parts.weights(TEXT)?;
+        let weights = self.parts.text_weights()?;
         let prefix = if weights.has("text_model") { TEXT_MODEL } else { "" };
         let tensors = tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect();
-        let weights = weights.replaced(tensors).with_loras(Part::Text, self.parts.loras.clone());
-        Ok(ClipText::load(&weights, config(&self.parts.folder, "text_encoder/config.json")?, None)?)
+        Ok(ClipText::load(&weights.replaced(tensors), config(&self.parts.folder, "text_encoder/config.json")?, None)?)
     }
 }
 

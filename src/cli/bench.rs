@@ -6,13 +6,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::Outcome;
 use super::output::print;
+use super::{Outcome, device_name};
 use crate::app::Usage;
-use crate::base::MINI;
+use crate::base::{MINI, device};
 use crate::bench::{Bench, CASES};
 use crate::machine::peak_memory;
-use crate::ops::{Precision, level};
+use crate::ops::{Precision, level, memory};
 use crate::training::budget::Budget;
 
 const EXAMPLES: &str = "\
@@ -33,7 +33,10 @@ pub(super) struct BenchArgs {
     /// sample_ref [default: all]
     #[arg(long, value_name = "CASE", value_delimiter = ',')]
     case: Vec<String>,
-    /// How weights are kept: f32, f16 or bf16
+    /// auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "cpu", value_parser = device_name)]
+    device: String,
+    /// How weights are kept: f32, f16 or bf16; on a CUDA device f32, tf32 or bf16
     #[arg(long, default_value = "f32")]
     dtype: Precision,
     /// Timed runs of each case, after one that warms up
@@ -66,6 +69,7 @@ struct Line {
 /// Measures every case in a process of its own, so that its peak memory is its own.
 pub(super) fn run(args: &BenchArgs) -> Result<Outcome> {
     budget(args)?;
+    args.dtype.check(&device(&args.device)?.0).map_err(|error| Usage(format!("--dtype {}: {error}", args.dtype)))?;
     let known = |case: &String| CASES.iter().any(|(name, _)| name == case);
     if let Some(case) = args.case.iter().find(|case| !known(case)) {
         let names = CASES.map(|(name, _)| name).join(", ");
@@ -100,15 +104,23 @@ fn budget(args: &BenchArgs) -> Result<Budget> {
 }
 
 fn here(args: &BenchArgs, case: &str) -> Result<Line> {
-    let bench = Bench { base: args.base.clone(), precision: args.dtype, memory: budget(args)?, runs: args.runs.into() };
+    let (device, _) = device(&args.device)?;
+    let bench = Bench {
+        base: args.base.clone(),
+        device: device.clone(),
+        precision: args.dtype,
+        memory: budget(args)?,
+        runs: args.runs.into(),
+    };
     let runs = bench.run(case)?;
+    let peak = memory(&device).map_or_else(peak_memory, |memory| Some(memory.peak));
     let mut sorted = runs.clone();
     sorted.sort_by(f64::total_cmp);
     Ok(Line {
         case: case.into(),
         s: sorted[sorted.len() / 2],
         runs,
-        peak_rss_gib: peak_memory().map(|bytes| bytes as f64 / (1u64 << 30) as f64),
+        peak_rss_gib: peak.map(|bytes| bytes as f64 / (1u64 << 30) as f64),
         dtype: args.dtype.to_string(),
         simd: level().name().into(),
         threads: rayon::current_num_threads(),
@@ -118,7 +130,7 @@ fn here(args: &BenchArgs, case: &str) -> Result<Line> {
 fn apart(args: &BenchArgs, case: &str) -> Result<Line> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Command::new(program);
-    command.args(["bench", "--here", "--base", &args.base, "--case", case]);
+    command.args(["bench", "--here", "--base", &args.base, "--case", case, "--device", &args.device]);
     command.args(["--dtype", &args.dtype.to_string(), "--runs", &args.runs.to_string(), "--memory", &args.memory]);
     let output = command.stderr(std::process::Stdio::inherit()).output().context("cannot start this program again")?;
     if !output.status.success() {

@@ -15,14 +15,16 @@ Examples:
   eqdiff import learned_embeds.safetensors --class toy --base sd14 --out toy
   eqdiff import pytorch_custom_diffusion_weights.safetensors freq_embeddings.safetensors --subject photos/dog --base sd14
 
-The result is an adapter like any other: S* stands for the subject. Files must be safetensors; weights of LoRAs cannot be
-imported.";
+  eqdiff import dog-lora.safetensors dog.safetensors --class dog --base sd14
+
+The result is an adapter like any other: S* stands for the subject. Files must be safetensors. A LoRA may change keys and
+values of cross-attention alone; `eqdiff sample --lora` draws with any other.";
 
 /// Arguments of `import`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ImportArgs {
-    /// Custom Diffusion weights, a textual inversion embedding, or the files of the released code
+    /// Custom Diffusion weights, a textual inversion embedding, a LoRA, or the files of the released code
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// The subject with its photos, which reference attention looks at: a folder or a name

@@ -3,6 +3,7 @@
 mod bands;
 mod bench;
 mod demo;
+mod doctor;
 mod eval;
 mod export;
 mod generate;
@@ -25,6 +26,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::{Interrupted, Machine, Usage};
+use crate::base;
 use crate::files::advice;
 use crate::ops::{Precision, check_level};
 use observer::{Console, end, event, say};
@@ -82,6 +84,8 @@ enum Command {
     Man(generate::ManArgs),
     /// Check this build on this device against recorded PyTorch results
     Verify(verify::VerifyArgs),
+    /// Say what this machine has to compute with, and check each operation there
+    Doctor(doctor::DoctorArgs),
 }
 
 /// How a command ended, where that is no error.
@@ -119,6 +123,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Bands(args) => bands::run(&args, &mut console()),
         Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 
@@ -152,11 +157,23 @@ pub fn exit_code(result: Result<Outcome>, json: bool) -> ExitCode {
         tell("info", "", "Stopped");
         return ended(130);
     }
-    tell("error", "error: ", &format!("{error:#}"));
-    if let Some(advice) = advice(&error) {
+    tell("error", "error: ", told(&format!("{error:#}")));
+    if let Some(advice) = advice(&error).or_else(|| base::advice(&error)) {
         tell("info", "help: ", advice);
     }
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+}
+
+/// An error's text without the frames of the program that candle lists below it.
+fn told(text: &str) -> &str {
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        if line.trim_start().starts_with("0: ") {
+            break;
+        }
+        end += line.len();
+    }
+    text[..end].trim_end()
 }
 
 /// Where models come from and where they compute.
@@ -169,7 +186,9 @@ struct MachineArgs {
     #[arg(long, default_value = "auto", value_parser = device_name)]
     device: String,
     /// How weights are kept: f32, or f16 or bf16 in half the memory. With bf16, processors that multiply
-    /// it compute in it; sums, norms and all that is trained stay in f32 [default: f32, or as a training began]
+    /// it compute in it; sums, norms and all that is trained stay in f32. On a CUDA device bf16, f32 or tf32 (f32 whose
+    /// products have 10 bits of mantissa); no f16, which overflows in the autoencoder [default: as a training began, else
+    /// f32, bf16 on a CUDA device]
     #[arg(long)]
     dtype: Option<Precision>,
 }
@@ -185,5 +204,15 @@ fn device_name(text: &str) -> Result<String, String> {
 impl From<MachineArgs> for Machine {
     fn from(args: MachineArgs) -> Self {
         Self { offline: args.offline, device: args.device, precision: args.dtype }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn errors_are_told_without_frames() {
+        let text = "step 3: DriverError(CUDA_ERROR_OUT_OF_MEMORY)\n   0: candle_core::error\n   1: clone3\n             at x.S:81:0\n";
+        assert_eq!(super::told(text), "step 3: DriverError(CUDA_ERROR_OUT_OF_MEMORY)");
+        assert_eq!(super::told("two lines:\n  10: of no frames"), "two lines:\n  10: of no frames");
     }
 }

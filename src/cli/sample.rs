@@ -25,6 +25,7 @@ Examples:
   eqdiff sample --prompt \"a S* dog\" --grid reference=0,0.5,1 --grid guidance=5,7.5,12.5
   eqdiff sample --prompt \"a S* dog in van gogh style\" --high 0.5 --reference-strength 0.5
   eqdiff sample --prompt \"a S* dog\" --seed 7 --variations 0.2 --count 6 --preview 5
+  eqdiff sample --adapter outputs/dog --adapter outputs/clock --prompt \"a S* dog beside a S2* clock\"
   eqdiff sample --prompt \"a S* dog\" --lora watercolour.safetensors:0.8
   eqdiff sample --like drawn/s-dog-7-1a2b3c4d.png --count 4 --guidance 9
   eqdiff sample --base sd14 --no-adapter --prompt \"a dog on the moon\"";
@@ -40,9 +41,10 @@ pub(super) struct SampleArgs {
     /// kohya's flags: --n negative --w width --h height --d seed --l guidance --s steps --ss sampler
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// The adapter's folder [default: the last one trained]
+    /// The adapter's folder [default: the last one trained]. Repeated: subjects in one picture, which prompts call
+    /// S*, S2* and so on; they are drawn without reference attention
     #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    adapter: Vec<PathBuf>,
     /// Draw with the base alone
     #[arg(long, conflicts_with = "adapter")]
     no_adapter: bool,
@@ -98,12 +100,6 @@ pub(super) struct SampleArgs {
     /// Draw without reference attention
     #[arg(long, conflicts_with = "reference")]
     no_reference: bool,
-    /// Match the pictures to a photo of the subject (DreamMatcher), whatever method the adapter was trained by
-    #[arg(long, conflicts_with_all = ["no_adapter", "no_reference"])]
-    dreammatcher: bool,
-    /// Weight of DreamMatcher's semantic matching guidance, e.g. 50 [default: none, as it was released]
-    #[arg(long, value_name = "X", requires = "dreammatcher")]
-    matching_guidance: Option<f64>,
     /// Say how the first picture came about, on a page beside it: where reference attention looks, what is fused, the
     /// bands, and what each embedding draws alone
     #[arg(long, conflicts_with = "no_adapter")]
@@ -139,6 +135,12 @@ pub(super) struct SampleArgs {
     /// A LoRA of kohya, PEFT or diffusers that is added to the base, by a weight [default: 1]. Repeatable
     #[arg(long, value_name = "FILE[:WEIGHT]")]
     lora: Vec<WeightedFile>,
+    /// Match the pictures to a photo of the subject (DreamMatcher), whatever method the adapter was trained by
+    #[arg(long, conflicts_with_all = ["no_adapter", "no_reference", "reference_strength", "explain"])]
+    dreammatcher: bool,
+    /// Weight of DreamMatcher's semantic matching guidance, e.g. 50 [default: none, as it was released]
+    #[arg(long, value_name = "X", requires = "dreammatcher")]
+    matching_guidance: Option<f64>,
     /// Where the pictures go
     #[arg(long, value_name = "DIR", default_value = "outputs/samples")]
     out: PathBuf,
@@ -156,7 +158,8 @@ pub(super) fn run(args: SampleArgs, observer: &mut dyn Observer) -> Result<Outco
     let request = Request {
         prompts: args.prompt,
         prompt_file: args.prompts,
-        adapter: match (args.adapter, args.elite, args.subject) {
+        more: args.adapter.iter().skip(1).cloned().collect(),
+        adapter: match (args.adapter.into_iter().next(), args.elite, args.subject) {
             (_, Some(mappers), Some(subject)) => {
                 Source::Elite(Files { mappers, vision: args.elite_vision, details: args.details }, subject)
             }

@@ -89,8 +89,7 @@ pub fn with_concept(
     keep: Keep,
 ) -> Result<Step> {
     let embedding = learned.concept.of(Band::Original)?;
-    let states = batch.prompts.iter().map(|tokens| texts.with_concept(tokens, &embedding));
-    let text = Tensor::cat(&states.collect::<Result<Vec<_>>>()?, 0)?;
+    let text = texts.with_concepts(&batch.prompts, &vec![embedding; batch.prompts.len()])?;
     let mut attention = Customised::new(learned, None, None).keeping(keep);
     losses(base, &base.unet, batch, &text, &mut attention, prior_weight)
 }

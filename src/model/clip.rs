@@ -206,7 +206,7 @@ fn layers(w: &Weights, config: &TowerConfig, causal: bool) -> Result<Vec<Encoder
 pub struct Injection<'a> {
     /// 1 at the placeholder's positions, else 0: [B, L].
     pub positions: &'a Tensor,
-    /// The embedding of each sample [B, d].
+    /// The embedding of each sample [B, d], or of each of its places [B, L, d].
     pub embeddings: &'a Tensor,
 }
 
@@ -260,7 +260,8 @@ impl ClipText {
         if let Some(Injection { positions, embeddings }) = injection {
             let at = positions.unsqueeze(2)?;
             // x + at * (embedding - token): the frozen tokens stay outside the graph
-            let change = embeddings.unsqueeze(1)?.broadcast_sub(&tokens)?;
+            let embeddings = if embeddings.rank() == 2 { embeddings.unsqueeze(1)? } else { embeddings.clone() };
+            let change = embeddings.broadcast_sub(&tokens)?;
             x = (x + change.broadcast_mul(&at)?)?;
         }
         self.through(x)

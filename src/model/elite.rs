@@ -118,7 +118,7 @@ pub fn attention_to(query: &Tensor, key: &Tensor, heads: usize, index: &[usize])
     let all = candle_nn::ops::softmax(&scores, D::Minus1)?;
     let mut column = vec![0f32; batch * length];
     index.iter().enumerate().for_each(|(sample, place)| column[sample * length + place] = 1.);
-    let column = Tensor::from_vec(column, (batch, 1, 1, length), query.device())?;
+    let column = Tensor::from_vec(column, (batch, 1, 1, length), query.device())?.to_dtype(query.dtype())?;
     let word = all.broadcast_mul(&column)?.sum(D::Minus1)?.transpose(1, 2)?.contiguous()?;
     let most = word.flatten_from(1)?.max_keepdim(1)?.unsqueeze(2)?;
     word.broadcast_div(&most)

@@ -249,7 +249,8 @@ impl Unet {
             given.processor.up_block(i, &x)?;
         }
         let around = Around { norm: Some(&self.conv_norm_out), ..Around::default() };
-        self.conv_out.forward_with(&x, around)?.permute((0, 3, 1, 2))?.contiguous()
+        let noise = self.conv_out.forward_with(&x, around)?.permute((0, 3, 1, 2))?;
+        noise.to_dtype(latents.dtype())?.contiguous()
     }
 
     /// Sinusoidal timestep embedding through its two-layer network and the SiLU that every user of it

@@ -2,9 +2,9 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::cpu;
 use super::gradient::{recompute, with_backward};
 use super::place::{Place, place};
+use super::{cpu, cuda};
 
 /// A function of single values.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,11 @@ impl Curve {
                 let kept = x.detach();
                 let y = cpu::activation::forward(self, &kept)?;
                 with_backward(x, y, move |dy| cpu::activation::backward(self, &kept, dy))
+            }
+            Place::Cuda => {
+                let kept = x.detach();
+                let y = cuda::activation::forward(self, &kept)?;
+                with_backward(x, y, move |dy| cuda::activation::backward(self, &kept, dy))
             }
             Place::Composed => recompute(x, move |x| self.composed(x)),
         }

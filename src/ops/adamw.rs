@@ -1,41 +1,113 @@
-//! The arithmetic of one AdamW step on one variable.
+//! One AdamW step on all trained variables, with clipping of their common gradient norm.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, Var};
 
-use super::cpu;
 use super::place::{Place, place};
+use super::{cpu, cuda};
 
-/// The constants of one step.
+/// The optimiser's constants (PyTorch's names and defaults).
 #[derive(Clone, Copy, Debug)]
-pub struct Update {
-    /// The gradient is multiplied by this.
-    pub clip: f64,
-    /// Decay rates of the two moments.
-    pub betas: (f64, f64),
-    /// 1 - beta^t of both.
-    pub corrections: (f64, f64),
+pub struct Settings {
     /// Learning rate.
     pub learning_rate: f64,
+    /// Decay rates of the two moments.
+    pub betas: (f64, f64),
     /// Added to the root of the second moment.
     pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// The norm of all gradients together is clipped to this; infinite: it is not.
+    pub max_grad_norm: f64,
+}
+
+impl Settings {
+    /// 1 - beta^t of both moments.
+    pub(crate) fn corrections(&self, step: usize) -> (f64, f64) {
+        (1. - self.betas.0.powi(step as i32), 1. - self.betas.1.powi(step as i32))
+    }
+
+    /// What values are multiplied by first.
+    pub(crate) fn decay(&self) -> f64 {
+        1. - self.learning_rate * self.weight_decay
+    }
+
+    fn update(&self, norm: f64, step: usize) -> Update {
+        Update {
+            clip: (self.max_grad_norm / (norm + 1e-6)).min(1.),
+            betas: self.betas,
+            corrections: self.corrections(step),
+            learning_rate: self.learning_rate,
+            eps: self.eps,
+            decay: self.decay(),
+        }
+    }
+}
+
+/// A variable with what its step needs.
+pub struct Trained<'a> {
+    /// Its value.
+    pub value: &'a Var,
+    /// The gradient of its value.
+    pub grad: &'a Tensor,
+    /// Of the gradient, first and second.
+    pub moments: &'a mut [Tensor; 2],
+}
+
+/// Step number `step`, from 1, on all of `trained`; the norm of their gradients before clipping, `[1]` in f64. If it is
+/// not finite, nothing has changed.
+pub fn step(trained: &mut [Trained], settings: &Settings, step: usize) -> Result<Tensor> {
+    if let Some(first) = trained.first()
+        && place(first.value) == Place::Cuda
+    {
+        return cuda::adamw::step(trained, settings, step);
+    }
+    let mut square = 0.;
+    for Trained { grad, .. } in trained.iter() {
+        square += sum_of_squares(grad)?;
+    }
+    let norm = square.sqrt();
+    if norm.is_finite() {
+        let update = settings.update(norm, step);
+        for Trained { value, grad, moments } in trained {
+            let [new, first, second] = update.apply(value.as_tensor(), grad, moments)?;
+            value.set(&new)?;
+            **moments = [first, second];
+        }
+    }
+    Tensor::new(&[norm], &candle_core::Device::Cpu)
+}
+
+/// The constants of one step on one variable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Update {
+    /// The gradient is multiplied by this.
+    pub(crate) clip: f64,
+    /// Decay rates of the two moments.
+    pub(crate) betas: (f64, f64),
+    /// 1 - beta^t of both.
+    pub(crate) corrections: (f64, f64),
+    /// Learning rate.
+    pub(crate) learning_rate: f64,
+    /// Added to the root of the second moment.
+    pub(crate) eps: f64,
     /// The value is multiplied by this first.
-    pub decay: f64,
+    pub(crate) decay: f64,
 }
 
 /// The sum of the squares of `x`, in f64.
-pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
+fn sum_of_squares(x: &Tensor) -> Result<f64> {
     match place(x) {
         Place::Cpu => cpu::adamw::sum_of_squares(x),
-        Place::Composed => Ok(x.sqr()?.sum_all()?.to_scalar::<f32>()? as f64),
+        Place::Cuda | Place::Composed => Ok(x.sqr()?.sum_all()?.to_scalar::<f32>()? as f64),
     }
 }
 
 impl Update {
     /// New value and moments of a variable.
-    pub fn apply(&self, value: &Tensor, grad: &Tensor, moments: &[Tensor; 2]) -> Result<[Tensor; 3]> {
+    fn apply(&self, value: &Tensor, grad: &Tensor, moments: &[Tensor; 2]) -> Result<[Tensor; 3]> {
         match place(value) {
             Place::Cpu => cpu::adamw::update(self, value, grad, moments),
-            Place::Composed => self.composed(value, grad, moments),
+            Place::Cuda | Place::Composed => self.composed(value, grad, moments),
         }
     }
 

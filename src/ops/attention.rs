@@ -5,9 +5,9 @@
 
 use candle_core::{D, Result, Tensor, bail};
 
-use super::cpu;
 use super::gradient::{recompute3, with_backward3};
 use super::place::{Place, place};
+use super::{cpu, cuda};
 
 /// What an attention has beside queries, keys and values.
 #[derive(Clone, Default)]
@@ -74,7 +74,12 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<T
     let sizes = Sizes::of(q, k, v, options)?;
     let tracked = [q, k, v].iter().any(|t| t.track_op());
     let place = place(q);
-    if sizes.sharing > 1 && (tracked || place == Place::Composed) {
+    let has_kernel = match place {
+        Place::Cpu => true,
+        Place::Cuda => cuda::attention::serves(&sizes, q),
+        Place::Composed => false,
+    };
+    if sizes.sharing > 1 && (tracked || !has_kernel) {
         let times = sizes.sharing;
         let column = options.column.as_ref().map(|column| repeated(column, times)).transpose()?;
         return attend(q, &repeated(k, times)?, &repeated(v, times)?, &Options { column, ..options.clone() });
@@ -89,7 +94,16 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<T
                 Ok(cpu::attention::backward(sizes, inputs, column.as_ref(), &kept, [y, dy])?.map(Some))
             })
         }
-        Place::Composed => composed(q, k, v, options),
+        Place::Cuda if cuda::attention::serves(&sizes, q) => {
+            let column = options.column.as_ref().map(Tensor::detach);
+            let inputs = [q.detach().contiguous()?, k.detach().contiguous()?, v.detach().contiguous()?];
+            let (y, kept) = cuda::attention::forward(sizes, inputs.each_ref(), column.as_ref())?;
+            with_backward3([q, k, v], y, move |y, dy| {
+                let inputs = inputs.each_ref();
+                Ok(cuda::attention::backward(sizes, inputs, column.as_ref(), &kept, [y, dy])?.map(Some))
+            })
+        }
+        Place::Cuda | Place::Composed => composed(q, k, v, options),
     }
 }
 
@@ -105,13 +119,13 @@ fn repeated(x: &Tensor, times: usize) -> Result<Tensor> {
 fn composed(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<Tensor> {
     let (_, queries, width) = q.dims3()?;
     let (keys, heads, head) = (k.dim(1)?, options.heads, width / options.heads);
-    let mask = if options.causal { Some(causal_mask(queries, keys, q.device())?) } else { None };
+    let mask = if options.causal { Some(causal_mask(queries, keys, q.device())?.to_dtype(q.dtype())?) } else { None };
     let mut outputs = Vec::with_capacity(heads + 1);
     let mut seen: Option<Tensor> = None;
     for h in 0..heads {
         let part = |t: &Tensor| t.narrow(D::Minus1, h * head, head)?.contiguous();
         let value = match &options.column {
-            Some(column) => Tensor::cat(&[part(v)?, column.unsqueeze(2)?], 2)?,
+            Some(column) => Tensor::cat(&[part(v)?, column.unsqueeze(2)?.to_dtype(v.dtype())?], 2)?,
             None => part(v)?,
         };
         let mask = mask.clone();

@@ -3,9 +3,9 @@
 use candle_core::{D, Result, Tensor};
 
 use super::activation::clamp_unit;
-use super::cpu;
 use super::gradient::with_backward3;
 use super::place::{Place, place};
+use super::{cpu, cuda};
 
 /// With [feature, mask] = `fused` [B, N, d + 1]: `x` + m feature + (1 - m) `own` [B, N, d], and m [B, N, 1], the mask
 /// clamped to [0, 1]. The clamp's gradient is 1 on the closed interval (see [`clamp_unit`]).
@@ -20,6 +20,15 @@ pub fn blend(fused: &Tensor, own: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor
             let (y, mask) = cpu::blend::forward(&kept[0], &kept[1], &x.detach())?;
             let y = with_backward3([fused, own, x], y, move |_, dy| {
                 let (d_fused, d_own) = cpu::blend::backward(&kept[0], &kept[1], dy)?;
+                Ok([Some(d_fused), Some(d_own), Some(dy.clone())])
+            })?;
+            Ok((y, mask))
+        }
+        Place::Cuda => {
+            let kept = [fused.detach(), own.detach()];
+            let (y, mask) = cuda::blend::forward(&kept[0], &kept[1], &x.detach())?;
+            let y = with_backward3([fused, own, x], y, move |_, dy| {
+                let (d_fused, d_own) = cuda::blend::backward(&kept[0], &kept[1], dy)?;
                 Ok([Some(d_fused), Some(d_own), Some(dy.clone())])
             })?;
             Ok((y, mask))

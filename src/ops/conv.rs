@@ -2,12 +2,11 @@
 
 use candle_core::{Result, Tensor};
 
-use super::cpu;
-use super::cpu::product::panels::Panels;
 use super::gradient::{nothing, with_backward2, with_backward3};
 use super::norm::{GroupNorm, Norm};
 use super::place::{Place, place};
 use super::weight::{Precision, Weight};
+use super::{cpu, cuda};
 
 /// A convolution with weight [out, in, k, k] and bias `[out]`, trained if they are variables; the same padding on all sides.
 #[derive(Debug)]
@@ -90,14 +89,42 @@ impl Conv2d {
         {
             candle_core::bail!("the residual of a convolution to {shape:?} is {residual:?}");
         }
-        match &self.weight {
-            Weight::Cpu(panels) => self.on_cpu(panels, x, around),
-            Weight::Plain(weight) => self.composed(weight, x, around),
-            Weight::Trained(weight) => match place(x) {
-                Place::Cpu => self.trained(weight, x, around),
-                Place::Composed => self.composed(weight, x, around),
-            },
+        let x = &self.weight.suited(x)?;
+        let residual = around.residual.map(|residual| self.weight.suited(residual)).transpose()?;
+        let around = Around { residual: residual.as_ref(), ..around };
+        let kept = x.detach();
+        let (bias, window) = (self.bias.as_ref(), self.window);
+        let y = match &self.weight {
+            Weight::Cpu(panels) => {
+                let normed = around.norm.map_or(Ok(kept.clone()), |norm| norm.forward(&kept))?;
+                cpu::convolution::forward(&normed, panels, bias, window, &around)?
+            }
+            Weight::Cuda(filters) => cuda::convolution::forward(&kept, filters, bias, window, &around)?,
+            Weight::Trained(weight) if place(x) == Place::Cpu => return self.trained(weight, x, around),
+            Weight::Plain(weight) | Weight::Trained(weight) => return self.composed(weight, x, around),
+        };
+        let tracked = x.track_op();
+        let residual = around.residual.unwrap_or(&kept);
+        if !tracked && !residual.track_op() {
+            return Ok(y);
         }
+        let (norm, doubled_to, size) = (around.norm.cloned(), around.doubled_to, (height, width));
+        let (weight, kept) = (self.weight.clone(), kept.clone());
+        with_backward2([x, residual], y, move |dy| {
+            let dx = if tracked {
+                let dx = match &weight {
+                    Weight::Cpu(panels) => cpu::convolution::backward(dy, panels, window, size, doubled_to)?,
+                    Weight::Cuda(filters) => cuda::convolution::backward(dy, filters, window, size, doubled_to)?,
+                    Weight::Plain(_) | Weight::Trained(_) => {
+                        candle_core::bail!("a composed convolution has its own gradient")
+                    }
+                };
+                Some(norm.as_ref().map_or(Ok(dx.clone()), |norm| norm.backward(&kept, &dx))?)
+            } else {
+                None
+            };
+            Ok([dx, Some(dy.clone())])
+        })
     }
 
     fn trained(&self, weight: &Tensor, x: &Tensor, around: Around) -> Result<Tensor> {
@@ -131,30 +158,6 @@ impl Conv2d {
             None => y,
         };
         around.residual.map_or(Ok(y.clone()), |residual| y + residual)
-    }
-
-    fn on_cpu(&self, panels: &std::sync::Arc<Panels>, x: &Tensor, around: Around) -> Result<Tensor> {
-        let kept = x.detach();
-        let normed = around.norm.map_or(Ok(kept.clone()), |norm| norm.forward(&kept))?;
-        let y = cpu::convolution::forward(&normed, panels, self.bias.as_ref(), self.window, &around)?;
-        drop(normed);
-        let tracked = x.track_op();
-        let residual = around.residual.unwrap_or(&kept);
-        if !tracked && !residual.track_op() {
-            return Ok(y);
-        }
-        let (_, height, width, _) = x.dims4()?;
-        let (norm, doubled_to, window) = (around.norm.cloned(), around.doubled_to, self.window);
-        let (panels, kept) = (std::sync::Arc::clone(panels), kept.clone());
-        with_backward2([x, residual], y, move |dy| {
-            let dx = if tracked {
-                let dx = cpu::convolution::backward(dy, &panels, window, (height, width), doubled_to)?;
-                Some(norm.as_ref().map_or(Ok(dx.clone()), |norm| norm.backward(&kept, &dx))?)
-            } else {
-                None
-            };
-            Ok([dx, Some(dy.clone())])
-        })
     }
 
     fn composed(&self, weight: &Tensor, x: &Tensor, around: Around) -> Result<Tensor> {

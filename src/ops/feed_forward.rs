@@ -5,11 +5,11 @@ use std::sync::Arc;
 use candle_core::{D, Result, Tensor};
 
 use super::activation::{geglu_composed, gelu};
-use super::cpu;
 use super::gradient::{recompute, with_backward};
 use super::norm::Norm;
 use super::place::{Place, place};
 use super::{Keep, LayerNorm, Linear};
+use super::{cpu, cuda};
 
 /// x + W2 geglu(W1 norm(x) + b1) + b2, all frozen or all trained.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ impl FeedForward {
                 let (y, gates) = cpu::feed_forward::forward(&layers, &kept, keep.inside(x))?;
                 with_backward(x, y, move |dy| cpu::feed_forward::backward(&layers, &kept, gates.as_ref(), dy))
             }
+            Place::Cuda if keep.inside(x) => layers.on_cuda(x),
+            Place::Cuda => recompute(x, move |x| layers.on_cuda(x)),
             Place::Composed => recompute(x, move |x| layers.composed(x)),
         }
     }
@@ -53,6 +55,21 @@ impl Layers {
     fn trained(&self, x: &Tensor) -> Result<Tensor> {
         let gates = self.proj.after(&self.norm, x)?.chunk(2, D::Minus1)?;
         self.out.forward_plus(&(&gates[0] * gelu(&gates[1].contiguous()?)?)?, Some(x))
+    }
+
+    /// The bias of values and gates is added where they are used: between the maps there is one kernel.
+    fn on_cuda(&self, x: &Tensor) -> Result<Tensor> {
+        let normed = self.norm.forward(x)?;
+        let hidden = match &self.proj.bias {
+            Some(bias) => {
+                let gates = self.proj.without_bias().forward(&normed)?;
+                let (kept, bias) = (gates.detach(), bias.clone());
+                let y = cuda::activation::geglu_forward(&kept, &bias)?;
+                with_backward(&gates, y, move |dy| cuda::activation::geglu_backward(&kept, &bias, dy))?
+            }
+            None => geglu_composed(&self.proj.forward(&normed)?)?,
+        };
+        self.out.forward_plus(&hidden, Some(x))
     }
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {

@@ -12,6 +12,8 @@ use candle_core::{
     Var, bail,
 };
 
+use super::cuda;
+
 /// `y` as a function of `x`, with the gradient that `backward` maps from that of `y`.
 ///
 /// `y` must own its storage, i.e. be freshly computed and not a view.
@@ -120,7 +122,7 @@ impl Given {
     }
 
     fn cpu(&self) -> Result<(CpuStorage, Shape)> {
-        let out = Out(Mutex::new(None));
+        let out = Out::<CpuStorage>::default();
         self.take()?.inplace_op1(&out)?;
         match out.0.into_inner() {
             Ok(Some(storage)) => Ok((storage, self.shape.clone())),
@@ -129,9 +131,10 @@ impl Given {
     }
 
     fn cuda(&self) -> Result<(CudaStorage, Shape)> {
-        let result = self.take()?;
-        match &*result.storage_and_layout().0 {
-            Storage::Cuda(storage) => Ok((storage.try_clone(result.layout())?, self.shape.clone())),
+        let out = Out::<CudaStorage>::default();
+        self.take()?.inplace_op1(&out)?;
+        match out.0.into_inner() {
+            Ok(Some(storage)) => Ok((storage, self.shape.clone())),
             _ => bail!("the result of an operation is not on the CUDA device"),
         }
     }
@@ -146,9 +149,32 @@ impl Given {
 }
 
 /// Moves the storage out of a tensor that nobody else holds.
-struct Out(Mutex<Option<CpuStorage>>);
+struct Out<T>(Mutex<Option<T>>);
 
-impl InplaceOp1 for Out {
+impl<T> Default for Out<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl InplaceOp1 for Out<CudaStorage> {
+    fn name(&self) -> &'static str {
+        "take-storage"
+    }
+
+    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout) -> Result<()> {
+        bail!("the result of an operation is on the CPU")
+    }
+
+    fn cuda_fwd(&self, storage: &mut CudaStorage, _: &Layout) -> Result<()> {
+        if let Ok(mut slot) = self.0.lock() {
+            *slot = Some(cuda::take(storage)?);
+        }
+        Ok(())
+    }
+}
+
+impl InplaceOp1 for Out<CpuStorage> {
     fn name(&self) -> &'static str {
         "take-storage"
     }

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 
-use super::cpu;
 use super::cpu::product::panels::Panels;
 use super::gradient::{nothing, with_backward2, with_backward3};
 use super::norm::Norm;
 use super::place::{Place, place};
 use super::weight::{Precision, Weight};
+use super::{cpu, cuda};
 
 /// y = x W^T + b with W [out, in] and b `[out]`: frozen, or trained if they are variables.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ impl Linear {
     pub fn weight(&self) -> Result<Tensor> {
         match &self.weight {
             Weight::Cpu(panels) => Tensor::from_vec(panels.unpacked(), (self.to, self.from), &candle_core::Device::Cpu),
+            // a copy in any case, since `to_dtype` may give the same tensor
+            Weight::Cuda(weight) => weight.values().to_dtype(DType::F32)?.copy(),
             Weight::Plain(weight) | Weight::Trained(weight) => weight.detach().copy(),
         }
     }
@@ -64,10 +66,16 @@ impl Linear {
         self.run(x, Some(Arc::new(norm.clone())), None)
     }
 
+    /// The same map without its bias, which comes later.
+    pub(super) fn without_bias(&self) -> Self {
+        Self { bias: None, ..self.clone() }
+    }
+
     /// The gradient of `x` from that of the result, and `residual`, of the same shape, added to it.
     pub(super) fn backward(&self, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         match &self.weight {
             Weight::Cpu(panels) => cpu::linear::backward(dy, panels, residual, &ending_in(dy, self.from)),
+            Weight::Cuda(weight) => cuda::linear::backward(dy, weight.values(), residual, &ending_in(dy, self.from)),
             Weight::Plain(weight) | Weight::Trained(weight) => {
                 let dx = plain_product(dy, &weight.detach())?;
                 residual.map_or(Ok(dx.clone()), |residual| dx + residual)
@@ -83,8 +91,14 @@ impl Linear {
         if residual.is_some_and(|residual| residual.dims() != shape) {
             candle_core::bail!("the residual of a linear map to {shape:?} is {residual:?}");
         }
-        let panels = match &self.weight {
-            Weight::Cpu(panels) => panels,
+        let x = &self.weight.suited(x)?;
+        let residual = residual.map(|residual| self.weight.suited(residual)).transpose()?;
+        let residual = residual.as_ref();
+        let (kept, bias) = (x.detach(), self.bias.as_ref());
+        let normed = || norm.as_ref().map_or(Ok(kept.clone()), |norm| norm.forward(&kept));
+        let y = match &self.weight {
+            Weight::Cpu(panels) => cpu::linear::forward(&normed()?, panels, bias, residual, &shape)?,
+            Weight::Cuda(weight) => cuda::linear::forward(&normed()?, weight.values(), bias, residual, &shape)?,
             Weight::Plain(weight) => return self.composed(weight, x, norm, residual),
             Weight::Trained(weight) => {
                 let x = norm.map_or(Ok(x.clone()), |norm| norm.forward(x))?;
@@ -92,10 +106,6 @@ impl Linear {
                 return residual.map_or(Ok(y.clone()), |residual| y + residual);
             }
         };
-        let kept = x.detach();
-        let normed = norm.as_ref().map_or(Ok(kept.clone()), |norm| norm.forward(&kept))?;
-        let y = cpu::linear::forward(&normed, panels, self.bias.as_ref(), residual, &shape)?;
-        drop(normed);
         let (tracked, map) = (x.track_op(), self.clone());
         // without a norm, the gradient does not ask for the input
         let kept = norm.map(|norm| (norm, kept));
@@ -174,8 +184,31 @@ impl TrainedLinear {
         }
         match place(parts[0]) {
             Place::Cpu => self.on_cpu(parts),
+            Place::Cuda => self.on_cuda(parts),
             Place::Composed => self.composed(parts),
         }
+    }
+
+    /// Products in the precision of `parts`, from weights and to gradients of f32.
+    fn on_cuda<const N: usize>(&self, parts: [&Tensor; N]) -> Result<Tensor> {
+        let (x, dtype) = (Tensor::cat(&parts, D::Minus1)?, parts[0].dtype());
+        let (kept, weight) = (x.detach(), self.weight.detach().to_dtype(dtype)?);
+        let (to, shape) = (self.weight.dim(0)?, ending_in(&x, self.weight.dim(0)?));
+        let bias = self.bias.as_ref().map(Tensor::detach);
+        let y = cuda::linear::forward(&kept, &weight, bias.as_ref(), None, &shape)?;
+        let tracked = [x.track_op(), self.weight.track_op(), self.bias.as_ref().is_some_and(Tensor::track_op)];
+        let inputs = [&x, &self.weight, self.bias.as_ref().unwrap_or(&x)];
+        with_backward3(inputs, y, move |_, dy| {
+            let rows = dy.reshape(((), to))?;
+            let dx = if tracked[0] { Some(cuda::linear::backward(dy, &weight, None, kept.dims())?) } else { None };
+            let of_weight = || rows.t()?.matmul(&kept.reshape(((), weight.dim(1)?))?)?.to_dtype(DType::F32);
+            // a product sums in f32
+            let of_bias = || {
+                Tensor::ones((1, rows.dim(0)?), dtype, rows.device())?.matmul(&rows)?.squeeze(0)?.to_dtype(DType::F32)
+            };
+            let d_weight = if tracked[1] { Some(of_weight()?) } else { None };
+            Ok([dx, d_weight, if tracked[2] { Some(of_bias()?) } else { None }])
+        })
     }
 
     fn composed<const N: usize>(&self, parts: [&Tensor; N]) -> Result<Tensor> {

@@ -7,7 +7,7 @@
 //!
 //! The files of this folder are fronts: what models call, with its shapes, its gradient, and the same composed of
 //! candle operations, the reference that runs on any device and that every kernel is tested against. `place` says
-//! where an operation runs; kernels are in `cpu`.
+//! where an operation runs; kernels are in `cpu` and `cuda`.
 
 pub mod activation;
 pub mod adamw;
@@ -15,6 +15,11 @@ pub mod attention;
 mod blend;
 mod conv;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(not(feature = "cuda"))]
+#[path = "no_cuda.rs"]
+mod cuda;
 mod feed_forward;
 mod gradient;
 mod linear;
@@ -33,6 +38,7 @@ pub use feed_forward::FeedForward;
 pub use gradient::with_gradient_of;
 pub use linear::{Linear, TrainedLinear};
 pub use norm::{GroupNorm, LayerNorm, Norm};
+pub use place::{Memory, cuda_device, cuda_report, memory, prepare};
 pub use self_attention::SelfAttention;
 pub use weight::Precision;
 

@@ -2,9 +2,9 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::cpu;
 use super::gradient::{gradient_at, recompute, with_backward, with_backward3};
 use super::place::{Place, place};
+use super::{cpu, cuda};
 
 /// A normalisation.
 pub trait Norm: Send + Sync {
@@ -48,27 +48,28 @@ impl GroupNorm {
 
 impl Norm for GroupNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let norm = self.clone();
-        match place(x) {
-            Place::Cpu => {
-                let kept = x.detach();
-                let y = cpu::norm::group_forward(self, &kept)?;
-                if self.weight.track_op() {
-                    return with_backward3([x, &self.weight, &self.bias], y, move |_, dy| {
-                        let [weight, bias] = cpu::norm::group_affine(&norm, &kept, dy)?;
-                        Ok([Some(norm.backward(&kept, dy)?), Some(weight), Some(bias)])
-                    });
-                }
-                with_backward(x, y, move |dy| norm.backward(&kept, dy))
-            }
-            Place::Composed if self.weight.track_op() => self.composed(x),
-            Place::Composed => recompute(x, move |x| norm.composed(x)),
+        let (norm, kept) = (self.clone(), x.detach());
+        let trained = self.weight.track_op();
+        let y = match place(x) {
+            Place::Cpu => cpu::norm::group_forward(self, &kept)?,
+            // candle's operations have the gradients of the affine map
+            Place::Cuda | Place::Composed if trained => return self.composed(&x.to_dtype(self.weight.dtype())?),
+            Place::Cuda => cuda::norm::group_forward(self, &kept)?,
+            Place::Composed => return recompute(x, move |x| norm.composed(x)),
+        };
+        if trained {
+            return with_backward3([x, &self.weight, &self.bias], y, move |_, dy| {
+                let [weight, bias] = cpu::norm::group_affine(&norm, &kept, dy)?;
+                Ok([Some(norm.backward(&kept, dy)?), Some(weight), Some(bias)])
+            });
         }
+        with_backward(x, y, move |dy| norm.backward(&kept, dy))
     }
 
     fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         match place(x) {
             Place::Cpu => cpu::norm::group_backward(self, x, dy),
+            Place::Cuda => cuda::norm::group_backward(self, x, dy),
             Place::Composed => gradient_at(x, dy, |x| self.composed(x)),
         }
     }
@@ -95,27 +96,28 @@ impl LayerNorm {
 
 impl Norm for LayerNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let norm = self.clone();
-        match place(x) {
-            Place::Cpu => {
-                let kept = x.detach();
-                let y = cpu::norm::layer_forward(self, &kept)?;
-                if self.weight.track_op() {
-                    return with_backward3([x, &self.weight, &self.bias], y, move |_, dy| {
-                        let [weight, bias] = cpu::norm::layer_affine(&norm, &kept, dy)?;
-                        Ok([Some(norm.backward(&kept, dy)?), Some(weight), Some(bias)])
-                    });
-                }
-                with_backward(x, y, move |dy| norm.backward(&kept, dy))
-            }
-            Place::Composed if self.weight.track_op() => self.composed(x),
-            Place::Composed => recompute(x, move |x| norm.composed(x)),
+        let (norm, kept) = (self.clone(), x.detach());
+        let trained = self.weight.track_op();
+        let y = match place(x) {
+            Place::Cpu => cpu::norm::layer_forward(self, &kept)?,
+            // candle's operations have the gradients of the affine map
+            Place::Cuda | Place::Composed if trained => return self.composed(&x.to_dtype(self.weight.dtype())?),
+            Place::Cuda => cuda::norm::layer_forward(self, &kept)?,
+            Place::Composed => return recompute(x, move |x| norm.composed(x)),
+        };
+        if trained {
+            return with_backward3([x, &self.weight, &self.bias], y, move |_, dy| {
+                let [weight, bias] = cpu::norm::layer_affine(&norm, &kept, dy)?;
+                Ok([Some(norm.backward(&kept, dy)?), Some(weight), Some(bias)])
+            });
         }
+        with_backward(x, y, move |dy| norm.backward(&kept, dy))
     }
 
     fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         match place(x) {
             Place::Cpu => cpu::norm::layer_backward(self, x, dy),
+            Place::Cuda => cuda::norm::layer_backward(self, x, dy),
             Place::Composed => gradient_at(x, dy, |x| self.composed(x)),
         }
     }

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::attention::{Options, Sizes, attend};
 use super::cpu;
 use super::cpu::attention::Kept;
-use super::gradient::with_backward;
+use super::gradient::{recompute, with_backward};
 use super::norm::Norm;
 use super::place::{Place, place};
 use super::{Keep, LayerNorm, Linear};
@@ -33,6 +33,11 @@ impl SelfAttention {
     pub fn forward(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
         match place(x) {
             Place::Cpu if !self.to_out.is_trained() => self.as_one(x, keep),
+            // its parts know their gradients
+            Place::Cuda if !self.to_out.is_trained() && !keep.inside(x) => {
+                let block = self.clone();
+                recompute(x, move |x| block.composed(x))
+            }
             _ => self.composed(x),
         }
     }

@@ -87,16 +87,15 @@ pub fn denoise(
 ) -> Result<()> {
     let together = plan.batch.max(1);
     let mut pasts = vec![Past::default(); drafts.len()];
-    let mut before: Vec<Option<Seen>> = drafts.chunks(together).map(|_| None).collect();
     let noises: Vec<Tensor> = drafts.iter().map(|draft| draft.latents.clone()).collect();
     let all = plan.sampler.timesteps().len();
     for draft in drafts.iter_mut() {
         draft.latents = match &plan.start {
             Some(start) => start.noisy(&draft.latents, plan.sampler, plan.first)?,
-            None if plan.sampler.first() != 1. => (&draft.latents * plan.sampler.first())?,
-            None => draft.latents.clone(),
+            None => first(&draft.latents, plan.sampler)?,
         };
     }
+    let mut before: Vec<Option<Seen>> = drafts.chunks(together).map(|_| None).collect();
     for (chunk, timesteps) in plan.sampler.timesteps()[plan.first..].chunks(together).enumerate() {
         let seen = look_at(base, plan, timesteps, plan.first + chunk * together)?;
         for (i, &timestep) in timesteps.iter().enumerate() {
@@ -104,10 +103,10 @@ pub fn denoise(
             let step = plan.first + chunk * together + i;
             let shows = plan.sketch.is_some_and(|every| (step + 1).is_multiple_of(every.max(1)) && step + 1 < all);
             let groups = drafts.chunks_mut(together).zip(pasts.chunks_mut(together)).zip(noises.chunks(together));
-            for (group, ((drafts, pasts), noises)) in groups.enumerate() {
-                let shown = Shown { step, timestep, seen: seen.as_ref(), before: before[group].take() };
+            for (group, (((drafts, pasts), noises), before)) in groups.zip(&mut before).enumerate() {
+                let shown = Shown { step, timestep, seen: seen.as_ref(), before: before.take() };
                 let (guided, left) = predicted(base, plan, drafts, shown)?;
-                before[group] = Some(left);
+                *before = Some(left);
                 for (j, (draft, past)) in drafts.iter_mut().zip(pasts).enumerate() {
                     let predicted = guided.narrow(0, j, 1)?;
                     if shows {
@@ -126,6 +125,12 @@ pub fn denoise(
         }
     }
     Ok(())
+}
+
+/// Noise at the level that a sampler starts from.
+pub(super) fn first(noise: &Tensor, sampler: &dyn Sampler) -> Result<Tensor> {
+    let share = sampler.first();
+    Ok(if share == 1. { noise.clone() } else { (noise * share)? })
 }
 
 /// What a pass on drafts goes by.

@@ -5,7 +5,7 @@ pub mod samplers;
 mod start;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use image::RgbImage;
 
 use crate::base::Base;
@@ -14,6 +14,7 @@ use crate::images;
 use crate::method::eqdiff::rra::ReferenceNoise;
 use crate::method::{Dial, Learned};
 use crate::model::tokenizer::PLACEHOLDER;
+use crate::ops::memory;
 use crate::rng;
 use crate::settings::SamplerName;
 pub use denoise::{
@@ -113,7 +114,7 @@ pub fn draw(
         let pause = &mut || tell(Drawn::Steps(0));
         reference(base, learned, &texts, (&negative, style), (photo, class), (sampler.as_ref(), pause))
     };
-    let looks = dial.reference != 0. && learned.recorder().is_some();
+    let looks = looks(learned, style);
     let reference = style.reference.filter(|_| looks).map(&mut reference_of).transpose();
     let plan = Plan {
         learned,
@@ -122,7 +123,7 @@ pub fn draw(
         sampler: sampler.as_ref(),
         guidance: style.guidance,
         guidance_rescale: style.guidance_rescale,
-        batch: if learned.guides((style.steps - 1, style.steps)) { 1 } else { together(width * height) },
+        batch: batch(base, learned, style, width * height),
         first: start.map_or(0, |start| start.first(style.steps)),
         start: start.map(|start| start.inside(base)).transpose().context("the picture to start from")?,
         sketch: *sketch,
@@ -166,7 +167,7 @@ pub fn draw(
 
 /// The pictures 0 to `count` in the blocks in which [`draw`] makes them. A picture depends on its block's other pictures
 /// by the rounding of products of other sizes: who goes on with a list that was interrupted, and wants what it would have
-/// become without that, draws whole blocks.
+/// become without that, draws whole blocks. On a device with memory of its own their size depends on how much is free.
 ///
 /// # Errors
 /// If the size does not suit the base.
@@ -177,14 +178,23 @@ pub fn blocks(
     count: usize,
 ) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>> {
     let (width, height) = latent_size(base, style.size)?;
-    let looks = style.reference.is_some() && learned.recorder().is_some();
-    let size = block(looks, together(width * height));
+    let size = block(looks(learned, style), batch(base, learned, style, width * height));
     Ok((0..count).step_by(size).map(move |first| first..count.min(first + size)))
 }
 
 /// How many pictures are drawn at a time.
 fn block(looks: bool, batch: usize) -> usize {
     if looks { GROUP } else { batch }
+}
+
+/// Whether a photo is looked at.
+fn looks(learned: &dyn Learned, style: &Style) -> bool {
+    style.reference.is_some() && style.special.dial.reference != 0. && learned.recorder().is_some()
+}
+
+/// How many pictures with that many latent pixels go through the UNet together.
+fn batch(base: &Base, learned: &dyn Learned, style: &Style, pixels: usize) -> usize {
+    if learned.guides((style.steps - 1, style.steps)) { 1 } else { together(pixels, &base.device) }
 }
 
 /// The photo that all pictures of a call look at.
@@ -219,10 +229,18 @@ fn reference(
 }
 
 /// How many pictures with that many latent pixels go through the UNet together: small ones do, large ones fill the
-/// machine alone.
-pub fn together(pixels: usize) -> usize {
-    (4096 / pixels).clamp(1, 8)
+/// machine alone. A device with memory of its own takes more, as far as that reaches.
+pub fn together(pixels: usize, device: &Device) -> usize {
+    let at_once = memory(device).map_or(4096, |memory| {
+        // of all, not of what is free now: a list that is gone on with is drawn in the same blocks
+        let pictures = memory.total / PICTURE;
+        4096 * pictures.clamp(1, 8) as usize
+    });
+    (at_once / pixels).clamp(1, 8)
 }
+
+/// Bytes of a device that a guided picture of 64 x 64 latent pixels takes in the UNet, about, with room to spare.
+const PICTURE: u64 = 3 << 29;
 
 /// Pictures with a longer side are a slip of the hand: no machine has memory for them.
 const LONGEST_SIDE: usize = 8192;

@@ -4,6 +4,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 use image::{GrayImage, RgbImage, imageops};
 
+use super::denoise::first as begun;
 use super::samplers::Sampler;
 use crate::base::Base;
 use crate::images::{self, Mask, resized_mask};
@@ -70,7 +71,7 @@ impl Inside {
     pub(super) fn noisy(&self, noise: &Tensor, sampler: &dyn Sampler, first: usize) -> Result<Tensor> {
         Ok(match sampler.timesteps().len() - first {
             0 => self.clean.clone(),
-            _ if self.covers => noise.clone(),
+            _ if self.covers => begun(noise, sampler)?,
             _ => sampler.level(first).mixed(&self.clean, noise)?,
         })
     }

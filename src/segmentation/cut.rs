@@ -246,7 +246,7 @@ mod tests {
             (f64::from(px) - x * f64::from(size.0)).hypot(f64::from(py) - y * f64::from(size.1)) < radius
         };
         let image = RgbImage::from_fn(size.0, size.1, |px, py| {
-            let stripe = (py * 12 / size.1) % 2 == 0;
+            let stripe = (py * 12 / size.1).is_multiple_of(2);
             let level = match inside(px, py) {
                 true if stripe => [40, 60, 190],
                 true => [230, 220, 60],

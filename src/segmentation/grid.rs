@@ -278,9 +278,9 @@ mod tests {
         for pixel in 0..terminal.len() {
             let against = if subject(pixel) { -terminal[pixel] } else { terminal[pixel] };
             cost += i64::from(against.max(0));
-            for direction in 4..8 {
+            for (direction, &tie) in ties[pixel].iter().enumerate().skip(4) {
                 if grid.neighbour(pixel, direction).is_some_and(|other| subject(other) != subject(pixel)) {
-                    cost += i64::from(ties[pixel][direction]);
+                    cost += i64::from(tie);
                 }
             }
         }

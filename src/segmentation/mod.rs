@@ -1,7 +1,7 @@
 //! Masks that are made: where the subject is in photos that nobody has cut it out of.
 //!
-//! Three ways, all of them [`MaskMaker`]s: by colours and borders alone ([`PlainCut`]), by what the base looks at when it
-//! reads the class word ([`AttentionCut`]), and by Segment Anything ([`sam`]).
+//! Two ways, both of them [`MaskMaker`]s: by colours and borders alone ([`PlainCut`]), and by what the base looks at when it
+//! reads the class word ([`AttentionCut`]).
 
 mod attention;
 mod colour;

@@ -91,6 +91,9 @@ pub struct Method {
     pub published: Option<String>,
     /// The preset that its settings began with.
     pub preset: String,
+    /// Whether DreamMatcher matches its pictures to a photo.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dreammatcher: bool,
     /// All of its settings; the seed is the study's.
     pub settings: Settings,
 }
@@ -149,6 +152,8 @@ struct Row {
     name: String,
     title: Option<String>,
     preset: String,
+    #[serde(default)]
+    dreammatcher: bool,
     published: Option<String>,
     #[serde(default)]
     settings: Table,
@@ -260,7 +265,8 @@ impl Written {
             // nobody looks at the previews of a study, and they are not free
             let settings = layers.over("training.preview_every = 0", "a study")?.settings()?;
             let title = row.title.unwrap_or_else(|| row.name.clone());
-            Ok(Method { name: row.name, title, published: row.published, preset: row.preset, settings })
+            let Row { name, preset, dreammatcher, published, .. } = row;
+            Ok(Method { name, title, published, preset, dreammatcher, settings })
         };
         let methods = self.methods.into_iter().map(method).collect::<Result<Vec<_>>>()?;
         let (Some(first), Some(last)) = (methods.first(), methods.last()) else {

@@ -44,7 +44,8 @@ mod tests {
         let is_inside = |x, y| (left..right).contains(&x) && (top..bottom).contains(&y);
         let mask = GrayImage::from_fn(size.0, size.1, |x, y| Luma([if is_inside(x, y) { 255 } else { 0 }]));
         let image = RgbImage::new(size.0, size.1);
-        let mut photo = Photo { path: "a".into(), image, mask, file_size: size, mask_source: String::new() };
+        let mut photo =
+            Photo { path: "a".into(), image, mask, file_size: size, mask_source: String::new(), caption: None };
         let area = photo.coverage() * (size.0 * size.1) as f64;
         around(&mut photo);
         let (width, height) = photo.image.dimensions();

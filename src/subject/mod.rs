@@ -1,5 +1,6 @@
 //! The thing in the photos: finding its pictures and masks, and bringing them to one form.
 
+mod caption;
 mod crop;
 mod fit;
 mod masks;
@@ -39,6 +40,8 @@ pub struct Photo {
     pub file_size: (u32, u32),
     /// Where the mask came from, for messages.
     pub mask_source: String,
+    /// What `NAME.txt` beside it says that it shows, the placeholder before the class word; none without such a file.
+    pub caption: Option<String>,
 }
 
 /// The subject of a customisation.
@@ -125,7 +128,7 @@ fn found(request: &Request, maker: Option<&mut dyn MaskMaker>) -> Result<Subject
         None => Store::of_subject(request.subject)?,
     };
     let (name, class) = named(&store, request)?;
-    let (photos, mut warnings) = photos::read_all(&store, request, maker.map(|maker| (maker, class.as_str())))?;
+    let (photos, mut warnings) = photos::read_all(&store, request, &class, maker)?;
     if photos.len() < 2 {
         warnings.push("there is one photo only: reference attention looks at other photos, give 4 to 6".to_string());
     }
@@ -167,7 +170,7 @@ pub fn bundled() -> Vec<String> {
 /// # Errors
 /// If it or its mask is missing, unreadable or makes no sense.
 pub fn photo(folder: &Path, file: &Path) -> Result<(Photo, Vec<String>)> {
-    photos::read_one(&Store::Disk(folder.to_path_buf()), file)
+    photos::read_one(&Store::Disk(folder.to_path_buf()), file, "")
 }
 
 /// Copies a bundled subject into an empty folder.
@@ -207,7 +210,8 @@ impl Subject {
             let (width, height) = photo.file_size;
             let size = format!("{width}x{height}");
             let share = 100. * photo.coverage();
-            format!("  {}  {size:>11}  subject {share:4.1} %  mask {}", shown(&photo.path), photo.mask_source)
+            let caption = photo.caption.as_ref().map_or_else(String::new, |caption| format!("  caption {caption:?}"));
+            format!("  {}  {size:>11}  subject {share:4.1} %  mask {}{caption}", shown(&photo.path), photo.mask_source)
         };
         self.photos.iter().map(line).collect::<Vec<_>>().join("\n")
     }
@@ -237,7 +241,7 @@ impl Subject {
         let store = Store::Bundled(BUNDLED.get_dir(&self.name)?);
         let picture = store.picture(&Path::new("truth").join(format!("{name}.png"))).ok()?;
         let request = Request { subject: &self.name, ..Request::default() };
-        let (photos, _) = photos::read_all(&store, &request, None).ok()?;
+        let (photos, _) = photos::read_all(&store, &request, &self.class, None).ok()?;
         let bundled = Self { photos, ..self.clone() };
         (bundled.digest() == self.digest()).then_some(picture.image)
     }
@@ -249,6 +253,9 @@ impl Subject {
             hash.update(photo.image.width().to_le_bytes());
             hash.update(photo.image.as_raw());
             hash.update(photo.mask.as_raw());
+            if let Some(caption) = &photo.caption {
+                hash.update(caption);
+            }
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
 
+use super::caption::caption;
 use super::crop::around;
 use super::fit::{Shape, is_inside_out};
 use super::masks::{Found, MaskFinder};
@@ -20,6 +21,7 @@ struct Opened {
     /// Width and height of the file, upright.
     size: (u32, u32),
     mask: Option<Found>,
+    caption: Option<String>,
 }
 
 /// All photos of a subject with their masks, and what the user should know. Masks that are not found are made, if there
@@ -27,7 +29,8 @@ struct Opened {
 pub(super) fn read_all(
     store: &Store,
     request: &Request,
-    maker: Option<(&mut dyn MaskMaker, &str)>,
+    class: &str,
+    maker: Option<&mut dyn MaskMaker>,
 ) -> Result<(Vec<Photo>, Vec<String>)> {
     let listing = store.pictures()?;
     if listing.pictures.is_empty() {
@@ -37,14 +40,14 @@ pub(super) fn read_all(
     let mut warnings = listing.warnings();
     let only_found = maker.is_none();
     let open = |file: &PathBuf| {
-        let opened = open(store, file, &finder, &mut warnings)?;
+        let opened = open(store, file, class, &finder, &mut warnings)?;
         if only_found && opened.mask.is_none() {
             return Err(finder.missing(store, file));
         }
         Ok(opened)
     };
     let mut opened = listing.pictures.iter().map(open).collect::<Result<Vec<_>>>()?;
-    if let Some((maker, class)) = maker {
+    if let Some(maker) = maker {
         make_missing(&mut opened, maker, class)?;
     }
     let photos = opened.into_iter().map(|opened| finished(opened, request, &mut warnings)).collect::<Result<_>>()?;
@@ -52,9 +55,9 @@ pub(super) fn read_all(
 }
 
 /// One photo, and what the user should know.
-pub(super) fn read_one(store: &Store, file: &Path) -> Result<(Photo, Vec<String>)> {
+pub(super) fn read_one(store: &Store, file: &Path, class: &str) -> Result<(Photo, Vec<String>)> {
     let (finder, mut warnings) = (MaskFinder::new(store, None)?, Vec::new());
-    let opened = open(store, file, &finder, &mut warnings)?;
+    let opened = open(store, file, class, &finder, &mut warnings)?;
     if opened.mask.is_none() {
         return Err(finder.missing(store, file));
     }
@@ -80,7 +83,7 @@ fn make_missing(opened: &mut [Opened], maker: &mut dyn MaskMaker, class: &str) -
     Ok(())
 }
 
-fn open(store: &Store, file: &Path, finder: &MaskFinder, warnings: &mut Vec<String>) -> Result<Opened> {
+fn open(store: &Store, file: &Path, class: &str, finder: &MaskFinder, warnings: &mut Vec<String>) -> Result<Opened> {
     let path = store.path(file);
     let name = shown(&path);
     let images::Read { image, alpha, orientation, stored, warnings: of_photo } = store.picture(file)?;
@@ -95,11 +98,11 @@ fn open(store: &Store, file: &Path, finder: &MaskFinder, warnings: &mut Vec<Stri
     let image = kept(image, width, height);
     let shape = Shape { path: &path, size, stored, orientation, image: &image };
     let mask = finder.mask(store, file, &shape, alpha)?;
-    Ok(Opened { path, image, size, mask })
+    Ok(Opened { caption: caption(store, file, class)?, path, image, size, mask })
 }
 
 fn finished(opened: Opened, request: &Request, warnings: &mut Vec<String>) -> Result<Photo> {
-    let Opened { path, image, size, mask } = opened;
+    let Opened { path, image, size, mask, caption } = opened;
     let (name, (width, height)) = (shown(&path), image.dimensions());
     let Found { mut mask, source, warnings: of_mask } = mask.with_context(|| format!("no mask for {name}"))?;
     warnings.extend(of_mask);
@@ -122,7 +125,7 @@ fn finished(opened: Opened, request: &Request, warnings: &mut Vec<String>) -> Re
             true => format!("most of the border of {name} is subject once its mask is inverted: leave --invert-masks?"),
         });
     }
-    let mut photo = Photo { path, image, mask, file_size: size, mask_source: source };
+    let mut photo = Photo { path, image, mask, file_size: size, mask_source: source, caption };
     if request.crop == Crop::Subject {
         around(&mut photo);
     }

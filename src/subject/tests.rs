@@ -278,3 +278,23 @@ fn masks_are_made_where_there_are_none() {
         subject.warnings
     );
 }
+
+#[test]
+fn captions_beside_photos_are_read() {
+    let folder = Folder::new(&["a.png", "b.png"]);
+    for name in ["masks/a.png", "masks/b.png"] {
+        mask(60, 40).save(folder.path(name)).unwrap();
+    }
+    let before = folder.find(None).unwrap();
+    std::fs::write(folder.path("a.txt"), "a thing\non a table\n").unwrap();
+    let subject = folder.find(None).unwrap();
+    assert_eq!(subject.photos[0].caption.as_deref(), Some("a S* thing on a table"));
+    assert!(subject.photos[1].caption.is_none() && subject.digest() != before.digest());
+    assert!(subject.summary().contains("caption \"a S* thing on a table\""));
+    let long = [b'x'; 3000];
+    for (content, part) in [(&b"a cup"[..], "neither"), (b"", "empty"), (b"\xff\xfe", "UTF-8"), (&long, "3000")] {
+        std::fs::write(folder.path("a.txt"), content).unwrap();
+        let said = folder.error(None);
+        assert!(said.contains(part) && said.contains("a.txt"), "{said}");
+    }
+}

@@ -1,8 +1,10 @@
 //! How much of a step's forward pass is kept for its gradient, by the memory that there is.
 
+use candle_core::{DType, Device};
+
 use crate::machine::{available_memory, peak_memory};
 use crate::model::Unet;
-use crate::ops::Keep;
+use crate::ops::{self, Keep, Precision};
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -47,13 +49,24 @@ const IN_ANY_CASE: f64 = 20.;
 const INSIDE: f64 = 11.;
 
 impl MemoryPlan {
-    /// A plan for steps of `samples` samples with latents of `side` x `side`.
-    pub fn new(unet: &Unet, side: usize, samples: usize, budget: Budget) -> Self {
-        let free = match budget {
-            Budget::Auto => available_memory().map(|bytes| 0.9 * bytes as f64 / GIB),
-            Budget::Gib(all) => Some(all - peak_memory().unwrap_or(0) as f64 / GIB),
+    /// A plan for steps of `samples` samples with latents of `side` x `side` on a device, in its memory if it has its own.
+    pub fn new(
+        unet: &Unet,
+        side: usize,
+        samples: usize,
+        budget: Budget,
+        (device, precision): (&Device, Precision),
+    ) -> Self {
+        let own = ops::memory(device);
+        let free = match (budget, own) {
+            (Budget::Auto, Some(memory)) => Some(0.9 * memory.free as f64 / GIB),
+            (Budget::Gib(all), Some(memory)) => Some(all - (memory.total - memory.free) as f64 / GIB),
+            (Budget::Auto, None) => available_memory().map(|bytes| 0.9 * bytes as f64 / GIB),
+            (Budget::Gib(all), None) => Some(all - peak_memory().unwrap_or(0) as f64 / GIB),
         };
-        let gib = |(tokens, values)| (tokens, (samples * values) as f64 * 4. / GIB);
+        let dtype = if own.is_some() && precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
+        let bytes = dtype.size_in_bytes() as f64;
+        let gib = |(tokens, values)| (tokens, (samples * values) as f64 * bytes / GIB);
         Self::with(&unet.transformer_values(side).into_iter().map(gib).collect::<Vec<_>>(), free)
     }
 

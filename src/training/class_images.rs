@@ -101,12 +101,12 @@ pub fn generated(
         reference_noise: ReferenceNoise::Clean,
         special: Special::default(),
     };
-    let prompt = asked.prompt.as_deref().unwrap_or(asked.class);
     let missing: Vec<_> =
         blocks(base, &BaseAlone, &style, count)?.filter(|block| block.clone().any(|i| lacks(&i))).collect();
     if !missing.is_empty() {
         write_whole(&folder.join("asked.toml"), asked.toml()?.as_bytes())?;
     }
+    let prompt = asked.prompt.as_deref().unwrap_or(asked.class);
     let all = missing.iter().map(ExactSizeIterator::len).sum::<usize>() * style.steps;
     let mut done = 0;
     for block in missing {

@@ -3,24 +3,10 @@
 use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
-use candle_core::{Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 
 use crate::ops::adamw;
-
-/// The optimiser's constants (PyTorch's names and defaults).
-#[derive(Clone, Copy, Debug)]
-pub struct AdamWSettings {
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// Decay rates of the two moments.
-    pub betas: (f64, f64),
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-    /// The norm of all gradients together is clipped to this; infinite: it is not.
-    pub max_grad_norm: f64,
-}
+pub use crate::ops::adamw::Settings as AdamWSettings;
 
 /// The trained variables by name, with their moments.
 pub struct AdamW {
@@ -55,38 +41,22 @@ impl AdamW {
         Ok(Self { settings, variables, moments, steps })
     }
 
-    /// One step along the gradients; returns their norm before clipping.
+    /// One step along the gradients: their norm before clipping, and the values of `losses`, all read from the device
+    /// together. If the norm is not finite, nothing was changed.
     ///
     /// # Errors
     /// If a variable has no gradient: training would silently leave it behind.
-    pub fn step(&mut self, grads: &GradStore) -> Result<f64> {
-        let mut square = 0.;
-        for (name, variable) in &self.variables {
-            let Some(grad) = grads.get(variable) else { candle_core::bail!("{name} received no gradient") };
-            square += adamw::sum_of_squares(grad)?;
+    pub fn step(&mut self, grads: &GradStore, losses: &[&Tensor]) -> Result<(f64, Vec<f64>)> {
+        let mut trained = Vec::with_capacity(self.variables.len());
+        for ((name, value), moments) in self.variables.iter().zip(self.moments.values_mut()) {
+            let Some(grad) = grads.get(value) else { candle_core::bail!("{name} received no gradient") };
+            trained.push(adamw::Trained { value, grad, moments });
         }
-        let norm = square.sqrt();
-        if !norm.is_finite() {
-            candle_core::bail!("the gradient is not finite after {} steps: lower the learning rate", self.steps);
-        }
-        self.steps += 1;
-        let AdamWSettings { learning_rate, betas, eps, weight_decay, max_grad_norm } = self.settings;
-        let update = adamw::Update {
-            clip: (max_grad_norm / (norm + 1e-6)).min(1.),
-            betas,
-            corrections: (1. - betas.0.powi(self.steps as i32), 1. - betas.1.powi(self.steps as i32)),
-            learning_rate,
-            eps,
-            decay: 1. - learning_rate * weight_decay,
-        };
-        for (name, variable) in &self.variables {
-            let Some(grad) = grads.get(variable) else { continue };
-            let Some(pair) = self.moments.get_mut(name) else { continue };
-            let [value, first, second] = update.apply(variable.as_tensor(), grad, pair)?;
-            variable.set(&value)?;
-            *pair = [first, second];
-        }
-        Ok(norm)
+        let norm = adamw::step(&mut trained, &self.settings, self.steps + 1)?;
+        let mut all = read(&norm, losses)?.into_iter();
+        let norm = all.next().unwrap_or(f64::NAN);
+        self.steps += norm.is_finite() as usize;
+        Ok((norm, all.collect()))
     }
 
     /// Steps taken so far.
@@ -103,4 +73,17 @@ impl AdamW {
     pub fn moments(&self) -> &BTreeMap<String, [Tensor; 2]> {
         &self.moments
     }
+}
+
+/// The values of `norm`, `[1]` in f64, and of `losses`, one number each: in one copy from a device that is far away.
+fn read(norm: &Tensor, losses: &[&Tensor]) -> Result<Vec<f64>> {
+    if norm.device().is_cuda() {
+        let mut all = vec![norm.clone()];
+        for loss in losses {
+            all.push(loss.detach().reshape(1)?.to_dtype(DType::F64)?);
+        }
+        return Tensor::cat(&all, 0)?.to_vec1();
+    }
+    let losses = losses.iter().map(|loss| loss.to_scalar::<f32>().map(f64::from));
+    norm.to_vec1()?.into_iter().map(Ok).chain(losses).collect()
 }

@@ -153,19 +153,20 @@ impl<'a, M: Method> Trainer<'a, M> {
         let step = self.steps();
         let losses = self.method.losses(&self.learned, step)?;
         let grads = losses.total.backward()?;
-        let mut values = vec![("total", losses.total.detach())];
-        values.extend(losses.terms);
-        let value = |(name, loss): (&'static str, Tensor)| -> Result<(&'static str, f64)> {
-            let value = f64::from(loss.to_scalar::<f32>()?);
+        let terms: Vec<_> = [("total", losses.total)].into_iter().chain(losses.terms).collect();
+        let (norm, read) = self.optimiser.step(&grads, &terms.iter().map(|(_, loss)| loss).collect::<Vec<_>>())?;
+        let value = |((name, _), value): (&(&'static str, Tensor), f64)| -> Result<(&'static str, f64)> {
             if !value.is_finite() {
                 bail!("the loss {name} is {value}: the training diverged, lower the learning rate");
             }
-            Ok((name, value))
+            Ok((*name, value))
         };
         // the total is a sum: a term says more about what went wrong
-        let values = values.into_iter().rev().map(value).collect::<Result<Vec<_>>>()?;
-        let gradient_norm = self.optimiser.step(&grads)?;
-        self.log.push(step + 1, &values, gradient_norm)
+        let values = terms.iter().zip(read).rev().map(value).collect::<Result<Vec<_>>>()?;
+        if !norm.is_finite() {
+            bail!("the gradient is not finite after {step} steps: lower the learning rate");
+        }
+        self.log.push(step + 1, &values, norm)
     }
 
     /// Writes the adapter, the optimiser's state and the losses in one step.

@@ -160,7 +160,7 @@ pub(super) async fn losses(State(ui): State<Arc<Ui>>, Parts(name): Parts<String>
         let names: Vec<String> = reader.headers().map_err(damaged)?.iter().map(str::to_string).collect();
         let rows: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().map_err(damaged)?;
         let stride = rows.len().div_ceil(600).max(1);
-        let kept = rows.iter().enumerate().filter(|(i, _)| i % stride == 0 || i + 1 == rows.len());
+        let kept = rows.iter().enumerate().filter(|(i, _)| i.is_multiple_of(stride) || i + 1 == rows.len());
         let point = |(_, row): (usize, &csv::StringRecord)| {
             let values = names.iter().zip(row).skip(1).filter(|(name, _)| *name != "gradient_norm");
             let values = values.filter_map(|(name, value)| Some((name.clone(), json!(value.parse::<f64>().ok()?))));
@@ -193,8 +193,8 @@ pub(super) async fn export(
     Parts((name, file)): Parts<(String, String)>,
 ) -> Answer<Response> {
     let path: PathBuf = inside(&ui.outputs(), &[&name, &file])?;
-    let known = Layout::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-    if !known.into_iter().any(|layout| name.contains(&format!("-{}", layout.get_name()))) {
+    let mut known = Layout::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    if !known.any(|layout| name.contains(&format!("-{}", layout.get_name()))) {
         return Err(missing("such export"));
     }
     download(path, "application/octet-stream").await

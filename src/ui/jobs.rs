@@ -1,5 +1,6 @@
 //! Jobs over HTTP, and the stream of what happens.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,9 +32,12 @@ pub(super) async fn state(State(ui): State<Arc<Ui>>) -> Answer<Json<Value>> {
         let value = layout.to_possible_value()?;
         Some(json!({"name": value.get_name(), "help": value.get_help().map(ToString::to_string)}))
     });
-    let steps = |toml: Option<String>| -> anyhow::Result<usize> {
-        let layers = toml.into_iter().try_fold(Layers::new()?, |layers, toml| layers.over(&toml, "the base"))?;
-        Ok(layers.settings()?.training.steps)
+    let steps = |toml: Option<String>| -> anyhow::Result<BTreeMap<&str, usize>> {
+        let of = |(preset, _): (&'static str, &str)| {
+            let layers = toml.iter().try_fold(Layers::new()?, |layers, toml| layers.over(toml, "the base"))?;
+            Ok((preset, layers.preset(preset)?.settings()?.training.steps))
+        };
+        PRESETS.into_iter().map(of).collect()
     };
     Ok(Json(json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -97,8 +97,8 @@ impl Summary {
         summary.at = reader.at;
         let stride = summary.points.len().div_ceil(MOST_POINTS).max(1);
         let last = summary.points.len().saturating_sub(1);
-        let mut i = 0..;
-        summary.points.retain(|_| i.next().is_some_and(|i| i % stride == 0 || i == last));
+        let mut i = 0usize..;
+        summary.points.retain(|_| i.next().is_some_and(|i| i.is_multiple_of(stride) || i == last));
         summary
     }
 

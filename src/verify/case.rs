@@ -17,6 +17,8 @@ pub(super) const GRADIENT: f64 = 1e-3;
 /// Metrics: absolute distance.
 pub(super) const METRIC: f64 = 1e-4;
 
+/// All of these, where products have 10 bits of mantissa.
+pub(super) const TF32: f64 = 5e-3;
 /// All of these, where weights are kept in half precision.
 pub(super) const HALF: f64 = 2e-2;
 

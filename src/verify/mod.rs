@@ -2,6 +2,7 @@
 //! samples and evaluates.
 
 mod case;
+pub mod kernels;
 mod methods;
 mod metrics;
 mod models;
@@ -41,7 +42,12 @@ pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &
     if !folder.join("model").is_dir() {
         bail!("{} holds no recorded cases: there is no folder `model` in it", folder.display());
     }
-    let mut checks = Checks::new(show, if precision == Precision::F32 { 0. } else { case::HALF });
+    let least_bound = match precision {
+        Precision::F32 => 0.,
+        Precision::Tf32 => case::TF32,
+        Precision::F16 | Precision::Bf16 => case::HALF,
+    };
+    let mut checks = Checks::new(show, least_bound);
     // folders that scripts recorded one kind of case in have no other
     let ours = folder.join("first_step.json").is_file();
     if !ours && !methods::are_in(folder) {
@@ -57,7 +63,7 @@ pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &
     if ours {
         own(folder, &base, &mut checks)?;
     }
-    // matching decides between neighbours: half precision would decide otherwise
+    // matching decides between neighbours: less precision would decide otherwise
     if methods::are_in(folder) && precision == Precision::F32 {
         methods::methods(folder, &base, &mut checks)?;
     }

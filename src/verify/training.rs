@@ -154,7 +154,7 @@ impl Case {
             weight_decay: recorded.weight_decay,
             max_grad_norm: recorded.max_grad_norm.unwrap_or(f64::INFINITY),
         };
-        let norm = AdamW::new(variables.clone(), adamw, 0, BTreeMap::new())?.step(&grads)?;
+        let (norm, _) = AdamW::new(variables.clone(), adamw, 0, BTreeMap::new())?.step(&grads, &[])?;
         if recorded.max_grad_norm.is_some() {
             checks.number(format!("{name}: gradient norm"), norm, self.number("out.grad_norm")?, GRADIENT);
         }

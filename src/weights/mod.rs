@@ -41,10 +41,10 @@ pub struct Weights {
     precision: Precision,
     /// Every tensor that is asked for is made up.
     random: bool,
-    /// What comes in the place of its namesakes.
-    replaced: Arc<BTreeMap<String, Tensor>>,
     /// What is added to the tensors of a model.
     loras: Option<(Part, Arc<[Lora]>)>,
+    /// What comes in the place of its namesakes.
+    replaced: Arc<BTreeMap<String, Tensor>>,
 }
 
 impl Weights {
@@ -106,8 +106,15 @@ impl Weights {
 
     fn of(file: Checkpoint, device: &Device) -> Self {
         let (file, device) = (Arc::new(file), device.clone());
-        let (prefix, replaced) = (String::new(), Arc::default());
-        Self { file, prefix, device, precision: Precision::F32, random: false, replaced, loras: None }
+        Self {
+            file,
+            prefix: String::new(),
+            device,
+            precision: Precision::F32,
+            random: false,
+            loras: None,
+            replaced: Arc::default(),
+        }
     }
 
     /// The tensors below `name`.
@@ -120,14 +127,14 @@ impl Weights {
         Self { precision, ..self }
     }
 
+    /// The same tensors of that model with the changes that LoRAs make of them, whatever comes in the place of which.
+    pub fn with_loras(self, part: Part, loras: Arc<[Lora]>) -> Self {
+        Self { loras: Some((part, loras)), ..self }
+    }
+
     /// The same checkpoint with `tensors` in the place of their namesakes. What layers make of variables is trained.
     pub fn replaced(self, tensors: BTreeMap<String, Tensor>) -> Self {
         Self { replaced: Arc::new(tensors), ..self }
-    }
-
-    /// The same tensors of that model with the changes that LoRAs make of them.
-    pub fn with_loras(self, part: Part, loras: Arc<[Lora]>) -> Self {
-        Self { loras: Some((part, loras)), ..self }
     }
 
     /// How layers shall keep their weights; tensors come out in f32 all the same.
@@ -170,7 +177,7 @@ impl Weights {
                 let have = tensor.dims();
                 candle_core::bail!("{} has shape {have:?}, expected {shape:?}", self.full(name));
             }
-            let tensor = self.changed(tensor.clone(), &self.full(name))?;
+            let tensor = self.changed(name, tensor.clone())?;
             return if tensor.dims() == shape { Ok(tensor) } else { tensor.reshape(shape) };
         }
         if self.random {
@@ -213,13 +220,13 @@ impl Weights {
                 Failure::Other(error) => format!("{full} in {file} ({:?}): {error}", stored.dtype),
             })
         })?;
-        self.changed(tensor, &full)
+        self.changed(name, tensor)
     }
 
-    /// A tensor of that full name with what LoRAs add to it.
-    fn changed(&self, tensor: Tensor, name: &str) -> candle_core::Result<Tensor> {
+    /// The tensor `name` with the changes of the LoRAs.
+    fn changed(&self, name: &str, tensor: Tensor) -> candle_core::Result<Tensor> {
         let Some((part, loras)) = &self.loras else { return Ok(tensor) };
-        loras.iter().try_fold(tensor, |tensor, lora| match lora.change(*part, name, tensor.dims())? {
+        loras.iter().try_fold(tensor, |tensor, lora| match lora.change(*part, &self.full(name), tensor.dims())? {
             Some(change) => tensor + change.to_device(&self.device)?,
             None => Ok(tensor),
         })

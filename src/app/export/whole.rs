@@ -26,7 +26,7 @@ pub(super) fn write(
 ) -> Result<PathBuf> {
     let staged = stage_folder(out)?;
     let dtype = match precision {
-        Precision::F32 => DType::F32,
+        Precision::F32 | Precision::Tf32 => DType::F32,
         Precision::F16 => DType::F16,
         Precision::Bf16 => DType::BF16,
     };

@@ -1,6 +1,7 @@
 //! Custom Diffusion: trained keys and values of every cross-attention, which Equilibrated Diffusion builds on, the method
 //! as its authors published it, and the loss of Equilibrated Diffusion's released code on the attention map of `S*`.
 
+mod merge;
 mod placement;
 mod published;
 
@@ -10,6 +11,7 @@ use candle_core::{Result, Tensor};
 
 use crate::model::Attention;
 use crate::ops::TrainedLinear;
+pub use merge::Regularised;
 pub use placement::Placement;
 pub use published::{CustomDiffusion, Options as Published};
 

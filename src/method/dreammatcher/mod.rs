@@ -8,7 +8,7 @@ mod subspace;
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::{Learned, Pass, Recorder};
+use super::{Dial, Learned, Pass, Recorder};
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::model::Unet;
@@ -110,6 +110,11 @@ impl Learned for DreamMatcher {
         }
         let inner = self.inner.attention(Pass { seen: None, ..pass });
         Box::new(Matched::new(self, inner, pass))
+    }
+
+    fn turned(&self, dial: Dial) -> candle_core::Result<Option<Box<dyn Learned>>> {
+        let again = |inner| Box::new(Self::new(inner, self.word.clone(), self.options)) as Box<dyn Learned>;
+        Ok(self.inner.turned(dial)?.map(again))
     }
 
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>> {

@@ -132,14 +132,12 @@ impl<'a> Matched<'a> {
     }
 
     /// `value` [2 B, N, d] with the reference's values where they are kept.
-    fn appearance(&mut self, layer: &str, value: &Tensor) -> Result<Tensor> {
+    fn appearance(&mut self, layer: &str, before: &Seen, value: &Tensor) -> Result<Tensor> {
         let (rows, places, _) = value.dims3()?;
         let (side, pictures) = (places.isqrt(), self.pictures());
         let Some([reference]) = self.reference()?.get(layer) else {
             bail!("the reference pass left nothing of {layer}")
         };
-        // the first step of a picture that starts from another has nothing to go by yet
-        let Some(before) = self.pass.before else { return Ok(value.clone()) };
         if !self.known.contains_key(&(0, side)) {
             let (attention, threshold) = (self.attention_to_word()?, self.matcher.options.threshold);
             let found = (0..rows).into_par_iter();
@@ -149,7 +147,7 @@ impl<'a> Matched<'a> {
         let mut moved = Vec::with_capacity(rows);
         for row in 0..rows {
             let (found, keep) = &self.known[&(row, side)];
-            let keep = Tensor::from_slice(keep, (places, 1), value.device())?;
+            let keep = Tensor::from_slice(keep, (places, 1), value.device())?.to_dtype(value.dtype())?;
             let indices = Tensor::from_slice(&found.to_reference, places, value.device())?;
             let (theirs, own) = (reference.get(row / pictures)?.index_select(&indices, 0)?, value.get(row)?);
             moved.push((own.broadcast_mul(&(1. - &keep)?)? + theirs.broadcast_mul(&keep)?)?);
@@ -204,9 +202,11 @@ impl Recorder for Matched<'_> {
 impl AttentionProcessor for Matched<'_> {
     fn self_attention(&mut self, layer: &Attention, x: &Tensor) -> Result<Tensor> {
         let kept = x.detach();
-        let y = if is_matched(&layer.name) && self.matcher.is_matched(self.pass.step) {
+        // drawing that starts from a picture may have no pass before one that would be matched
+        let is_matched = is_matched(&layer.name) && self.matcher.is_matched(self.pass.step);
+        let y = if let Some(before) = self.pass.before.filter(|_| is_matched) {
             let (norm, parts) = (&layer.parts.norm, &layer.parts);
-            let value = self.appearance(&layer.name, &parts.to_v.after(norm, &kept)?)?;
+            let value = self.appearance(&layer.name, before, &parts.to_v.after(norm, &kept)?)?;
             let (query, key) = (parts.to_q.after(norm, &kept)?, parts.to_k.after(norm, &kept)?);
             parts.to_out.forward_plus(&attend(&query, &key, &value, &layer.options())?, Some(&kept))?
         } else {

@@ -89,7 +89,7 @@ impl<'a> EliteAttention<'a> {
         let (batch, queries, width) = query.dims3()?;
         let heads = layer.parts.heads;
         let patches = tiled(&local.patches, batch)?;
-        let [own_key, value] = local.mapper.states(&layer.name, &patches)?;
+        let [own_key, value] = suited(local.mapper.states(&layer.name, &patches)?, query)?;
         let seen = attend(query, &own_key, &value, &layer.options())?;
         let word = (attention_to(query, key, heads, self.words)? * local.weight)?;
         self.values.insert(layer.name.clone(), value);
@@ -98,10 +98,16 @@ impl<'a> EliteAttention<'a> {
     }
 }
 
+/// Keys and values of the mappers, which are kept in f32, in the type of the base's queries.
+fn suited(states: [Tensor; 2], query: &Tensor) -> Result<[Tensor; 2]> {
+    let [key, value] = states;
+    Ok([key.to_dtype(query.dtype())?, value.to_dtype(query.dtype())?])
+}
+
 impl AttentionProcessor for EliteAttention<'_> {
     fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {
-        let [key, value] = self.global.states(&layer.name, text)?;
         let query = layer.parts.to_q.after(&layer.parts.norm, x)?;
+        let [key, value] = suited(self.global.states(&layer.name, text)?, &query)?;
         let mut seen = attend(&query, &key, &value, &layer.options())?;
         let (count, samples) = (self.words.len(), x.dim(0)?);
         if let Some(local) = self.local.filter(|_| count > 0) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::fdte::ConceptEmbedding;
 use super::rra::{ReferenceAttention, has_reference};
@@ -144,7 +144,7 @@ impl MeanMap {
     /// # Errors
     /// If it has another shape than those before.
     pub fn add(&mut self, map: &Tensor, heads: usize) -> Result<()> {
-        let map = (map * heads as f64)?;
+        let map = (map.to_dtype(DType::F32)? * heads as f64)?;
         self.sum = Some(match self.sum.take() {
             Some(sum) => (sum + map)?,
             None => map,
@@ -216,9 +216,8 @@ impl AttentionProcessor for Customised<'_> {
 
     fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {
         let in_middle = layer.name.starts_with("mid_block");
-        let tuned = self.weights.cross.contains_key(&layer.name);
         let queries = x.dim(1)?;
-        let watched = self.watch.as_ref().filter(|w| tuned && !in_middle && queries == w.queries);
+        let watched = self.watch.as_ref().filter(|w| !in_middle && queries == w.queries);
         let placeholder = watched.map(|w| w.placeholder.clone());
         let (output, of_concept) = self.watched_cross_attention(layer, x, text, placeholder.as_ref())?;
         if let Some(of_concept) = &of_concept {

@@ -24,6 +24,7 @@ struct Instance {
     /// Low, high, original.
     bands: Vec<Posterior>,
     mask: Mask,
+    prompt: Tokens,
     references: Vec<ReferenceImage>,
 }
 
@@ -43,7 +44,6 @@ struct ClassImage {
 pub struct Data {
     instances: Vec<Instance>,
     classes: Vec<ClassImage>,
-    prompt: Tokens,
     class_prompt: Tokens,
     latent_side: usize,
 }
@@ -107,26 +107,22 @@ impl Data {
             // there is no subject in a class image: all of it counts
             class_references.push(Some(ReferenceImage { mask: Mask::full(1., latent_side, latent_side), ..augmented }));
         }
+        let usual = format!("photo of a {PLACEHOLDER} {}", subject.class);
         let mut instances = Vec::new();
         for (photo, references) in subject.photos.iter().zip(references) {
             let mut bands = Vec::new();
             for image in band_tensors(photo, &recipe.fdte, side, base)? {
                 bands.push(encode(image, &photo.path.display().to_string())?);
             }
-            instances.push(Instance { bands, mask: photo.subject_at(latent_side), references });
+            let prompt = tokens(photo.caption.as_ref().unwrap_or(&usual))?;
+            instances.push(Instance { bands, mask: photo.subject_at(latent_side), prompt, references });
         }
         let mut classes = Vec::new();
         for (image, reference) in class_images.iter().zip(class_references) {
             let posterior = encode(images::to_tensor(image, &base.device)?, "a class image")?;
             classes.push(ClassImage { posterior, reference });
         }
-        Ok(Self {
-            instances,
-            classes,
-            prompt: tokens(&format!("photo of a {PLACEHOLDER} {}", subject.class))?,
-            class_prompt: tokens(&recipe.class_prompt)?,
-            latent_side,
-        })
+        Ok(Self { instances, classes, class_prompt: tokens(&recipe.class_prompt)?, latent_side })
     }
 
     /// Side of the latents that everything was encoded to.
@@ -155,7 +151,7 @@ impl Data {
         let posterior = &instance.bands[(band as usize).min(instance.bands.len() - 1)];
         let reference = self.another(chosen, rng);
         self.sample(base, posterior, reference, rng, |sample| Sample {
-            prompt: self.prompt.clone(),
+            prompt: instance.prompt.clone(),
             band,
             mask: instance.mask.clone(),
             ..sample

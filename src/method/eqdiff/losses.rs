@@ -123,9 +123,8 @@ pub fn training_losses(
         Guidance::MaskGuided => mgdp::masked_noise(&mask, &noisy, &batch.latents)?,
         Guidance::LossOnly | Guidance::Off => noisy,
     };
-    let text = batch.prompts.iter().zip(&batch.bands);
-    let text = text.map(|(tokens, &band)| texts.with_concept(tokens, &weights.concept.of(band)?));
-    let text = Tensor::cat(&text.collect::<Result<Vec<_>>>()?, 0)?;
+    let concepts = batch.bands.iter().map(|&band| weights.concept.of(band)).collect::<Result<Vec<_>>>()?;
+    let text = texts.with_concepts(&batch.prompts, &concepts)?;
     let mut processor = Customised::new(weights, references.as_ref(), watch).keeping(settings.keep);
     let predicted = base.unet.forward(&noisy, &batch.timesteps, &text, &mut processor)?;
 

@@ -7,6 +7,7 @@ pub mod fdte;
 pub mod losses;
 pub mod mgdp;
 pub mod rra;
+pub mod several;
 pub mod watching;
 
 use std::collections::BTreeMap;

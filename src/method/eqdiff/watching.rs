@@ -71,10 +71,9 @@ impl Learned for Watched<'_> {
     }
 
     fn attention<'a>(&'a self, pass: Pass<'a>) -> Box<dyn Recorder + 'a> {
-        let seen = pass.seen;
         let watch = self.watch.clone();
-        let inner = Customised::new(self.learned, seen, Some(watch));
-        Box::new(Watching { watched: self, seen, inner, looks: MeanMap::default() })
+        let inner = Customised::new(self.learned, pass.seen, Some(watch));
+        Box::new(Watching { watched: self, seen: pass.seen, inner, looks: MeanMap::default() })
     }
 
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>> {

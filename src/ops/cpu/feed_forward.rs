@@ -87,6 +87,8 @@ fn fill_gates(layers: &Layers, x: &Tensor, gates: &mut [f32]) -> Result<()> {
 fn packed(map: &Linear) -> Result<&Panels> {
     match &map.weight {
         Weight::Cpu(panels) => Ok(panels),
-        Weight::Plain(_) | Weight::Trained(_) => candle_core::bail!("a map that is not frozen on the CPU"),
+        Weight::Cuda(_) | Weight::Plain(_) | Weight::Trained(_) => {
+            candle_core::bail!("a map that is not frozen on the CPU")
+        }
     }
 }

@@ -57,9 +57,9 @@ impl Lms {
         &self.sigmas
     }
 
-    /// The weights of the predictions of step `i` and those before it.
-    pub fn coefficients(&self, i: usize) -> Vec<f64> {
-        let known: Vec<f64> = (0..ORDER.min(i + 1)).map(|back| self.sigmas[i - back]).collect();
+    /// The weights of the predictions of step `i` and those before it, of `taken` steps with this one.
+    pub fn coefficients(&self, i: usize, taken: usize) -> Vec<f64> {
+        let known: Vec<f64> = (0..ORDER.min(taken)).map(|back| self.sigmas[i - back]).collect();
         let (from, to) = (self.sigmas[i], self.sigmas[i + 1]);
         let integral = |mine: usize| {
             let basis = |at: f64| -> f64 {
@@ -82,19 +82,21 @@ impl Sampler for Lms {
         &self.timesteps
     }
 
-    fn level(&self, i: usize) -> Level {
-        let signal = self.scale(i);
-        Level { signal, noise: self.sigmas[i] * signal }
+    fn first(&self) -> f64 {
+        self.level(0).noise
     }
 
-    fn first(&self) -> f64 {
-        self.sigmas[0] * self.scale(0)
+    fn level(&self, i: usize) -> Level {
+        Level { signal: self.scale(i), noise: self.sigmas[i] * self.scale(i) }
     }
 
     fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, past: &mut Past) -> Result<Tensor> {
-        let (_, noise) = self.scheduler.parted(latents, predicted, self.level(i))?;
-        let mut grown = (latents / self.scale(i))?;
-        for (noise, coefficient) in past.noises(noise, ORDER).iter().zip(self.coefficients(i)) {
+        let level = self.level(i);
+        let (_, noise) = self.scheduler.parted(latents, predicted, level)?;
+        let mut grown = (latents / level.signal)?;
+        // drawing may start from a picture, and has then taken fewer steps
+        let noises = past.noises(noise, ORDER);
+        for (noise, coefficient) in noises.iter().zip(self.coefficients(i, noises.len())) {
             grown = (grown + (noise * coefficient)?)?;
         }
         grown * self.scale(i + 1)
@@ -112,7 +114,7 @@ mod tests {
         assert!((sampler.sigmas[0] - 14.6146).abs() < 1e-3, "{}", sampler.sigmas[0]);
         for i in 0..100 {
             let way = sampler.sigmas[i + 1] - sampler.sigmas[i];
-            assert!((sampler.coefficients(i).iter().sum::<f64>() / way - 1.).abs() < 1e-9, "{i}");
+            assert!((sampler.coefficients(i, i + 1).iter().sum::<f64>() / way - 1.).abs() < 1e-9, "{i}");
         }
         Ok(())
     }

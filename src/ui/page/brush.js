@@ -14,7 +14,8 @@ export class Brush {
     this.mask = new OffscreenCanvas(width, height);
     this.shade = new OffscreenCanvas(width, height);
     this.ink = this.mask.getContext("2d", { willReadFrequently: true });
-    this.size = Math.max(8, Math.round(Math.min(width, height) / 14));
+    this.largest = Math.max(8, Math.round(Math.min(width, height) / 2));
+    this.size = Math.max(6, Math.round(Math.min(width, height) / 14));
     this.erases = false;
     this.look = "colour";
     this.zoom = 1;
@@ -36,6 +37,13 @@ export class Brush {
   inMask(x, y) {
     const { canvas, mask, scale } = this;
     return [(x - canvas.width / 2) / scale + mask.width / 2 + this.x, (y - canvas.height / 2) / scale + mask.height / 2 + this.y];
+  }
+
+  /** Makes the brush so many times larger. */
+  resize(factor) {
+    this.size = Math.min(this.largest, Math.max(2, this.size * factor));
+    this.changed();
+    this.show();
   }
 
   /** Zooms around a place of the canvas. */

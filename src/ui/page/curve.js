@@ -2,7 +2,7 @@
 
 import { h } from "./parts.js";
 
-const WIDTH = 640, HEIGHT = 240, LEFT = 46, RIGHT = 18, TOP = 12, BOTTOM = 26;
+const HEIGHT = 240, LEFT = 46, RIGHT = 18, TOP = 12, BOTTOM = 26;
 const NS = "http://www.w3.org/2000/svg";
 
 function s(tag, attributes, ...children) {
@@ -41,19 +41,22 @@ export function curve(place, points, of) {
   }
   const values = own.map(([, value]) => value);
   const means = smoothed(values);
-  const low = Math.min(0, ...values), high = Math.max(...values) * 1.05 || 1;
+  const width = Math.max(280, place.clientWidth); // letters keep their size on a phone
+  const least = Math.min(...values), most = Math.max(...values), room = 0.08 * (most - least) || 0.1;
+  // the scale begins at zero, unless all that changes would be a line at the top
+  const low = least > most / 2 ? least - room : Math.min(0, least), high = most + room;
   const last = Math.max(of || 1, own.at(-1)[0]);
-  const x = (step) => LEFT + (step / last) * (WIDTH - LEFT - RIGHT);
+  const x = (step) => LEFT + (step / last) * (width - LEFT - RIGHT);
   const y = (value) => TOP + (1 - (value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
   const path = (heights) => own.map(([step], i) => `${i ? "L" : "M"}${x(step).toFixed(1)} ${y(heights[i]).toFixed(1)}`).join("");
   const rows = ticks(low, high, 4).map((value) => [
-    s("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
+    s("line", { x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
     s("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, neat(value)),
   ]);
   const columns = ticks(0, last, 5).map((step) => s("text", { x: x(step), y: HEIGHT - 6, "text-anchor": "middle" }, neat(step)));
   const [lastStep] = own.at(-1);
   const label = `The loss ${chosen} fell or rose from ${neat(means[0])} to ${neat(means.at(-1))} in ${lastStep} steps`;
-  const svg = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label, class: "curve" },
+  const svg = s("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label, class: "curve" },
     ...rows.flat(), ...columns,
     s("path", { d: path(values), class: "raw" }),
     s("path", { d: path(means), class: "mean" }),

@@ -87,7 +87,7 @@ async function propose(brush, subject, photo) {
 function tools(brush, subject, photo) {
   const tool = (text, picture, erases) =>
     button(text, { icon: picture, "aria-pressed": String(brush.erases === erases), "data-erases": String(erases) }, () => setEraser(brush, bar, erases));
-  const size = h("input", { type: "range", min: 2, max: 240, ".value": brush.size, oninput: () => {
+  const size = h("input", { type: "range", min: 2, max: brush.largest, ".value": brush.size, oninput: () => {
     brush.size = Number(size.value);
     brush.show();
   } });
@@ -227,9 +227,7 @@ function byKeyboard(brush, canvas, box) {
     } else if (key === "b" || key === "e") {
       setEraser(brush, bar, key === "e");
     } else if (key === "[" || key === "]") {
-      brush.size = Math.min(240, Math.max(2, brush.size * (key === "]" ? 1.2 : 1 / 1.2)));
-      brush.changed();
-      brush.show();
+      brush.resize(key === "]" ? 1.2 : 1 / 1.2);
     } else if (key === "i") {
       brush.invert();
     } else if (key === "+" || key === "=") {

@@ -69,7 +69,7 @@ function scores({ evaluations, name }) {
   return h("div", { class: "scores" },
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Scores of ${name}` },
       h("table", {}, h("caption", { class: "offstage" }, `Scores of ${name}`),
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, `${last.with.pictures} pictures`), metrics.map((metric) => h("th", { scope: "col", title: MEANING[metric] }, metric)))),
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, `${last.with.pictures} ${last.with.pictures === 1 ? "picture" : "pictures"}`), metrics.map((metric) => h("th", { scope: "col", title: MEANING[metric] }, metric)))),
         h("tbody", {}, row("with the adapter", last.with), last.without && row("without", last.without)))),
     evaluations.filter(({ report }) => report).map(({ report, name: evaluation, time }) =>
       h("a", { class: "button", href: report, target: "_blank", rel: "noopener" }, icon("page"), evaluations.length > 1 ? `Report of ${when(time / 1000)}` : "Report", h("span", { class: "offstage" }, ` ${evaluation} of ${name}`))));
@@ -81,7 +81,7 @@ function exported({ name, layout, files }) {
 }
 
 function evaluate(adapter) {
-  const limit = select([["4", "4 of each list, a first look"], ["8", "8 of each list"], ["", "all, as the paper does"]], "4");
+  const limit = select([["2", "2 of each list, a first look"], ["8", "8 of each list"], ["", "all, as the paper does"]], "8");
   const [label, baseline] = checkbox("Draw and score the base alone too", true);
   const box = dialog(`Score ${adapter.name}`, {}, h("form", { onsubmit: (event) => {
     event.preventDefault();

@@ -21,6 +21,9 @@ const PRESETS = {
   d: ["D: + two embeddings", "One for coarse shapes, one for fine detail."],
   e: ["E: + masked loss", "Learns from inside the mask alone."],
   f: ["F: + masked diffusion", "All that the paper describes."],
+  ti: ["Textual Inversion", "One new word; the model stays as it is."],
+  dreambooth: ["DreamBooth", "The whole denoiser learns: much memory, a large file."],
+  "custom-diffusion": ["Custom Diffusion", "As its authors published it."],
 };
 
 export function train(view, argument, signal) {
@@ -55,7 +58,7 @@ function trainForm(chosen, signal) {
   const seed = number("", { min: 0, step: 1, placeholder: "0" });
   const memory = number("", { min: 0.5, step: 0.5, placeholder: "what is free" });
   const device = select([["", "where it is fastest"], ...store.state.devices.map((name) => [name, { cpu: "the processor", cuda: "the NVIDIA GPU", metal: "the Mac's GPU" }[name]])], "");
-  const usual = () => (base === "mini" ? store.state.steps.mini : store.state.steps.other);
+  const usual = () => store.state.steps[base === "mini" ? "mini" : "other"][preset];
 
   const show = () => {
     const known = store.subjects.find(({ name }) => name === subject.value);
@@ -68,8 +71,12 @@ function trainForm(chosen, signal) {
   };
   const number_ = (input) => (input.value === "" ? null : Number(input.value));
   const preset_ = (name) => ({ value: name, title: PRESETS[name]?.[0] ?? name, text: PRESETS[name]?.[1] });
-  const main = store.state.presets.filter((name) => name.length > 1), ablations = store.state.presets.filter((name) => name.length === 1);
-  const choose = (value) => (preset = value);
+  const main = ["eqdiff", "paper"], ablations = store.state.presets.filter((name) => name.length === 1);
+  const others = store.state.presets.filter((name) => !main.includes(name) && !ablations.includes(name));
+  const choose = (value) => {
+    preset = value;
+    show();
+  };
   const form = h("form", { class: "card form", onsubmit: (event) => {
     event.preventDefault();
     attempt(async () => {
@@ -98,6 +105,7 @@ function trainForm(chosen, signal) {
         field("Memory, GiB", memory, "With little, a step computes more twice."),
         field("Where it runs", device)),
       cropLabel,
+      choices("preset", "Other methods", others.map(preset_), preset, choose),
       choices("preset", "The paper's ablations", ablations.map(preset_), preset, choose)),
     h("div", { class: "actions" }, h("button", { class: "primary" }, icon("play"), h("span", {}, "Train"))));
   on("subjects", show, signal);
@@ -112,7 +120,7 @@ function watchTraining(place, signal) {
     const trainings = store.jobs.filter((job) => job.kind === "train");
     return trainings.find((job) => job.state === "running") ?? [...trainings].sort((a, b) => (b.began ?? 0) - (a.began ?? 0) || b.id - a.id)[0];
   };
-  const head = h("div", {}), plot = h("div", { class: "plot" }), pictures = h("div", { class: "previews" });
+  const head = h("div", {}), plot = h("div", { class: "plot" }), pictures = h("div", { class: "previews", role: "group", "aria-label": "Pictures on the way", tabindex: "0", hidden: true });
   const read = async (adapter) => {
     table = await ask(`adapters/${part(adapter)}/losses`).catch(() => []);
     progress({ job: shown });
@@ -130,6 +138,7 @@ function watchTraining(place, signal) {
     }
     head.replaceChildren(...jobLine(now, { forget: false }).filter(Boolean),
       now.state === "done" ? h("p", {}, h("a", { class: "button primary", href: `#/draw/${part(now.adapter)}` }, icon("draw"), "Draw with it")) : "");
+    place.classList.toggle("live", now.state === "running");
     place.replaceChildren(h("div", { class: "card" }, h("h2", { class: "offstage" }, "Training"), head, plot, pictures));
     progress({ job: now.id });
   };
@@ -141,6 +150,7 @@ function watchTraining(place, signal) {
     const points = joined(table, live.points);
     curve(plot, points, live.progress?.work === "Training" ? live.progress.of : points.at(-1)?.[0]);
     const known = live.pictures.filter((picture) => picture.url.includes("/previews/")).reverse();
+    pictures.hidden = !known.length;
     if (pictures.children.length !== known.length) {
       pictures.replaceChildren(...known.map(({ url, file }) => {
         const step = Number(file.replace(/\D/g, ""));

@@ -150,7 +150,7 @@ fn sample(folder: &Path, models: &Models, checks: &mut Checks) -> Result<()> {
     let sampler = Lms::new(&base.scheduler, settings.steps)?;
     let mut coefficients = Vec::new();
     for i in 0..settings.steps {
-        let mut row = sampler.coefficients(i);
+        let mut row = sampler.coefficients(i, i + 1);
         row.resize(4, 0.);
         coefficients.extend(row);
     }

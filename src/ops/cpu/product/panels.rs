@@ -112,7 +112,7 @@ impl Panels {
     fn kept_in(self, precision: Precision, pairs: bool) -> Self {
         let Data::F32(values) = &self.data else { return self };
         let data = match precision {
-            Precision::F32 => return self,
+            Precision::F32 | Precision::Tf32 => return self,
             Precision::F16 => Data::F16(values.par_iter().map(|&x| f16::from_f32(x)).collect()),
             Precision::Bf16 if pairs && has_products_of_pairs(self.k) => {
                 let (k, n) = (self.k, self.n);

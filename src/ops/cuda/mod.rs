@@ -1,0 +1,98 @@
+//! The operations on NVIDIA's GPUs: each kernel file beside what launches it, with the functions that `cpu` has.
+//!
+//! Kernels take f32 and bf16, sum in f32, and use no atomic sums: equal inputs give equal bits. Where they are not
+//! compiled in, `no_cuda.rs` stands in for this module.
+
+pub(crate) mod activation;
+pub(crate) mod adamw;
+pub(crate) mod attention;
+pub(crate) mod blend;
+pub(crate) mod convolution;
+mod launch;
+pub(crate) mod linear;
+pub(crate) mod norm;
+pub(crate) mod report;
+mod weight;
+
+use std::ffi::CStr;
+
+use candle_core::cuda_backend::cudarc::driver::{DriverError, result, sys};
+use candle_core::cuda_backend::set_gemm_reduced_precision_f32;
+use candle_core::{CudaDevice, CudaStorage, Device, Error, Result};
+
+use super::place::Memory;
+use super::weight::Precision;
+pub(crate) use weight::OnDevice;
+
+/// Libraries that a device needs, under the names that they may have.
+const LIBRARIES: [&[&CStr]; 3] = [&[c"libcuda.so.1"], &[c"libcublas.so.13", c"libcublas.so.12"], &[c"libcurand.so.10"]];
+
+/// The name of the first of them that this machine has.
+fn loaded(names: &[&'static CStr]) -> Option<&'static CStr> {
+    // SAFETY: loading one of NVIDIA's libraries changes nothing that the program knows
+    let load = |name: &CStr| unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    names.iter().copied().find(|name| !load(name).is_null())
+}
+
+/// The device of that number.
+///
+/// # Errors
+/// If the driver or a library is not on this machine, or there is no such device.
+pub(crate) fn open(index: usize) -> Result<Device> {
+    for names in LIBRARIES {
+        if loaded(names).is_none() {
+            let name = names[0].to_string_lossy();
+            let driver = names[0] == c"libcuda.so.1";
+            let what = if driver { "NVIDIA's driver" } else { "a part of CUDA; see LD_LIBRARY_PATH" };
+            candle_core::bail!("{name} is not on this machine: {what}")
+        }
+    }
+    Device::new_cuda(index)
+}
+
+/// What is told to a device before anything computes there.
+pub(crate) fn prepare(device: &CudaDevice, precision: Precision) -> Result<()> {
+    set_gemm_reduced_precision_f32(precision == Precision::Tf32);
+    // SAFETY: a program uses one stream of a device, from one thread: what it is told first happens first
+    unsafe { device.disable_event_tracking() };
+    // freed memory stays with the program: else it goes back at every synchronisation
+    let mut most = u64::MAX;
+    let release = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    let pool = pool(device).map_err(Error::wrap)?;
+    // SAFETY: the attribute is a number of 64 bits, which is copied
+    unsafe { result::mem_pool::set_attribute(pool, release, (&raw mut most).cast()) }.map_err(Error::wrap)
+}
+
+/// The memory that a device's tensors come from.
+fn pool(device: &CudaDevice) -> std::result::Result<sys::CUmemoryPool, DriverError> {
+    // SAFETY: it is a device
+    unsafe { result::device::get_default_mem_pool(device.cuda_stream().context().cu_device()) }
+}
+
+/// A device's memory, if it tells.
+pub(crate) fn memory(device: &CudaDevice) -> Option<Memory> {
+    let (free, total) = result::mem_get_info().ok()?;
+    let mut peak = 0u64;
+    let high = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    // SAFETY: the attribute is a number of 64 bits, which is written
+    unsafe { result::mem_pool::get_attribute(pool(device).ok()?, high, (&raw mut peak).cast()) }.ok()?;
+    Some(Memory { free: free as u64, total: total as u64, peak })
+}
+
+/// Moves the storage out of a tensor that nobody else holds, and leaves one number there.
+pub(crate) fn take(storage: &mut CudaStorage) -> Result<CudaStorage> {
+    use candle_core::DType;
+    use candle_core::backend::BackendStorage;
+    let (device, dtype) = (storage.device().clone(), storage.dtype());
+    // SAFETY: nobody reads it
+    let rest = unsafe {
+        match dtype {
+            DType::F32 => CudaStorage::wrap_cuda_slice(device.alloc::<f32>(1)?, device),
+            DType::BF16 => CudaStorage::wrap_cuda_slice(device.alloc::<half::bf16>(1)?, device),
+            DType::F16 => CudaStorage::wrap_cuda_slice(device.alloc::<half::f16>(1)?, device),
+            DType::F64 => CudaStorage::wrap_cuda_slice(device.alloc::<f64>(1)?, device),
+            other => candle_core::bail!("only floating-point results have gradients, not {other:?}"),
+        }
+    };
+    Ok(std::mem::replace(storage, rest))
+}
