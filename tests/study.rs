@@ -104,7 +104,7 @@ fn a_part_is_told_by_the_job_and_mistakes_are_told() {
     let place = place();
     place.fails(2, &["--shard"], &study("d", &["--shard", "3/2"]));
     place.fails(2, &["/N"], &["study", "plan.toml", "--out", "d", "--shard", "x"]);
-    place.fails(2, &["no plan", "paper, ablation, fdte, mini"], &["study", "nowhere.toml", "--out", "d"]);
+    place.fails(2, &["cannot read the plan", "paper, ablation, fdte, mini"], &["study", "nowhere.toml", "--out", "d"]);
     place.fails(1, &["d", "no study"], &["study", "merge", "d"]);
     let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text");
     for (from, to, said) in [

@@ -277,7 +277,6 @@ fn studio(request: &Request, adapter: Option<Adapter>, observer: &mut dyn Observ
         let more = request.more.iter().map(|folder| Adapter::open(folder)).collect::<Result<Vec<_>>>()?;
         studio = studio.joined(&more)?;
     }
-    // an adapter may say so itself
     let asked = request.dreammatcher && !studio.learned.inverts();
     if asked { studio.matched(request.matching_guidance) } else { Ok(studio) }
 }

@@ -141,9 +141,9 @@ impl Explained<'_> {
                 "The fusion mask over the steps",
                 "White where a place takes from the photo; mean over layers.",
             );
-            let at = |i: usize| i * (fused.len() - 1) / (STEPS - 1).max(1);
-            let mut shown: Vec<usize> = (0..STEPS.min(fused.len())).map(at).collect();
-            shown.dedup();
+            let count = STEPS.min(fused.len());
+            let at = |i: usize| i * (fused.len() - 1) / (count - 1).max(1);
+            let shown: Vec<usize> = (0..count).map(at).collect();
             let step = |&i: &usize| figure(fused[i].gray(size), format!("step {} of {}", i + 1, fused.len()));
             page.pictures(&shown.iter().map(step).collect::<Vec<_>>())?;
             page.section(

@@ -91,8 +91,8 @@ pub struct Method {
     pub published: Option<String>,
     /// The preset that its settings began with.
     pub preset: String,
-    /// Whether DreamMatcher matches its pictures to a photo.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// Whether DreamMatcher matches its pictures to the first photo.
+    #[serde(default)]
     pub dreammatcher: bool,
     /// All of its settings; the seed is the study's.
     pub settings: Settings,
@@ -152,9 +152,9 @@ struct Row {
     name: String,
     title: Option<String>,
     preset: String,
+    published: Option<String>,
     #[serde(default)]
     dreammatcher: bool,
-    published: Option<String>,
     #[serde(default)]
     settings: Table,
 }
@@ -264,8 +264,8 @@ impl Written {
             let layers = layers.over(&row.settings.to_string(), &format!("the settings of the method {}", row.name))?;
             // nobody looks at the previews of a study, and they are not free
             let settings = layers.over("training.preview_every = 0", "a study")?.settings()?;
-            let title = row.title.unwrap_or_else(|| row.name.clone());
-            let Row { name, preset, dreammatcher, published, .. } = row;
+            let title = row.title.clone().unwrap_or_else(|| row.name.clone());
+            let Row { name, preset, published, dreammatcher, .. } = row;
             Ok(Method { name, title, published, preset, dreammatcher, settings })
         };
         let methods = self.methods.into_iter().map(method).collect::<Result<Vec<_>>>()?;
