@@ -7,21 +7,20 @@ use image::RgbImage;
 use image::imageops::{self, FilterType};
 
 use super::explain::explain;
-use super::grid::{Axis, Cell, cells};
+use super::grid::{Axis, Cell, cells, draw_grid, save_sheet};
 use super::like::like;
 use super::lines::{Flags, Line, Preset};
-use super::studio::{Studio, words};
+use super::studio::Studio;
 use super::{Machine, Observer, Usage, WeightedFile, elite, places, start};
 use crate::adapter::Adapter;
 use crate::base::Base;
 use crate::evaluation::prompts;
 use crate::files::check_writable;
-use crate::images::png::{is_ours, save_over_ours};
+use crate::images::png::is_ours;
 use crate::images::{self, shown};
 use crate::method::Dial;
 use crate::method::eqdiff::several::unified;
 use crate::model::tokenizer::PLACEHOLDER;
-use crate::report::contact_sheet;
 use crate::sampling::samplers::sampler;
 use crate::sampling::{Order, Special, Start, Style, latent_size};
 use crate::settings::SamplerName;
@@ -320,46 +319,13 @@ fn check(style: &Style, base: &Base) -> Result<()> {
     Ok(())
 }
 
-/// Draws all pictures in all ways, and a sheet of each; gives the files.
-fn draw_grid(
-    studio: &Studio,
-    cells: &[Cell],
-    orders: &[Order],
-    (columns, out): (usize, &Path),
-    observer: &mut dyn Observer,
-) -> Result<Vec<PathBuf>> {
-    let mut drawn = Vec::with_capacity(cells.len());
-    for cell in cells {
-        drawn.push(studio.draw(&cell.style, orders, out, observer)?);
-    }
-    let mut files = drawn.concat();
-    for (i, order) in orders.iter().enumerate() {
-        let shown = cells.iter().zip(&drawn).take(SHEET);
-        let shown = shown.map(|(cell, files)| Ok((images::open(&files[i])?, cell.caption.clone())));
-        let sheet = out.join(format!("{}-{}-contact-sheet.png", words(&order.prompt), order.seed));
-        save_over_ours(&sheet, &contact_sheet(&shown.collect::<Result<Vec<_>>>()?, columns))?;
-        observer.info(&format!("Sheet of {:?}: {}", order.prompt, sheet.display()));
-        files.push(sheet);
-    }
-    Ok(files)
-}
-
 /// More than twice as trained draws nothing anybody would know.
 const STRONGEST: f64 = 2.;
-
-/// Pictures of a sheet; more would be no overview, and fill the memory.
-const SHEET: usize = 200;
 
 /// Where the sheet goes: over one of ours, but over no picture of the user's.
 fn sheet_path(folder: &Path) -> PathBuf {
     let path = folder.join("contact-sheet.png");
     if path.exists() && !is_ours(&path) { folder.join("eqdiff-contact-sheet.png") } else { path }
-}
-
-fn save_sheet(path: &Path, files: &[PathBuf], captions: &[&str], columns: usize) -> Result<()> {
-    let cells = files.iter().zip(captions).take(SHEET);
-    let cells = cells.map(|(file, caption)| Ok((images::open(file)?, caption.to_string())));
-    save_over_ours(path, &contact_sheet(&cells.collect::<Result<Vec<_>>>()?, columns))
 }
 
 /// The styles that were asked for.

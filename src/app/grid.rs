@@ -1,10 +1,17 @@
 //! Sheets on which settings change from column to column and from row to row.
 
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::sampling::Style;
+use super::Observer;
+use super::studio::{Studio, words};
+use crate::images;
+use crate::images::png::save_over_ours;
+use crate::report::contact_sheet;
+use crate::sampling::{Order, Style};
 use crate::settings::SamplerName;
 
 /// A setting and the values that it takes.
@@ -98,6 +105,46 @@ pub(super) fn cells<'a>(style: &Style<'a>, axes: &[Axis]) -> Result<Vec<Cell<'a>
         cells = wider;
     }
     Ok(cells)
+}
+
+/// Draws all pictures in all ways, and a sheet of each; gives the files.
+///
+/// # Errors
+/// As [`Studio::draw`], also if a sheet cannot be written.
+pub(super) fn draw_grid(
+    studio: &Studio,
+    cells: &[Cell],
+    orders: &[Order],
+    (columns, out): (usize, &Path),
+    observer: &mut dyn Observer,
+) -> Result<Vec<PathBuf>> {
+    let mut drawn = Vec::with_capacity(cells.len());
+    for cell in cells {
+        drawn.push(studio.draw(&cell.style, orders, out, observer)?);
+    }
+    let mut files = drawn.concat();
+    let captions: Vec<&str> = cells.iter().map(|cell| cell.caption.as_str()).collect();
+    for (i, order) in orders.iter().enumerate() {
+        let shown: Vec<PathBuf> = drawn.iter().map(|files| files[i].clone()).collect();
+        let sheet = out.join(format!("{}-{}-contact-sheet.png", words(&order.prompt), order.seed));
+        save_sheet(&sheet, &shown, &captions, columns)?;
+        observer.info(&format!("Sheet of {:?}: {}", order.prompt, sheet.display()));
+        files.push(sheet);
+    }
+    Ok(files)
+}
+
+/// Pictures of a sheet; more would be no overview, and fill the memory.
+const SHEET: usize = 200;
+
+/// Writes the pictures of `files` on one sheet.
+///
+/// # Errors
+/// If one cannot be read, or the sheet cannot be written.
+pub(super) fn save_sheet(path: &Path, files: &[PathBuf], captions: &[&str], columns: usize) -> Result<()> {
+    let cells = files.iter().zip(captions).take(SHEET);
+    let cells = cells.map(|(file, caption)| Ok((images::open(file)?, caption.to_string())));
+    save_over_ours(path, &contact_sheet(&cells.collect::<Result<Vec<_>>>()?, columns))
 }
 
 #[cfg(test)]

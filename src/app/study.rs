@@ -240,7 +240,6 @@ impl<'a> Work<'a> {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let studio = Studio::with(self.base(observer)?, adapter)?;
-        let studio = if training.method.dreammatcher { studio.matched(None)? } else { studio };
         let concept = self.concept(training, &studio)?;
         let Some(scorer) = &self.scorer else { bail!("no encoders") };
         let style = studio.style("", studio.reference.as_ref());

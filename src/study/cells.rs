@@ -54,8 +54,6 @@ struct Depends<'a> {
     dtype: &'a str,
     subject: &'a Subject,
     preset: &'a str,
-    /// Left out where it is not, as in names from before there was one.
-    dreammatcher: Option<bool>,
     settings: &'a Settings,
 }
 
@@ -83,8 +81,7 @@ impl Plan {
         let subject_alone = Subject { folder: String::new(), ..subject.clone() };
         let base = Path::new(&self.base).file_name().map_or(self.base.clone().into(), |name| name.to_string_lossy());
         let (base, dtype, preset) = (base.as_ref(), &self.dtype, &method.preset);
-        let dreammatcher = method.dreammatcher.then_some(true);
-        let depends = Depends { base, dtype, subject: &subject_alone, preset, dreammatcher, settings: &settings };
+        let depends = Depends { base, dtype, subject: &subject_alone, preset, settings: &settings };
         let text = toml::to_string(&depends).context("cannot name a training")?;
         let id = format!("{}.{}.{seed}-{}", word(&subject.name), word(&method.name), digest(text.as_bytes(), 4));
         Ok(Training { id, subject, method, seed, settings, plan: self })

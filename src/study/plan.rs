@@ -91,9 +91,6 @@ pub struct Method {
     pub published: Option<String>,
     /// The preset that its settings began with.
     pub preset: String,
-    /// Whether DreamMatcher matches its pictures to the first photo.
-    #[serde(default)]
-    pub dreammatcher: bool,
     /// All of its settings; the seed is the study's.
     pub settings: Settings,
 }
@@ -153,8 +150,6 @@ struct Row {
     title: Option<String>,
     preset: String,
     published: Option<String>,
-    #[serde(default)]
-    dreammatcher: bool,
     #[serde(default)]
     settings: Table,
 }
@@ -264,9 +259,8 @@ impl Written {
             let layers = layers.over(&row.settings.to_string(), &format!("the settings of the method {}", row.name))?;
             // nobody looks at the previews of a study, and they are not free
             let settings = layers.over("training.preview_every = 0", "a study")?.settings()?;
-            let title = row.title.clone().unwrap_or_else(|| row.name.clone());
-            let Row { name, preset, published, dreammatcher, .. } = row;
-            Ok(Method { name, title, published, preset, dreammatcher, settings })
+            let title = row.title.unwrap_or_else(|| row.name.clone());
+            Ok(Method { name: row.name, title, published: row.published, preset: row.preset, settings })
         };
         let methods = self.methods.into_iter().map(method).collect::<Result<Vec<_>>>()?;
         let (Some(first), Some(last)) = (methods.first(), methods.last()) else {
