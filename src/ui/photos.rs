@@ -98,8 +98,9 @@ pub(super) fn look(ui: &Ui, subject: &str, path: &Path) -> Option<Look> {
 }
 
 fn mask_path(folder: &Path, file: &str) -> PathBuf {
-    let stem = Path::new(file).file_stem().unwrap_or_default();
-    folder.join(MASKS).join(stem).with_added_extension("png")
+    let mut name = Path::new(file).file_stem().unwrap_or_default().to_os_string();
+    name.push(".png");
+    folder.join(MASKS).join(name)
 }
 
 /// How many digits begin the names of photos: they are sorted by name, and the first is the one that reference attention
