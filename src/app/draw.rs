@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use candle_core::Tensor;
+use anyhow::{Result, bail};
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
@@ -13,7 +12,7 @@ use super::like::like;
 use super::lines::{Flags, Line, Preset};
 use super::studio::Studio;
 use super::{Machine, Observer, Usage, WeightedFile, elite, places, start};
-use crate::adapter::{Adapter, load_tensors};
+use crate::adapter::Adapter;
 use crate::base::Base;
 use crate::evaluation::prompts;
 use crate::files::check_writable;
@@ -159,7 +158,7 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     let source = start::Source::read(request, base, side, observer)?;
     let size = source.as_ref().map_or_else(|| request.size.unwrap_or((side, side)), start::Source::size);
     let (width, height) = latent_size(base, size).map_err(|e| Usage(format!("--size: {e}")))?;
-    let latents = request.init_latents.as_deref().map(|p| init_latents(p, base, (width, height))).transpose()?;
+    let latents = request.init_latents.as_deref().map(|p| start::init_latents(p, base, (width, height))).transpose()?;
     let reference = match &request.reference {
         Reference::None => None,
         Reference::Photo(path) => Some(square(path, side, studio.learned.inverts(), observer)?),
@@ -409,20 +408,4 @@ fn square(path: &Path, side: usize, inverted: bool, observer: &mut dyn Observer)
     }
     let filter = if inverted { FilterType::Nearest } else { FilterType::CatmullRom };
     Ok(imageops::resize(&read.image, side as u32, side as u32, filter))
-}
-
-fn init_latents(path: &Path, base: &Base, (width, height): (usize, usize)) -> Result<Tensor> {
-    let tensors = load_tensors(path, &base.device)?;
-    let (Some((name, latents)), 1) = (tensors.iter().next(), tensors.len()) else {
-        bail!("{} must hold exactly one tensor, it has {}", path.display(), tensors.len());
-    };
-    if latents.dims() != [1, 4, height, width] {
-        let shape = latents.dims();
-        bail!("{name} in {} has shape {shape:?}, expected [1, 4, {height}, {width}]", path.display());
-    }
-    let finite = latents.sum_all()?.to_scalar::<f32>().with_context(|| format!("{name} in {}", path.display()))?;
-    if !finite.is_finite() {
-        bail!("{name} in {} is not finite", path.display());
-    }
-    Ok(latents.clone())
 }

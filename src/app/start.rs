@@ -1,10 +1,14 @@
-//! The picture that drawing starts from, and where it is drawn anew.
+//! What drawing starts from: given noise, or a picture, and where that is drawn anew.
+
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
 use image::{GrayImage, RgbImage};
 
 use super::draw::Request;
 use super::{Observer, Usage};
+use crate::adapter::load_tensors;
 use crate::base::Base;
 use crate::images::{self, resized, resized_mask, shown};
 use crate::sampling::{Start, latent_size};
@@ -91,6 +95,26 @@ fn size_like((width, height): (u32, u32), side: usize, unit: usize) -> (usize, u
     let shorter = width.min(height).max(1) as f64;
     let long = |n: u32| ((f64::from(n) * side as f64 / shorter / unit as f64).round() as usize).max(1) * unit;
     (long(width), long(height))
+}
+
+/// The noise in a file, which must be one tensor [1, 4, height, width].
+///
+/// # Errors
+/// If it is not.
+pub(super) fn init_latents(path: &Path, base: &Base, (width, height): (usize, usize)) -> Result<Tensor> {
+    let tensors = load_tensors(path, &base.device)?;
+    let (Some((name, latents)), 1) = (tensors.iter().next(), tensors.len()) else {
+        bail!("{} must hold exactly one tensor, it has {}", path.display(), tensors.len());
+    };
+    if latents.dims() != [1, 4, height, width] {
+        let shape = latents.dims();
+        bail!("{name} in {} has shape {shape:?}, expected [1, 4, {height}, {width}]", path.display());
+    }
+    let finite = latents.sum_all()?.to_scalar::<f32>().with_context(|| format!("{name} in {}", path.display()))?;
+    if !finite.is_finite() {
+        bail!("{name} in {} is not finite", path.display());
+    }
+    Ok(latents.clone())
 }
 
 #[cfg(test)]

@@ -240,7 +240,7 @@ mod tests {
             sampler: "DDIM",
             guidance: 7.5,
             guidance_rescale: 0.,
-            others: vec![("Denoising strength", "0.5".into())],
+            others: Vec::new(),
             seed: 42,
             width: 512,
             height: 256,
@@ -256,6 +256,9 @@ mod tests {
         assert!(text.starts_with("a S* dog\nNegative prompt: blurry\nSteps") && text.contains("Model: \"a,b\""));
         parameters.guidance_rescale = 0.7;
         assert!(parameters.to_string().contains("CFG scale: 7.5, CFG rescale: 0.7, Seed: 42"));
+        parameters.others = vec![("Denoising strength", "0.5".into()), ("LoRAs", "a:1".into())];
+        let written = parameters.to_string();
+        assert!(written.contains("0.7, Denoising strength: 0.5, LoRAs: \"a:1\", Seed: 42"), "{written}");
     }
 
     #[test]
