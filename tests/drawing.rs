@@ -159,14 +159,18 @@ fn source(place: &Place) -> (String, String) {
 fn drawing_starts_from_a_picture() {
     let (place, base) = (Place::new(), tiny_base());
     let (from, anew) = source(&place);
-    let near = |folder: &str, strength: &str| {
-        let more = ["--prompt", "a dog", "--steps", "8", "--from", &from, "--strength", strength, "--size", "64x64"];
-        place.ok(&draw(&base, folder, &more));
-        let picture = image::open(&pictures(&place.path(folder))[0]).expect("a picture").to_rgb8();
-        let own = image::open(&from).expect("a picture").to_rgb8();
-        picture.iter().zip(own.iter()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
+    // how far apart two seeds are
+    let apart = |strength: &str| {
+        let drawn = |seed: &str| {
+            let folder = format!("{strength}-{seed}");
+            let more = ["--prompt", "a dog", "--steps", "8", "--from", &from, "--strength", strength, "--seed", seed];
+            place.ok(&draw(&base, &folder, &[&more[..], &["--size", "64x64"]].concat()));
+            image::open(&pictures(&place.path(&folder))[0]).expect("a picture").to_rgb8()
+        };
+        let (one, other) = (drawn("0"), drawn("1"));
+        one.iter().zip(other.iter()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
     };
-    assert!(near("little", "0.13") < near("much", "1"));
+    assert!(apart("0.13") < apart("1"));
     let said = place.ok(&draw(&base, "twice", &["--prompt", "a dog", "--steps", "8", "--from", &from]));
     assert!(said.contains("Drawing 6/6") || !said.contains("Drawing 8/8"), "{said}");
     // what the mask leaves out keeps its pixels

@@ -153,7 +153,7 @@ class Recorder:
         some = ["mapping_1.0.weight", "mapping_2.4.weight", "mapping_patch_0.6.bias", "mapping_patch_3.3.weight",
                 "up_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.weight",
                 "down_blocks_2_attentions_1_transformer_blocks_0_attn2_to_v.weight"]
-        prompts = ["a bright photo of the #, on a table", "a good photo of a #"]
+        prompts = ["a bright photo of the # on a table", "a good photo of a #"]
 
         photos, objects = torch.randn(2, 3, image, image), torch.randn(2, 3, image, image)
         features, batch, trained = see(photos), self.batch(prompts), deepcopy(everywhere)

@@ -131,7 +131,8 @@ pub(crate) fn picture(folder: &Path, name: &str) -> PathBuf {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         stem.rsplit_once('-').is_some_and(|(words, _)| words == name)
     };
-    let mut found: Vec<PathBuf> = entries.filter(named).collect();
+    let is_picture = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "png");
+    let mut found: Vec<PathBuf> = entries.filter(is_picture).filter(named).collect();
     assert_eq!(found.len(), 1, "pictures {name}-... in {}", folder.display());
     found.remove(0)
 }
