@@ -17,7 +17,7 @@ use crate::evaluation::scores::table;
 #[command(after_help = "Example:\n  eqdiff demo --subject teapot --out teapot.html")]
 pub(super) struct DemoArgs {
     /// A bundled subject
-    #[arg(long, default_value = "clock")]
+    #[arg(long, default_value = "dog")]
     subject: String,
     /// Training steps [default: the base's]
     #[arg(long, value_name = "N")]
