@@ -25,7 +25,7 @@ pub const LEARNED: &str = "learned_embeds.safetensors";
 /// That file of a `vector`, `[d]`.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn learned(token: &str, vector: &Tensor) -> Result<Vec<u8>> {
     named(token, vector.clone())
 }
