@@ -314,7 +314,9 @@ impl Settings {
         positive(training.batch_size as f64, "training.batch_size")?;
         positive(training.steps as f64, "training.steps")?;
         positive(training.learning_rate, "training.learning_rate")?;
-        not_negative(training.max_grad_norm, "training.max_grad_norm")?;
+        if training.max_grad_norm != f64::INFINITY {
+            positive(training.max_grad_norm, "training.max_grad_norm")?;
+        }
         not_negative(training.weight_decay, "training.weight_decay")?;
         for p in fdte.probabilities {
             not_negative(p, "fdte.probabilities")?;

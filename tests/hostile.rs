@@ -45,7 +45,7 @@ fn settings_are_checked_like_typed_ones() {
         ("side", "0"),
         ("learning_rate", "nan"),
         ("learning_rate", "-1.0"),
-        ("max_grad_norm", "-1.0"),
+        ("max_grad_norm", "0.0"),
         ("low_cutoff", "inf"),
         ("weight", "-inf"),
         ("guidance", "nan"),

@@ -88,7 +88,7 @@ impl<'a, M: Method> Trainer<'a, M> {
             betas: (0.9, 0.999),
             eps: 1e-8,
             weight_decay: settings.weight_decay,
-            max_grad_norm: if settings.max_grad_norm > 0. { settings.max_grad_norm } else { f64::INFINITY },
+            max_grad_norm: settings.max_grad_norm,
         };
         let mut log = Log::new(M::TERMS);
         if steps > 0 {
