@@ -98,11 +98,26 @@ impl<'a> Pictures<'a> {
         images::to_tensor(image, &self.base.device)
     }
 
-    /// A class image, drawn at random, with its prompt.
+    /// [`batch`](Self::batch) of photos and as many class images with their prompt, if there are any.
     ///
     /// # Errors
-    /// As [`encoded`].
-    pub fn class_image(&self, prompt: &Tokens, rng: &mut ChaCha8Rng) -> Result<Shown> {
+    /// As [`encoded`], or if tensors cannot be made.
+    pub fn batch_with_class_images(
+        &self,
+        mut samples: Vec<Shown>,
+        prompt: &Tokens,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Batch> {
+        if !self.class_images.is_empty() {
+            for _ in 0..samples.len() {
+                samples.push(self.class_image(prompt, rng)?);
+            }
+        }
+        self.batch(samples, rng)
+    }
+
+    /// A class image, drawn at random, with its prompt.
+    fn class_image(&self, prompt: &Tokens, rng: &mut ChaCha8Rng) -> Result<Shown> {
         let posterior = self.of_view(View::Class(rng.random_range(0..self.class_images.len())))?;
         Ok(Shown { posterior, prompt: prompt.clone(), is_prior: true, valid: None })
     }

@@ -70,12 +70,7 @@ impl<'a> DreamBooth<'a> {
         for _ in 0..self.options.batch_size {
             samples.push(self.photo(&mut rng)?);
         }
-        if !self.pictures.class_images.is_empty() {
-            for _ in 0..self.options.batch_size {
-                samples.push(self.pictures.class_image(&self.class_prompt, &mut rng)?);
-            }
-        }
-        self.pictures.batch(samples, &mut rng)
+        self.pictures.batch_with_class_images(samples, &self.class_prompt, &mut rng)
     }
 
     /// A square of a photo, anywhere along its longer side.
