@@ -84,6 +84,7 @@ pub fn write(path: &Path, adapter: &Adapter, subject: &Subject, folder: &Path, e
 fn drawings(subject: &Subject, folder: &Path, evaluation: &Evaluation) -> Result<Vec<Drawing>> {
     let measured = &evaluation.measured;
     let compared = !evaluation.others.is_empty();
+    let bundled = subject.is_bundled();
     let drawing = |(i, first): (usize, &ImageScores)| {
         let caption = if compared { "with the adapter".to_string() } else { first.file.clone() };
         let cell = |caption: String, image: &ImageScores| -> Result<Cell> {
@@ -96,7 +97,8 @@ fn drawings(subject: &Subject, folder: &Path, evaluation: &Evaluation) -> Result
                 cells.push(cell(title(way), image)?);
             }
         }
-        cells.extend(subject.truth(&words(&first.prompt)).map(|picture| Cell {
+        let truth = bundled.then(|| subject::truth(&subject.name, &words(&first.prompt))).flatten();
+        cells.extend(truth.map(|picture| Cell {
             caption: "as it should be".into(),
             picture,
             scores: Scores::default(),

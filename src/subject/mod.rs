@@ -160,6 +160,13 @@ fn named(store: &Store, request: &Request) -> Result<(String, String)> {
     Ok((name, class))
 }
 
+/// What a prompt should give of a bundled subject, whose world is drawn by a program: the picture `truth/NAME.png` of its
+/// folder, if there is one.
+pub fn truth(subject: &str, name: &str) -> Option<RgbImage> {
+    let store = Store::Bundled(BUNDLED.get_dir(subject)?);
+    Some(store.picture(&Path::new("truth").join(format!("{name}.png"))).ok()?.image)
+}
+
 /// The names of the subjects that are part of the program.
 pub fn bundled() -> Vec<String> {
     BUNDLED.dirs().filter_map(|dir| Some(dir.path().file_name()?.to_string_lossy().into_owned())).collect()
@@ -235,15 +242,14 @@ impl Subject {
         Ok(())
     }
 
-    /// What a prompt should give, where a bundled subject's world is drawn by a program: the picture `truth/NAME.png` of
-    /// its folder. None if there is none, or the photos are not the bundled ones.
-    pub fn truth(&self, name: &str) -> Option<RgbImage> {
-        let store = Store::Bundled(BUNDLED.get_dir(&self.name)?);
-        let picture = store.picture(&Path::new("truth").join(format!("{name}.png"))).ok()?;
-        let request = Request { subject: &self.name, ..Request::default() };
-        let (photos, _) = photos::read_all(&store, &request, &self.class, None).ok()?;
-        let bundled = Self { photos, ..self.clone() };
-        (bundled.digest() == self.digest()).then_some(picture.image)
+    /// Whether these are the photos and masks of the bundled subject of that name.
+    pub fn is_bundled(&self) -> bool {
+        let photos = || {
+            let store = Store::Bundled(BUNDLED.get_dir(&self.name)?);
+            let request = Request { subject: &self.name, ..Request::default() };
+            Some(photos::read_all(&store, &request, &self.class, None).ok()?.0)
+        };
+        photos().is_some_and(|photos| Self { photos, ..self.clone() }.digest() == self.digest())
     }
 
     /// Tells these photos and masks from others.
