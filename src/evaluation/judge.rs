@@ -144,8 +144,13 @@ fn name(judge: &Judge, attribute: &str, values: &[f32]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::Context;
+    use candle_core::Device;
+
     use super::*;
+    use crate::base::load_judge;
     use crate::model::Config;
+    use crate::subject::{Request, bundled, find};
 
     const CONFIG: &str = r#"{
         "image_size": 8, "widths": [4], "colorless": ["sketch"],
@@ -172,6 +177,30 @@ mod tests {
         assert_eq!(asked("a dog on a yellow background")?, "red yellow dots long plain photo");
         assert_eq!(asked("A pencil sketch of a dog")?, "- - dots long - sketch");
         assert_eq!(asked("a yellow striped dog")?, "- - - long - photo");
+        Ok(())
+    }
+
+    #[test]
+    fn the_embedded_judge_names_the_bundled_subjects() -> Result<()> {
+        #[derive(Deserialize)]
+        struct Card {
+            looks: Looks,
+        }
+        let judge = load_judge("mini", true, &Device::Cpu)?.context("mini has no judge")?;
+        let (mut told, mut known) = (0, 0);
+        for name in bundled() {
+            let card = format!("{}/assets/subjects/{name}/subject.json", env!("CARGO_MANIFEST_DIR"));
+            let Card { looks: true_looks } = serde_json::from_str(&std::fs::read_to_string(card)?)?;
+            let subject = find(&Request { subject: &name, ..Request::default() })?;
+            let photos: Vec<_> = subject.photos.into_iter().map(|photo| photo.image).collect();
+            let seen = looks(&judge, &photos)?;
+            assert_eq!(seen["word"], true_looks["word"], "{name}");
+            for attribute in ["main", "second", "pattern"] {
+                known += 1;
+                told += (seen[attribute] == true_looks[attribute]) as usize;
+            }
+        }
+        assert!(told * 10 >= known * 9, "{told} of {known}");
         Ok(())
     }
 
