@@ -14,6 +14,9 @@ pub fn stream(seed: u64, purpose: &str, index: u64) -> ChaCha8Rng {
 }
 
 /// Standard normal numbers in f32.
+///
+/// # Errors
+/// If the device has no room.
 pub fn normal(shape: impl Into<Shape>, rng: &mut ChaCha8Rng, device: &Device) -> Result<Tensor> {
     let shape = shape.into();
     let values: Vec<f32> = StandardNormal.sample_iter(rng).take(shape.elem_count()).collect();

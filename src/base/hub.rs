@@ -20,6 +20,9 @@ pub struct Hub {
 
 impl Hub {
     /// Nothing is asked from the network before a file is.
+    ///
+    /// # Errors
+    /// If there is no home folder for the cache, or the client cannot be set up.
     pub fn new(id: &str, offline: bool) -> Result<Self> {
         let cache = cache_folder()?;
         let remote = if offline || offline_by_environment(|name| std::env::var(name).ok()) {
@@ -48,6 +51,9 @@ impl Hub {
     }
 
     /// A file, downloaded if it has to be.
+    ///
+    /// # Errors
+    /// If it is neither here nor can be downloaded; the message says what helps.
     pub fn get(&self, path: &str) -> Result<PathBuf> {
         if let Some(found) = self.cached(path) {
             return Ok(found);
@@ -69,6 +75,9 @@ impl Hub {
     }
 
     /// The first of `paths` that the repository has.
+    ///
+    /// # Errors
+    /// If it has none of them, or they cannot be downloaded.
     pub fn first(&self, paths: &[String]) -> Result<PathBuf> {
         if let Some(cached) = paths.iter().find_map(|path| self.cached(path)) {
             return Ok(cached);

@@ -22,6 +22,9 @@ impl<'a> Texts<'a> {
     }
 
     /// States [1, L, d] of a prompt without placeholder.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn plain(&self, tokens: &Tokens) -> Result<Tensor> {
         if let Ok(known) = self.known.lock()
             && let Some(states) = known.get(&tokens.ids)
@@ -36,6 +39,9 @@ impl<'a> Texts<'a> {
     }
 
     /// States [B, L, d] of prompts without placeholder.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn plain_batch(&self, prompts: &[Tokens]) -> Result<Tensor> {
         let states = prompts.iter().map(|tokens| self.plain(tokens)).collect::<Result<Vec<_>>>()?;
         Tensor::cat(&states, 0)
@@ -43,6 +49,9 @@ impl<'a> Texts<'a> {
 
     /// States [B, L, d] of prompts whose placeholders stand for `embeddings`, `[d]` each. A device with memory of its own
     /// is asked once for all of them; the processor has as much to do for each in a batch as alone.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn with_concepts(&self, prompts: &[Tokens], embeddings: &[Tensor]) -> Result<Tensor> {
         let (with, without): (Vec<usize>, Vec<usize>) =
             (0..prompts.len()).partition(|&i| !prompts[i].placeholder.is_empty());
@@ -66,6 +75,9 @@ impl<'a> Texts<'a> {
     }
 
     /// States [1, L, d] of a prompt whose placeholder stands for `embedding`, `[d]`.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn with_concept(&self, tokens: &Tokens, embedding: &Tensor) -> Result<Tensor> {
         if tokens.placeholder.is_empty() {
             return self.plain(tokens);
@@ -77,6 +89,9 @@ impl<'a> Texts<'a> {
 
     /// States [1, L, d] of a prompt whose placeholders, in order, stand for `embeddings` `[d]`; there may be fewer places,
     /// where the prompt was cut off.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn with_several(&self, tokens: &Tokens, embeddings: &[Tensor]) -> Result<Tensor> {
         if tokens.placeholder.is_empty() {
             return self.plain(tokens);
@@ -94,6 +109,9 @@ impl<'a> Texts<'a> {
 }
 
 /// 1 at the placeholder's positions: [B, L].
+///
+/// # Errors
+/// If the prompts differ in length.
 pub fn placeholder_columns(prompts: &[Tokens], device: &Device) -> Result<Tensor> {
     let rows: Vec<f32> = prompts
         .iter()

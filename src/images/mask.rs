@@ -46,6 +46,9 @@ impl Mask {
     }
 
     /// The mask as a tensor [1, 1, H, W].
+    ///
+    /// # Errors
+    /// If the device has no room.
     pub fn tensor(&self, device: &Device) -> Result<Tensor> {
         Tensor::from_slice(&self.values, (1, 1, self.height, self.width), device)
     }

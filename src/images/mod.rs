@@ -79,6 +79,9 @@ pub(crate) fn resized_mask(mask: &GrayImage, width: u32, height: u32) -> GrayIma
 }
 
 /// A picture as a tensor [1, 3, H, W] in [-1, 1].
+///
+/// # Errors
+/// If the device has no room.
 pub fn to_tensor(image: &RgbImage, device: &Device) -> Result<Tensor> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let values: Vec<f32> = image.as_raw().iter().map(|&v| v as f32 / 127.5 - 1.).collect();
@@ -89,6 +92,9 @@ pub fn to_tensor(image: &RgbImage, device: &Device) -> Result<Tensor> {
 }
 
 /// A tensor [1, 3, H, W] in [-1, 1] as a picture; values outside are clamped.
+///
+/// # Errors
+/// If it has another shape.
 pub fn from_tensor(tensor: &Tensor) -> Result<RgbImage> {
     let (_, _, height, width) = tensor.dims4()?;
     let values: Vec<f32> = tensor
@@ -108,6 +114,9 @@ pub fn to_picture(image: &RgbImage) -> Picture {
 }
 
 /// A tensor [1, 3, H, W] of a picture as numbers.
+///
+/// # Errors
+/// If the device has no room.
 pub fn picture_tensor(picture: &Picture, device: &Device) -> Result<Tensor> {
     let values: Vec<f32> = picture.values.iter().map(|&v| v as f32).collect();
     let rows = Tensor::from_vec(values, (1, picture.height, picture.width, 3), &Device::Cpu)?;

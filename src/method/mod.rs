@@ -193,6 +193,9 @@ impl Seen {
     }
 
     /// Entries `first`, `first + step`, `first + 2 step` and so on of every layer.
+    ///
+    /// # Errors
+    /// If `step` does not divide the number of entries.
     pub fn every(&self, step: usize, first: usize) -> Result<Self> {
         let chosen = |x: &Tensor| {
             let (entries, rest) = (x.dim(0)?, x.dims()[1..].to_vec());

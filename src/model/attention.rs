@@ -151,6 +151,9 @@ impl Transformer2d {
     }
 
     /// `x` [B, h, w, d], `text` [k B, L, c]; the result is [k B, h, w, d].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor, text: &Tensor, processor: &mut dyn AttentionProcessor) -> Result<Tensor> {
         let pixels = x.flatten(1, 2)?;
         // proj_in is stored as a 1x1 convolution or as a linear map: the same thing on tokens

@@ -253,11 +253,17 @@ impl ClipText {
     }
 
     /// The vocabulary's embedding `[d]` of a token.
+    ///
+    /// # Errors
+    /// If the vocabulary has no such token.
     pub fn token_embedding(&self, id: u32) -> Result<Tensor> {
         self.token_embedding.i(id as usize)
     }
 
     /// Last hidden states [B, L, d] of token `ids` [B, L]. Gradients reach the injected embeddings.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, ids: &Tensor, injection: Option<Injection>) -> Result<Tensor> {
         let (batch, length) = ids.dims2()?;
         let tokens = self.token_embedding.index_select(&ids.flatten_all()?, 0)?.reshape((batch, length, ()))?;
@@ -274,6 +280,9 @@ impl ClipText {
 
     /// The same with n `words` [B, n, d] in the place of the token at each text's place: what follows moves on, and the last
     /// n - 1 tokens fall off.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn with_words(&self, ids: &Tensor, places: &[usize], words: &Tensor) -> Result<Tensor> {
         let (batch, length) = ids.dims2()?;
         let tokens = self.token_embedding.index_select(&ids.flatten_all()?, 0)?.reshape((batch, length, ()))?;
@@ -295,6 +304,9 @@ impl ClipText {
 
     /// Features [B, p] in CLIP's shared space, of the states at each text's end token, which has the
     /// largest id of the vocabulary.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn features(&self, ids: &Tensor) -> Result<Tensor> {
         let Some(projection) = &self.projection else { candle_core::bail!("a text encoder without projection") };
         let states = self.forward(ids, None)?;
@@ -341,6 +353,9 @@ impl ClipVision {
     }
 
     /// Features [B, p] of preprocessed `pixels` [B, 3, s, s].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn features(&self, pixels: &Tensor) -> Result<Tensor> {
         let Some(projection) = &self.projection else { candle_core::bail!("a vision tower without projection") };
         let mut x = self.embedded(pixels)?;
@@ -351,6 +366,9 @@ impl ClipVision {
     }
 
     /// States [B, 1 + patches, d] after so many layers each (0: before the first), before any last norm.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn hidden_states(&self, pixels: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
         let mut states = vec![self.embedded(pixels)?];
         for layer in &self.layers {

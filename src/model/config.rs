@@ -57,6 +57,9 @@ fn named<T: DeserializeOwned>(all: Value, error: serde_json::Error) -> anyhow::E
 }
 
 /// Refuses a value outside `range`.
+///
+/// # Errors
+/// If it is outside; the message names the key.
 pub fn within<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Result<()> {
     if !range.contains(&value) {
         bail!("{key} = {value}: it must be from {} to {}", range.start(), range.end());
@@ -65,6 +68,9 @@ pub fn within<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusiv
 }
 
 /// Refuses a number of `parts` that does not divide a `whole`, 0 included.
+///
+/// # Errors
+/// If it does not; the message names the key.
 pub fn divides(key: &str, parts: usize, whole: usize) -> Result<()> {
     ensure!(parts > 0 && whole.is_multiple_of(parts), "{key} = {parts}: it must divide {whole}");
     Ok(())

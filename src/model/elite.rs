@@ -85,12 +85,18 @@ impl Mapper {
     }
 
     /// Global mapping: a word for each tap [B, 5, c]. Sampling uses the first.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn words(&self, features: &[Tensor]) -> Result<Tensor> {
         let words = self.pairs(features)?.into_iter().map(|(token, patches)| token + patches.mean_keepdim(1)?);
         Tensor::cat(&words.collect::<Result<Vec<_>>>()?, 1)
     }
 
     /// Local mapping: the subject's patches [B, patches, c], the mean over the taps; `mask` [B, patches, 1] is the subject.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn details(&self, features: &[Tensor], mask: &Tensor) -> Result<Tensor> {
         let all = self.pairs(features)?.into_iter().map(|(token, patches)| patches.broadcast_add(&token));
         let all = Tensor::stack(&all.collect::<Result<Vec<_>>>()?, 0)?;
@@ -109,6 +115,9 @@ impl Mapper {
 
 /// The share of `query`'s attention to `key` that each head gives place `index` of each sample, [B, N, heads], divided by the
 /// largest of all heads and places of the sample.
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn attention_to(query: &Tensor, key: &Tensor, heads: usize, index: &[usize]) -> Result<Tensor> {
     let (batch, queries, width) = query.dims3()?;
     let (length, head) = (key.dim(1)?, width / heads);

@@ -30,6 +30,9 @@ pub(super) fn layer_norm(w: &Weights, width: usize, eps: f64) -> Result<LayerNor
 }
 
 /// `x` [B, ...] again and again along the samples, up to `batch` of them.
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn tiled(x: &Tensor, batch: usize) -> Result<Tensor> {
     let copies = batch / x.dim(0)?;
     if copies == 1 { Ok(x.clone()) } else { Tensor::cat(&vec![x; copies], 0) }

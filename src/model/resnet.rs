@@ -48,6 +48,9 @@ impl ResnetBlock {
     }
 
     /// `x` [B, h, w, from]; `time` [B, t] is the time embedding after its SiLU.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
         let shift = match (&self.time_emb_proj, time) {
             (Some(project), Some(time)) => Some(project.forward(time)?),
@@ -79,6 +82,9 @@ impl Downsample {
     }
 
     /// `x` [B, h, w, C].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if self.asymmetric {
             let x = x.pad_with_zeros(1, 0, 1)?.pad_with_zeros(2, 0, 1)?;
@@ -102,6 +108,9 @@ impl Upsample {
 
     /// `x` [B, h, w, C] to the given height and width; sides that were odd before the matching
     /// downsampling are one short of twice those of `x`.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
         self.conv.forward_with(x, Around { doubled_to: Some((height, width)), ..Around::default() })
     }

@@ -176,6 +176,9 @@ impl Level {
     }
 
     /// `clean` latents with `noise` at this level.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn mixed(self, clean: &Tensor, noise: &Tensor) -> Result<Tensor> {
         (clean * self.signal)? + (noise * self.noise)?
     }
@@ -212,11 +215,17 @@ impl Scheduler {
     }
 
     /// `latents` [B, ...] with `noise` to the level of each sample's timestep.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn add_noise(&self, latents: &Tensor, noise: &Tensor, timesteps: &[usize]) -> Result<Tensor> {
         self.mixed(latents, noise, timesteps)
     }
 
     /// What the denoiser should predict of `latents` [B, ...] to which `noise` was added.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn target(&self, latents: &Tensor, noise: &Tensor, timesteps: &[usize]) -> Result<Tensor> {
         match self.config.prediction_type {
             Prediction::Epsilon => Ok(noise.clone()),
@@ -240,6 +249,9 @@ impl Scheduler {
     }
 
     /// The clean latents and the noise that `latents` at `level` are made of by what the denoiser predicted of them.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn parted(&self, latents: &Tensor, predicted: &Tensor, level: Level) -> Result<(Tensor, Tensor)> {
         let Level { signal, noise: rest } = level;
         Ok(match self.config.prediction_type {

@@ -220,6 +220,9 @@ impl Unet {
     /// The noise [k B, 4, h, w] in `latents` [B, 4, h, w] at the given `timesteps` (one for each sample), with the text
     /// states [k B, L, c]. Where k is above 1, all latents are denoised with each of k sets of texts, as guidance does,
     /// and all that comes before the first text is computed once.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(
         &self,
         latents: &Tensor,

@@ -82,6 +82,9 @@ impl DownBlock {
     }
 
     /// Pushes every intermediate result on `skips`.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: Tensor, skips: &mut Vec<Tensor>, given: &mut Conditions) -> Result<Tensor> {
         let mut x = x;
         for i in 0..self.layers.resnets.len() {
@@ -122,6 +125,9 @@ impl MidBlock {
     }
 
     /// `x` [B, h, w, C].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor, given: &mut Conditions) -> Result<Tensor> {
         let x = self.first.forward(x, Some(&tiled(given.time, x.dim(0)?)?))?;
         let x = self.attention.forward(&x, given.text, given.processor)?;
@@ -158,6 +164,9 @@ impl UpBlock {
     }
 
     /// Pops the skip connections off `skips`.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: Tensor, skips: &mut Vec<Tensor>, given: &mut Conditions) -> Result<Tensor> {
         let mut x = x;
         for i in 0..self.layers.resnets.len() {

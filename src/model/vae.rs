@@ -90,6 +90,9 @@ impl Vae {
     }
 
     /// The posterior of `image` [B, 3, H, W] in [-1, 1].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn encode(&self, image: &Tensor) -> Result<Posterior> {
         let moments = self.encoder.forward(image)?;
         let channels = self.config.latent_channels;
@@ -99,6 +102,9 @@ impl Vae {
     }
 
     /// The picture [B, 3, H, W] (about [-1, 1]) of latents [B, 4, h, w] that are *not* scaled.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         self.decoder.forward(latents)
     }

@@ -91,6 +91,9 @@ impl Vit {
     }
 
     /// The class token [B, d] after the final norm, of preprocessed `pixels` [B, 3, s, s].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn features(&self, pixels: &Tensor) -> Result<Tensor> {
         let patches = self.projection.forward(&pixels.permute((0, 2, 3, 1))?.contiguous()?)?.flatten(1, 2)?;
         let class = self.cls_token.expand((patches.dim(0)?, 1, patches.dim(2)?))?;

@@ -79,6 +79,9 @@ pub struct Draft {
 ///
 /// All pictures go through a timestep before any goes to the next: the reference pass depends on the timestep alone, so
 /// it is computed once for all of them, for several timesteps together where the latents are small.
+///
+/// # Errors
+/// If the base fails on a draft, or `progress` does.
 pub fn denoise(
     base: &Base,
     plan: &Plan,
@@ -200,6 +203,9 @@ pub fn predicted(base: &Base, plan: &Plan, drafts: &[Draft], shown: Shown) -> Re
 
 /// Classifier-free guidance: of what was `predicted` [2 B, ...] without the prompts and with them, the latter further on in
 /// its direction.
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn guided(predicted: &Tensor, guidance: f64) -> Result<Tensor> {
     let parts = predicted.detach().chunk(2, 0)?;
     let (without, with) = (&parts[0], &parts[1]);
@@ -208,6 +214,9 @@ pub fn guided(predicted: &Tensor, guidance: f64) -> Result<Tensor> {
 
 /// A share `rescale` of the `guided` prediction [B, ...] brought to the spread that the prediction `with` the prompt has,
 /// picture by picture (Lin et al. 2024, section 3.4): strong guidance overexposes less.
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn rescaled(guided: &Tensor, with: &Tensor, rescale: f64) -> Result<Tensor> {
     let spread = |x: &Tensor| x.flatten_from(1)?.var_keepdim(1)?.sqrt();
     let factor = (((spread(with)? / spread(guided)?)? * rescale)? + (1. - rescale))?;

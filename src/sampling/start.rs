@@ -88,6 +88,9 @@ impl Inside {
 
 /// Noise between that of a picture and another, on the sphere on which normal noise lies: the first where `share` is 0,
 /// the other where it is 1.
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn between(one: &Tensor, other: &Tensor, share: f64) -> candle_core::Result<Tensor> {
     let product = |a: &Tensor, b: &Tensor| (a * b)?.sum_all()?.to_scalar::<f32>().map(f64::from);
     let cosine = product(one, other)? / (product(one, one)? * product(other, other)?).sqrt();

@@ -26,6 +26,9 @@ pub struct TunedCrossAttention {
 
 impl TunedCrossAttention {
     /// The initial weights of a layer under their names in the checkpoint: the base's own.
+    ///
+    /// # Errors
+    /// If there is no room.
     pub fn initial(layer: &Attention) -> Result<Vec<(String, Tensor)>> {
         let weights = [layer.parts.to_k.weight()?, layer.parts.to_v.weight()?];
         Ok(Self::keys(&layer.name).into_iter().zip(weights).collect())
@@ -44,6 +47,9 @@ impl TunedCrossAttention {
 
     /// `x` [B, N, d] plus attention of its norm to `text` [B, L, c]: the output, and, with `column` [B, L] (1 at the
     /// placeholder), the attention that `S*` gets, averaged over the heads [B, N].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(
         &self,
         layer: &Attention,
@@ -64,6 +70,9 @@ fn start_detached(x: &Tensor) -> Result<Tensor> {
 }
 
 /// The map of `S*` [B, N], divided by its maximum, against the subject's mask [B, N].
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn cross_attention_loss(map: &Tensor, mask: &Tensor) -> Result<Tensor> {
     (map.broadcast_div(&map.max_keepdim(1)?)? - mask)?.sqr()?.mean_all()
 }

@@ -23,6 +23,9 @@ impl Customisation {
     /// What training starts from, under the names of the adapter's tensors: the concept embedding
     /// `init` `[d]` for each vector, the base's cross-attention keys and values, and fresh reference
     /// attention.
+    ///
+    /// # Errors
+    /// If there is no room.
     pub fn initial(unet: &Unet, init: &Tensor, fdte: bool, rra: bool) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = BTreeMap::from([(ConceptEmbedding::LOW.to_string(), init.copy()?)]);
         if fdte {
@@ -154,6 +157,9 @@ impl MeanMap {
     }
 
     /// The mean, if any layer was seen.
+    ///
+    /// # Errors
+    /// If there is no room.
     pub fn mean(&self) -> Result<Option<Tensor>> {
         self.sum.as_ref().map(|sum| sum / self.heads as f64).transpose()
     }

@@ -250,6 +250,9 @@ impl ConceptEmbedding {
 
     /// The embedding `[d]` for a band: S_LF, S_HF or their sum. Both vectors take part in each, so that a
     /// step whose samples show one band only still has a gradient (zero) for the other.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn of(&self, band: Band) -> Result<Tensor> {
         let Some(high) = &self.high else { return Ok(self.low.clone()) };
         let (low_share, high_share) = match band {

@@ -78,6 +78,9 @@ pub struct Step {
 }
 
 /// All loss terms of one step (equations 6, 7 and 10).
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn training_losses(
     base: &Base,
     texts: &Texts,

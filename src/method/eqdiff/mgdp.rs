@@ -49,12 +49,18 @@ impl Mgdp {
 }
 
 /// z'_t = M z_t + (1 - M) z_0, all [B, 4, h, w] but M [B, 1, h, w].
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn masked_noise(mask: &Tensor, noisy: &Tensor, clean: &Tensor) -> Result<Tensor> {
     clean + (noisy - clean)?.broadcast_mul(mask)?
 }
 
 /// The squared error [B, 4, h, w] of each sample inside its mask [B, 1, h, w], averaged: `[B]`. The mask has one channel
 /// and the error four, so divided by the mask's area it is four times a mean. An empty mask has no loss.
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn masked_loss(error: &Tensor, mask: &Tensor, average: Average) -> Result<Tensor> {
     let inside = error.broadcast_mul(mask)?;
     match average {

@@ -99,6 +99,9 @@ impl ReferenceAttention {
     const NAMES: [&'static str; 4] = ["to_k_ref.weight", "to_v_ref.weight", "fuse.weight", "fuse.bias"];
 
     /// The initial weights of a layer, under their names: K_r, V_r copies of its K, V; H_r zero.
+    ///
+    /// # Errors
+    /// If there is no room.
     pub fn initial(layer: &Attention) -> Result<Vec<(String, Tensor)>> {
         let (key, value) = (layer.parts.to_k.weight()?, layer.parts.to_v.weight()?);
         let width = key.dim(0)?;
@@ -134,6 +137,9 @@ impl ReferenceAttention {
     }
 
     /// Keys and values [R, M, d] of the features F^r [R, M, d] that the reference pass had in this layer.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn states(&self, features: &Tensor) -> Result<[Tensor; 2]> {
         Ok([self.to_k_ref.forward(features)?, self.to_v_ref.forward(features)?])
     }
@@ -171,6 +177,9 @@ impl ReferenceAttention {
 
     /// Where each query of `x` [B, N, d] looks in the reference with keys `key` [B, M, d]: its attention, averaged over
     /// the heads [B, N, M]. For people to look at: it is stored, and has no kernel of its own.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn map(&self, layer: &Attention, x: &Tensor, key: &Tensor) -> Result<Tensor> {
         let SelfAttention { norm, to_q, heads, .. } = &layer.parts;
         let by_head = |x: &Tensor| {
@@ -185,6 +194,9 @@ impl ReferenceAttention {
 }
 
 /// L_ra: the subject's attention falls on the reference's subject. `on_subject` and `mask` [B, N].
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn reference_loss(on_subject: &Tensor, mask: &Tensor, extent: Extent) -> Result<Tensor> {
     let seen = match extent {
         Extent::Subject => (on_subject * mask)?,
