@@ -67,6 +67,7 @@ async function nothing() {
   await eyes.look(page, "07-no-photos");
   await page.getByRole("button", { name: "Delete the subject" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("heading", { name: "Photos", level: 1 }).waitFor();
   await until("it is gone", async () => (await server.json("/api/subjects")).every(({ name }) => name !== "nothing"), 20);
 }
 

@@ -172,5 +172,5 @@ function compare(a, b) {
   const table = h("table", {}, h("caption", { class: "offstage" }, "In what they differ"),
     h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "Left"), h("th", { scope: "col" }, "Right"))),
     h("tbody", {}, differing.map((name) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, left[name] || "-"), h("td", {}, right[name] || "-")))));
-  dialog("Side by side", { wide: true }, h("div", { class: "pair" }, side(a), side(b)), differing.length ? h("div", { class: "scroll" }, table) : "");
+  dialog("Side by side", { wide: true }, h("div", { class: "pair" }, side(a), side(b)), differing.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "In what they differ" }, table) : "");
 }
