@@ -122,6 +122,34 @@ fn a_part_is_told_by_the_job_and_mistakes_are_told() {
 }
 
 #[test]
+fn a_base_with_a_judge_tells_the_truth() {
+    let place = Place::new();
+    std::fs::write(place.path("object.txt"), "a {} at the beach\na {} nobody drew\n").expect("prompts");
+    std::fs::write(place.path("style.txt"), "a mosaic of a {}\n").expect("prompts");
+    let methods = ["a", "ti"].map(|preset| format!("[[methods]]\nname = \"{preset}\"\npreset = \"{preset}\"\n"));
+    let plan = "title = \"truth\"\nsubjects = [{ folder = \"clock\" }]\n[prompts]\nobject = \"object.txt\"\n\
+                style = \"style.txt\"\n[settings]\ntraining.steps = 1\nprior.class_images = 0\nsampling.steps = 2\n";
+    std::fs::write(place.path("plan.toml"), plan.to_string() + &methods.concat()).expect("a plan");
+    place.ok(&study("whole", &[]));
+    let lines: Vec<serde_json::Value> =
+        ledger(&place, "whole").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let known: Vec<bool> = lines.iter().map(|line| line["dino_true"].is_f64() && line["clip_true"].is_f64()).collect();
+    assert_eq!(known, [true, false, true, true, false, true], "{lines:?}");
+    for line in &lines {
+        let judge = line["judge"].as_object().expect("what the judge finds");
+        assert!(judge.contains_key("word") && judge.contains_key("style") && judge.contains_key("shape"), "{line}");
+        assert_eq!(judge.contains_key("place"), line["prompt"] == "a {} at the beach", "{line}");
+        assert!(judge.values().all(|share| share.as_f64().is_some_and(|share| (0. ..=1.).contains(&share))));
+    }
+    let table = |name: &str| String::from_utf8(bytes(&place.path("whole/tables").join(name))).expect("a text");
+    assert!(table("truth.csv").starts_with("method,what,prompts,pictures,subject,word,main colour,"));
+    assert!(table("truth-differences.csv").contains("ti less a,stylised,"));
+    assert!(table("methods.csv").contains("DINO-true"));
+    let page = String::from_utf8(bytes(&place.path("whole/report.html"))).expect("a text");
+    assert!(page.contains("What the judge sees") && page.contains("as it should be"));
+}
+
+#[test]
 fn a_picture_is_explained() {
     let (place, base) = (place(), tiny_base());
     let toml = "[training]\nsteps = 1\npreview_every = 0\n[prior]\nclass_images = 0\n[sampling]\nsteps = 3\n\

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use eqdiff::app::study::merge;
 use eqdiff::app::{Note, Observer};
+use eqdiff::evaluation::judge::Attribute;
 use eqdiff::evaluation::scores::{Group, Metric, Scores};
 use eqdiff::ops::Precision;
 use eqdiff::study::ledger::{picture, pictures_folder, training_folder};
@@ -47,6 +48,16 @@ fn invented(training: &Training, cell: &Cell) -> Scores {
     scores
 }
 
+/// What a judge might find.
+fn judged(training: &Training, cell: &Cell) -> Vec<(&'static str, f32)> {
+    let ours = if training.method.name == training.method.title { 0. } else { 0.2 };
+    let share = |attribute: Attribute| {
+        let right = chance(&format!("{} {}", attribute.name(), cell.id)) + ours > 0.4;
+        (attribute.name(), if right { 1. } else { 0. })
+    };
+    Attribute::ALL.map(share).into()
+}
+
 fn invented_picture(training: &Training, cell: &Cell, side: u32) -> RgbImage {
     let (hue, size) = (chance(&training.subject.name), 0.2 + 0.2 * chance(&training.method.name));
     let (ground, grain) = (chance(&cell.prompt), (1000. * chance(&cell.id)) as u32);
@@ -77,7 +88,7 @@ fn a_page_of_a_thousand_pictures() -> anyhow::Result<()> {
             if i < 5 {
                 invented_picture(&training, &cell, 200).save(photos.join(format!("{i:02}.png")))?;
             }
-            entries.push(Entry::new(&training, &cell, invented(&training, &cell)));
+            entries.push(Entry::new(&training, &cell, invented(&training, &cell), judged(&training, &cell)));
         }
         Ledger::open(&training_folder(&study, &training))?.append(&entries)?;
     }
@@ -85,7 +96,7 @@ fn a_page_of_a_thousand_pictures() -> anyhow::Result<()> {
     assert!(progress.done == progress.all && progress.all > 1000, "{progress:?}");
     let page = std::fs::read_to_string(study.join("report.html"))?;
     let (pictures, lazy) = (page.matches("<img ").count(), page.matches("loading=\"lazy\"").count());
-    assert!((900..=1100).contains(&pictures) && pictures == lazy, "{pictures} {lazy}");
+    assert!((900..=1200).contains(&pictures) && pictures == lazy, "{pictures} {lazy}");
     assert!(page.len() < 16 << 20, "{} bytes", page.len());
     assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("url("), "it fetches nothing");
     for part in [
@@ -96,6 +107,10 @@ fn a_page_of_a_thousand_pictures() -> anyhow::Result<()> {
         "CLIP-T (cosine)",
         "<svg",
         "download=\"methods.csv\"",
+        "download=\"truth.csv\"",
+        "download=\"truth-differences.csv\"",
+        "To the judge, with stylised prompts: the subject&#39;s attributes ",
+        "alt=\"as it should be\"",
     ] {
         assert!(page.contains(part), "{part}");
     }

@@ -1,6 +1,6 @@
 // The whole way, as a person goes it.
 
-import { mkdirSync, readFileSync, readdirSync, statSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync } from "node:fs";
 import { Eyes, PHOTOS, PLACE, Server, expect, passed, pause, tabTo, until } from "./tools.mjs";
 import { hostile } from "./hostile.mjs";
 
@@ -58,6 +58,19 @@ async function photos() {
   await until("and whole again", async () => String(await widths()) === String(whole), 20);
 }
 
+/** A subject that has no photos yet, and is given up. */
+async function nothing() {
+  await server.fetch("/api/subjects", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ name: "nothing", class: "cup" }) });
+  await go("photos/nothing");
+  await page.getByText("It has no photos yet.").waitFor();
+  expect((await page.locator(".head .actions").innerText()).trim() === "Add photos", "without photos there is one thing to do");
+  await eyes.look(page, "07-no-photos");
+  await page.getByRole("button", { name: "Delete the subject" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("heading", { name: "Photos", level: 1 }).waitFor();
+  await until("it is gone", async () => (await server.json("/api/subjects")).every(({ name }) => name !== "nothing"), 20);
+}
+
 async function masks() {
   await go("photos/clock");
   await page.locator(".photos .photo").first().click();
@@ -107,7 +120,7 @@ async function training() {
   await server.end("SIGKILL");
   await page.getByText("The program does not answer").waitFor();
   expect(true, "the page says that the server is gone");
-  await page.screenshot({ path: `${new URL(".", import.meta.url).pathname}scratch/screens/07-gone.png` });
+  await page.screenshot({ path: `${new URL(".", import.meta.url).pathname}scratch/screens/08-gone.png` });
   await server.start();
   await page.getByText("The program does not answer").waitFor({ state: "hidden" });
   expect(true, "and finds the next one");
@@ -131,9 +144,12 @@ async function drawing() {
   expect((await prompt.inputValue()) === "S* clock at the beach", "words are put in where the cursor is");
   await page.getByLabel("Pictures of each").fill("2");
   await page.getByLabel("Draw the same without the adapter too").check();
+  await page.getByLabel("Likeness to the photo", { exact: true }).fill("0.5");
+  expect(await page.locator("output", { hasText: "50 %" }).isVisible(), "the dial says how far it is turned");
   await page.getByRole("button", { name: "Draw lots for the seed" }).click();
   await page.locator("summary", { hasText: "More" }).click();
   await page.getByLabel("Steps", { exact: true }).fill("8");
+  await page.getByLabel("Edges and texture", { exact: true }).fill("1.5");
   await page.getByRole("button", { name: "Draw", exact: true }).click();
   await page.locator(".gallery .picture").first().waitFor();
   await until("both drawings are done", async () => (await page.locator(".gallery .picture").count()) === 4 && (await state("draw")) === "done");
@@ -146,7 +162,8 @@ async function drawing() {
   await eyes.look(page, "11-picture");
   const [download] = await Promise.all([page.waitForEvent("download"), window.getByRole("link", { name: "Download" }).click()]);
   const png = readFileSync(await download.path());
-  expect(png.subarray(1, 4).toString() === "PNG" && png.includes("S* clock at the beach"), "the downloaded picture has its prompt");
+  const says = ["S* clock at the beach", "S high: 1.5", "Reference strength: 0.5"];
+  expect(png.subarray(1, 4).toString() === "PNG" && says.every((words) => png.includes(words)), "the downloaded picture has its prompt and how it was turned");
   await window.getByRole("button", { name: "Compare without the adapter" }).click();
   await page.getByRole("heading", { name: "Side by side" }).waitFor();
   await eyes.look(page, "12-compare");
@@ -163,9 +180,12 @@ async function drawing() {
   const zip = Buffer.from(await (await server.fetch("/api/pictures.zip")).arrayBuffer());
   expect(zip.subarray(0, 2).toString() === "PK" && zip.readUInt16LE(zip.length - 12) === 4, "all pictures come in one file");
   await page.locator("#seed").fill("1");
+  await page.getByRole("button", { name: "Likeness to the photo: as trained" }).click();
+  expect(await page.locator("output", { hasText: "as trained" }).first().isVisible(), "the dial is turned back");
   await page.getByRole("button", { name: /Show S\* clock/ }).last().click();
   await page.getByRole("dialog").getByRole("button", { name: "Reuse" }).click();
-  expect((await page.locator("#seed").inputValue()) !== "1", "a picture's settings are taken over");
+  const taken = [await page.locator("#seed").inputValue(), await page.getByLabel("Likeness to the photo", { exact: true }).inputValue()];
+  expect(taken[0] !== "1" && taken[1] === "0.5", "a picture's settings are taken over");
 }
 
 async function runs() {
@@ -179,14 +199,20 @@ async function runs() {
   const [adapter] = await server.json("/api/adapters");
   const report = await server.fetch(adapter.evaluations[0].report);
   expect((await report.text()).includes("DINO-I") && report.headers.get("content-security-policy").startsWith("sandbox"), "the report is there, and may do nothing");
-  await page.getByRole("button", { name: "Export" }).click();
-  await page.getByLabel("webui").check();
-  await eyes.look(page, "14-export");
-  await page.getByRole("dialog").getByRole("button", { name: "Export" }).click();
-  await until("it is exported", async () => (await state("export")) === "done");
-  await page.locator(".exported summary").click();
+  const layouts = (await server.json("/api/state")).layouts.map(({ name }) => name);
+  for (const layout of layouts) {
+    await page.getByRole("button", { name: "Export" }).click();
+    await page.locator(`input[name=layout][value=${layout}]`).check();
+    if (layout === "webui") await eyes.look(page, "14-export");
+    await page.getByRole("dialog").getByRole("button", { name: "Export" }).click();
+    const exported = async () => (await server.json("/api/adapters"))[0].exports.some((known) => known.layout === layout);
+    await until(`it is exported for ${layout}`, async () => (await state("export")) === "done" && (await exported()));
+  }
+  await page.locator(".exported summary", { hasText: "webui" }).click();
   const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "eqdiff-clock.safetensors" }).click()]);
-  expect(statSync(await download.path()).size > 1000, "the exported files can be had");
+  const embedding = readFileSync(await download.path());
+  const header = JSON.parse(embedding.subarray(8, 8 + Number(embedding.readBigUInt64LE(0))).toString());
+  expect(header["eqdiff-clock"].shape.length === 2, "the exported files can be had: the embedding is one");
   await toastGone();
   await eyes.look(page, "15-runs");
 }
@@ -261,9 +287,23 @@ async function keyboard() {
   await tabTo(page, "Pictures of each");
   await press("Control+a");
   await page.keyboard.type("1");
+  await tabTo(page, "Likeness to the photo");
+  await press("ArrowLeft", "ArrowLeft");
   const before = (await server.json("/api/pictures")).length;
   await press("Control+Enter");
   await until("the keyboard alone leads to a picture", async () => (await server.json("/api/pictures")).length > before);
+  const [newest] = await server.json("/api/pictures");
+  expect(newest.settings["Reference strength"] === "0.9", "turned with the arrow keys");
+  await tabTo(page, "Runs");
+  await press("Enter");
+  await page.getByRole("heading", { name: "Runs", level: 1 }).waitFor();
+  await tabTo(page, "Score clock");
+  await press("Enter");
+  await page.getByRole("dialog").waitFor();
+  await press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  const focused = await page.evaluate(() => document.activeElement.getAttribute("aria-label"));
+  expect(focused?.startsWith("Score clock"), "a window that is closed gives the keyboard back");
   await page.context().close();
 }
 
@@ -279,7 +319,7 @@ async function quiet() {
 const started = Date.now();
 try {
   // all parts, or those that are named: each goes on where the ones before it have left the folder
-  const parts = { photos, masks, training, drawing, runs, faults, keyboard, hostile: () => hostile(server), quiet };
+  const parts = { photos, masks, nothing, training, drawing, runs, faults, keyboard, hostile: () => hostile(server), quiet };
   const named = process.argv.slice(2);
   for (const [name, part] of Object.entries(parts)) if (!named.length || named.includes(name)) await part();
   console.log(`\n${passed()} passed, 0 failed (${((Date.now() - started) / 1000).toFixed(0)} s)`);

@@ -4,15 +4,7 @@
 # EQDIFF names the program to check; without it a release build is made.
 set -euo pipefail
 cd "$(dirname "$0")"
-command -v chromium > /dev/null || {
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core > /dev/null
-}
-command -v npm > /dev/null || {
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm > /dev/null
-}
-[ -d node_modules/playwright-core ] || npm install --no-audit --no-fund --silent
+source ./browser.sh
 if [ -z "${EQDIFF:-}" ]; then
   cargo build --release
   EQDIFF=$(cd ../.. && pwd)/target/release/eqdiff

@@ -114,6 +114,8 @@ export class Eyes {
   /** Looks at a screen in both widths, by day and by night, and lets axe look too. */
   async look(page, name) {
     const size = page.viewportSize();
+    // what stays where the window is would lie over the middle of the page
+    await page.evaluate(() => scrollTo(0, 0));
     for (const width of [1280, 390]) {
       await page.setViewportSize({ width, height: width === 390 ? 844 : 900 });
       for (const colorScheme of ["light", "dark"]) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use image::RgbImage;
 use image::imageops::{self, FilterType};
+use serde::Deserialize;
 
 use super::explain::explain;
 use super::grid::{Axis, Cell, cells, draw_grid, save_sheet};
@@ -69,7 +70,8 @@ pub struct Request {
 }
 
 /// How strongly what was learnt shall show, as far as that is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
 #[allow(missing_docs)] // each is explained by `eqdiff sample --help`
 pub struct Turned {
     pub low: Option<f64>,

@@ -80,7 +80,7 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     let (orders, groups): (Vec<Order>, Vec<Group>) = chosen.into_iter().unzip();
     let subject = page::subject(adapter)?;
     let concept: Vec<_> = subject.photos.iter().map(|photo| photo.image.clone()).collect();
-    let concept = scorer.concept(&concept)?;
+    let concept = scorer.concept(&concept, page::truth(&subject))?;
     let style = studio.style("", studio.reference.as_ref());
     let files = studio.draw(&style, &orders, &folder, observer)?;
     let judge = |files: &[PathBuf], observer: &mut dyn Observer| -> Result<Measured> {

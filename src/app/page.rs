@@ -34,6 +34,12 @@ pub fn subject(adapter: &Adapter) -> Result<Subject> {
     Ok(subject)
 }
 
+/// What gives the picture that a prompt should give of the subject, as far as that is known: of a bundled one, some.
+pub fn truth(subject: &Subject) -> impl Fn(&str) -> Option<RgbImage> + use<> {
+    let bundled = subject.is_bundled().then(|| subject.name.clone());
+    move |prompt| subject::truth(bundled.as_deref()?, &words(prompt))
+}
+
 /// The picture of a run at one glance.
 pub const OVERVIEW: &str = "overview.png";
 
@@ -84,7 +90,7 @@ pub fn write(path: &Path, adapter: &Adapter, subject: &Subject, folder: &Path, e
 fn drawings(subject: &Subject, folder: &Path, evaluation: &Evaluation) -> Result<Vec<Drawing>> {
     let measured = &evaluation.measured;
     let compared = !evaluation.others.is_empty();
-    let bundled = subject.is_bundled();
+    let truth = truth(subject);
     let drawing = |(i, first): (usize, &ImageScores)| {
         let caption = if compared { "with the adapter".to_string() } else { first.file.clone() };
         let cell = |caption: String, image: &ImageScores| -> Result<Cell> {
@@ -97,8 +103,7 @@ fn drawings(subject: &Subject, folder: &Path, evaluation: &Evaluation) -> Result
                 cells.push(cell(title(way), image)?);
             }
         }
-        let truth = bundled.then(|| subject::truth(&subject.name, &words(&first.prompt))).flatten();
-        cells.extend(truth.map(|picture| Cell {
+        cells.extend(truth(&first.prompt).map(|picture| Cell {
             caption: "as it should be".into(),
             picture,
             scores: Scores::default(),

@@ -48,7 +48,7 @@ pub fn score(pictures: &Pictures, request: &Request, observer: &mut dyn Observer
              facebook/dino-vits16",
         );
     }
-    let concept = scorer.concept(&photos)?;
+    let concept = scorer.concept(&photos, |_| None)?;
     let named = files.iter().zip(prompts).map(|(path, prompt)| (path.as_path(), prompt, Group::Other));
     let evaluation = Evaluation {
         subject: pictures.concept.display().to_string(),

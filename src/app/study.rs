@@ -12,6 +12,7 @@ use super::train::{self, Overrides, train_on};
 use super::{Interrupted, Machine, Note, Observer, Usage, page};
 use crate::adapter::{Adapter, MANIFEST};
 use crate::base::{Base, device};
+use crate::evaluation::judge::shares;
 use crate::evaluation::scorer::{Concept, Scorer, Wanted};
 use crate::files::{Lock, check_writable, make_folder, read_text, write_whole};
 use crate::images;
@@ -102,13 +103,24 @@ pub fn merge(study: &Path, observer: &mut dyn Observer) -> Result<Progress> {
         write_whole(&folder.join(format!("{}.csv", table.name)), &table.csv()?)?;
         write_whole(&folder.join(format!("{}.tex", table.name)), table.latex().as_bytes())?;
     }
-    let (path, input) = (
-        study.join("report.html"),
-        StudyInput { plan: &plan, progress, statistics: &statistics, tables: &tables, folder: study },
-    );
+    let path = study.join("report.html");
+    let truths: Vec<_> =
+        plan.subjects.iter().map(|subject| found(subject).ok().map(|found| page::truth(&found))).collect();
+    let truth = |subject: &Subject, prompt: &str| {
+        let place = plan.subjects.iter().position(|known| known == subject)?;
+        truths[place].as_ref()?(prompt)
+    };
+    let (statistics, tables) = (&statistics, &tables);
+    let input = StudyInput { plan: &plan, progress, statistics, tables, folder: study, truth: &truth };
     study_page(&input)?.write(&path)?;
     observer.info(&format!("{done} pictures: {}, tables in {}", path.display(), folder.display()));
     Ok(progress)
+}
+
+/// A subject of a plan with its photos.
+fn found(subject: &Subject) -> Result<subject::Subject> {
+    let (folder, class) = (subject.folder.as_str(), Some(subject.class.as_str()));
+    subject::find(&subject::Request { subject: folder, class, ..subject::Request::default() })
 }
 
 /// Leaves the plan in the study's folder, for whoever puts it together.
@@ -222,9 +234,7 @@ impl<'a> Work<'a> {
 
     fn photos(&mut self, subject: &'a Subject) -> Result<&str> {
         if self.photos.as_ref().is_none_or(|(known, _)| *known != subject.name) {
-            let (folder, class) = (subject.folder.as_str(), Some(subject.class.as_str()));
-            let found = subject::find(&subject::Request { subject: folder, class, ..subject::Request::default() })?;
-            self.photos = Some((&subject.name, found.digest()));
+            self.photos = Some((&subject.name, found(subject)?.digest()));
         }
         Ok(self.photos.as_ref().map_or("", |(_, digest)| digest))
     }
@@ -260,8 +270,10 @@ impl<'a> Work<'a> {
                 draw_block(&studio, &style, cells, &path, before, observer)?;
             }
             let score = |cell: &&Cell| -> Result<Entry> {
-                let scores = scorer.scores(&images::open(&path(cell))?, Some(&cell.prompt), &concept)?;
-                Ok(Entry::new(training, cell, scores))
+                let picture = images::open(&path(cell))?;
+                let scores = scorer.scores(&picture, Some(&cell.prompt), &concept)?;
+                let findings = scorer.findings(&picture, Some(&cell.prompt), &concept)?;
+                Ok(Entry::new(training, cell, scores, shares(findings.iter())))
             };
             ledger.append(&missing.iter().map(score).collect::<Result<Vec<_>>>()?)?;
             observer.go_on(0)?;
@@ -283,9 +295,10 @@ impl<'a> Work<'a> {
         match &self.concept {
             Some((known, concept)) if *known == name => Ok(concept.clone()),
             _ => {
-                let photos: Vec<RgbImage> =
-                    page::subject(adapter)?.photos.into_iter().map(|photo| photo.image).collect();
-                let concept = Rc::new(scorer.concept(&photos)?);
+                let subject = page::subject(adapter)?;
+                let truth = page::truth(&subject);
+                let photos: Vec<RgbImage> = subject.photos.into_iter().map(|photo| photo.image).collect();
+                let concept = Rc::new(scorer.concept(&photos, truth)?);
                 self.concept = Some((name, concept.clone()));
                 Ok(concept)
             }

@@ -13,16 +13,58 @@ use super::preprocess::Preprocess;
 use crate::model::Judge;
 use crate::model::judge::JudgeConfig;
 
-/// The attributes in the order of tables: the judge's name, and that of people.
-const ATTRIBUTES: [(&str, &str); 7] = [
-    ("word", "word"),
-    ("main", "main colour"),
-    ("second", "second colour"),
-    ("pattern", "pattern"),
-    (SHAPE, "shape"),
-    ("background", "place"),
-    ("style", "style"),
-];
+/// An attribute of pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// What thing it is.
+    Word,
+    /// The subject's main colour.
+    Main,
+    /// Its second one.
+    Second,
+    /// Its pattern.
+    Pattern,
+    /// The shapes of its parts.
+    Shape,
+    /// Where it is.
+    Place,
+    /// How the picture is made.
+    Style,
+}
+
+impl Attribute {
+    /// All of them, in the order of tables.
+    pub const ALL: [Self; 7] =
+        [Self::Word, Self::Main, Self::Second, Self::Pattern, Self::Shape, Self::Place, Self::Style];
+
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Word => "word",
+            Self::Main => "main colour",
+            Self::Second => "second colour",
+            Self::Pattern => "pattern",
+            Self::Shape => SHAPE,
+            Self::Place => "place",
+            Self::Style => "style",
+        }
+    }
+
+    /// What the judge calls it.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Second => "second",
+            Self::Place => "background",
+            named => named.name(),
+        }
+    }
+
+    /// Whether it is the subject's, so that photos show it; the others are the prompt's to say.
+    pub fn is_of_subject(self) -> bool {
+        !matches!(self, Self::Place | Self::Style)
+    }
+}
 
 /// All shapes of a word together.
 const SHAPE: &str = "shape";
@@ -79,12 +121,12 @@ pub fn findings(judge: &Judge, picture: &RgbImage, prompt: Option<&str>, subject
     let seen = look(judge, std::slice::from_ref(picture))?;
     let wanted = wanted(&judge.config, prompt, subject);
     let mut findings = Vec::new();
-    for (attribute, title) in ATTRIBUTES {
-        let shape_of_word = |key: &str| attribute == SHAPE && key.contains(' ') && subject.contains_key(key);
-        let own = |key: &&String| *key == attribute || shape_of_word(key);
+    for attribute in Attribute::ALL {
+        let shape_of_word = |key: &str| attribute == Attribute::Shape && key.contains(' ') && subject.contains_key(key);
+        let own = |key: &&String| *key == attribute.key() || shape_of_word(key);
         for key in judge.config.labels.keys().filter(own) {
             let found = name(judge, key, &seen[key].squeeze(0)?.to_vec1::<f32>()?)?;
-            findings.push(Finding { attribute: title.into(), found, wanted: wanted.get(key).cloned() });
+            findings.push(Finding { attribute: attribute.name().into(), found, wanted: wanted.get(key).cloned() });
         }
     }
     Ok(findings)
@@ -117,12 +159,13 @@ fn wanted(config: &JudgeConfig, prompt: Option<&str>, subject: &Looks) -> Looks 
 
 /// Shares of right findings by attribute, in the order of tables, of pictures that are known to be right or wrong.
 pub fn shares<'a>(findings: impl Iterator<Item = &'a Finding> + Clone) -> Vec<(&'static str, f32)> {
-    let share = |(_, title): (&str, &'static str)| {
-        let known: Vec<bool> = findings.clone().filter(|f| f.attribute == title).filter_map(Finding::right).collect();
+    let share = |attribute: Attribute| {
+        let own = findings.clone().filter(|finding| finding.attribute == attribute.name());
+        let known: Vec<bool> = own.filter_map(Finding::right).collect();
         let right = known.iter().filter(|&&right| right).count();
-        (!known.is_empty()).then(|| (title, right as f32 / known.len() as f32))
+        (!known.is_empty()).then(|| (attribute.name(), right as f32 / known.len() as f32))
     };
-    ATTRIBUTES.into_iter().filter_map(share).collect()
+    Attribute::ALL.into_iter().filter_map(share).collect()
 }
 
 /// Logarithms of probabilities of all pictures together, by attribute.

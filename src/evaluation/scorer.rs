@@ -94,18 +94,28 @@ impl Scorer {
         })
     }
 
-    /// What the encoders see in the subject's photos.
+    /// What the encoders see in the subject's photos. `truth` gives the picture that a prompt should give, where that is
+    /// known.
     ///
     /// # Errors
     /// If there are no photos, or the computation fails.
-    pub fn concept(&self, photos: &[RgbImage]) -> Result<Concept> {
+    pub fn concept(&self, photos: &[RgbImage], truth: impl Fn(&str) -> Option<RgbImage> + 'static) -> Result<Concept> {
         if photos.is_empty() {
             bail!("there are no photos to compare with");
         }
         Ok(Concept {
-            clip: self.clip.as_ref().map(|clip| clip_features(clip, photos)).transpose()?,
-            dino: self.dino.as_ref().map(|dino| dino_features(dino, photos, &self.device)).transpose()?,
+            seen: self.seen(photos)?,
             looks: self.judge.as_ref().map(|judge| judge::looks(judge, photos)).transpose()?,
+            truth: Box::new(truth),
+            truths: RefCell::default(),
+        })
+    }
+
+    fn seen(&self, pictures: &[RgbImage]) -> Result<Seen> {
+        let likeness = self.clip.as_ref().filter(|_| self.wanted.contains(&Wanted::ClipI));
+        Ok(Seen {
+            clip: likeness.map(|clip| clip_features(clip, pictures)).transpose()?,
+            dino: self.dino.as_ref().map(|dino| dino_features(dino, pictures, &self.device)).transpose()?,
         })
     }
 
@@ -116,21 +126,36 @@ impl Scorer {
     pub fn scores(&self, picture: &RgbImage, prompt: Option<&str>, concept: &Concept) -> Result<Scores> {
         let mut scores = Scores::default();
         let pictures = std::slice::from_ref(picture);
-        if let (Some(clip), Some(concept)) = (&self.clip, &concept.clip) {
-            let features = clip_features(clip, pictures)?;
-            if self.wanted.contains(&Wanted::ClipI) {
-                scores.set(Metric::ClipI, pairwise(&features, concept)?.mean);
-            }
-            if let (Some(prompt), true) = (prompt, self.wanted.contains(&Wanted::ClipT)) {
-                let fit = clip_t(&features, &self.text(clip, prompt)?)?;
-                scores.set(Metric::ClipT, fit.score);
-                scores.set(Metric::Cosine, fit.cosine);
-            }
+        let clip = self.clip.as_ref().map(|clip| clip_features(clip, pictures)).transpose()?;
+        let dino = self.dino.as_ref().map(|dino| dino_features(dino, pictures, &self.device)).transpose()?;
+        if let (Some(clip), Some(features), Some(prompt), true) =
+            (&self.clip, &clip, prompt, self.wanted.contains(&Wanted::ClipT))
+        {
+            let fit = clip_t(features, &self.text(clip, prompt)?)?;
+            scores.set(Metric::ClipT, fit.score);
+            scores.set(Metric::Cosine, fit.cosine);
         }
-        if let (Some(dino), Some(concept)) = (&self.dino, &concept.dino) {
-            scores.set(Metric::Dino, pairwise(&dino_features(dino, pictures, &self.device)?, concept)?.mean);
+        let truth = prompt.map(|prompt| self.truth(prompt, concept)).transpose()?.flatten();
+        let photos = [(&concept.seen, Metric::ClipI, Metric::Dino)];
+        let truth = truth.iter().map(|truth| (truth, Metric::ClipTrue, Metric::DinoTrue));
+        for (seen, by_clip, by_dino) in photos.into_iter().chain(truth) {
+            for (own, other, metric) in [(&clip, &seen.clip, by_clip), (&dino, &seen.dino, by_dino)] {
+                if let (Some(own), Some(other)) = (own, other) {
+                    scores.set(metric, pairwise(own, other)?.mean);
+                }
+            }
         }
         Ok(scores)
+    }
+
+    /// What the encoders see in the picture that a prompt should give.
+    fn truth(&self, prompt: &str, concept: &Concept) -> Result<Option<Seen>> {
+        if let Some(known) = concept.truths.borrow().get(prompt) {
+            return Ok(known.clone());
+        }
+        let seen = (concept.truth)(prompt).map(|picture| self.seen(&[picture])).transpose()?;
+        concept.truths.borrow_mut().insert(prompt.into(), seen.clone());
+        Ok(seen)
     }
 
     /// What the base's judge finds in a picture; nothing without one.
@@ -160,11 +185,21 @@ impl Scorer {
 /// More prompts than this are not kept.
 const TEXTS: usize = 1000;
 
-/// The subject's photos as the encoders see them.
+/// A subject as the encoders see it.
 pub struct Concept {
+    seen: Seen,
+    looks: Option<Looks>,
+    /// The picture that a prompt should give.
+    truth: Box<dyn Fn(&str) -> Option<RgbImage>>,
+    /// What is seen in those that were asked for.
+    truths: RefCell<HashMap<String, Option<Seen>>>,
+}
+
+/// Features of pictures, a row each; those of CLIP where likeness is wanted.
+#[derive(Clone)]
+struct Seen {
     clip: Option<Tensor>,
     dino: Option<Tensor>,
-    looks: Option<Looks>,
 }
 
 /// CLIP's image features [n, p].

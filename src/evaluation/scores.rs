@@ -47,19 +47,26 @@ pub enum Metric {
     ClipI,
     /// DINO's cosine to the subject's photos.
     Dino,
+    /// CLIP's cosine to the picture that the prompt should give, where that is known.
+    ClipTrue,
+    /// DINO's.
+    DinoTrue,
 }
 
 /// The metrics in the order of tables: key in JSON, name in tables.
-const METRICS: [(Metric, &str, &str); 4] = [
+const METRICS: [(Metric, &str, &str); 6] = [
     (Metric::ClipT, "clip_t", "CLIP-T"),
     (Metric::Cosine, "clip_t_cosine", "cosine"),
     (Metric::ClipI, "clip_i", "CLIP-I"),
     (Metric::Dino, "dino", "DINO-I"),
+    (Metric::ClipTrue, "clip_true", "CLIP-true"),
+    (Metric::DinoTrue, "dino_true", "DINO-true"),
 ];
 
 impl Metric {
     /// All of them, in the order of tables.
-    pub const ALL: [Self; METRICS.len()] = [METRICS[0].0, METRICS[1].0, METRICS[2].0, METRICS[3].0];
+    pub const ALL: [Self; METRICS.len()] =
+        [METRICS[0].0, METRICS[1].0, METRICS[2].0, METRICS[3].0, METRICS[4].0, METRICS[5].0];
 
     /// Its name in tables.
     pub fn name(self) -> &'static str {
@@ -246,14 +253,15 @@ pub fn check_ours(path: &Path) -> Result<()> {
 /// The evaluation for a terminal: a line per group, other ways of drawing beside the first.
 pub fn table(evaluation: &Evaluation) -> String {
     let metrics = evaluation.metrics();
-    let titles: String = metrics.iter().map(|m| format!("{:>8}", m.name())).collect();
+    let room = |metric: &Metric| (metric.name().len() + 2).max(8);
+    let titles: String = metrics.iter().map(|m| format!("{:>1$}", m.name(), room(m))).collect();
     let mut columns = vec![("with the adapter".to_string(), &evaluation.measured)];
     columns.extend(evaluation.others.iter().map(|(way, measured)| (title(way), measured)));
     let compared = columns.len() > 1;
     let widest = columns.iter().map(|(title, _)| title.len() + 2).max().unwrap_or(0).max(titles.len());
     let width = if compared { widest + 2 } else { 0 };
     let cells = |scores: Option<Scores>| {
-        let cell = |&metric: &Metric| format!("{:>8}", number(scores.and_then(|s| s.get(metric))));
+        let cell = |m: &Metric| format!("{:>1$}", number(scores.and_then(|s| s.get(*m))), room(m));
         metrics.iter().map(cell).collect::<String>()
     };
     let line = |first: String, cell: &dyn Fn(&str, &Measured) -> String| {
@@ -313,7 +321,8 @@ pub(crate) mod tests {
     use super::*;
 
     fn image(prompt: &str, group: Group, values: [f32; 4]) -> ImageScores {
-        let scores = Scores(values.map(Some));
+        let mut scores = Scores::default();
+        Metric::ALL.into_iter().zip(values).for_each(|(metric, value)| scores.set(metric, value));
         ImageScores { file: format!("{prompt}.png"), prompt: prompt.into(), group, scores, findings: vec![] }
     }
 

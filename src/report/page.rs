@@ -151,8 +151,13 @@ fn explanation(evaluation: &Evaluation, metrics: &[Metric]) -> String {
             "{names} {verb} how much it looks like the subject: the mean cosine to its {photos} photos."
         ));
     }
+    if metrics.iter().any(|m| matches!(m, Metric::ClipTrue | Metric::DinoTrue)) {
+        sentences
+            .push("CLIP-true and DINO-true compare it with what its prompt should give, where that is known.".into());
+    }
     sentences.push("Higher is better.".into());
-    let clip = metrics.iter().any(|m| *m != Metric::Dino).then(|| format!("CLIP: {}", evaluation.clip));
+    let of_dino = |metric: &Metric| matches!(metric, Metric::Dino | Metric::DinoTrue);
+    let clip = metrics.iter().any(|m| !of_dino(m)).then(|| format!("CLIP: {}", evaluation.clip));
     let dino = metrics.contains(&Metric::Dino).then(|| format!("DINO: {}", evaluation.dino));
     let encoders: Vec<_> = [clip, dino].into_iter().flatten().collect();
     if !encoders.is_empty() {

@@ -2,7 +2,7 @@
 //! appends to. Put together in the order of the plan they are the study's ledger, whoever did which part, and however
 //! often it was interrupted.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -56,11 +56,14 @@ pub struct Entry {
     /// What the encoders say.
     #[serde(flatten)]
     pub scores: Scores,
+    /// How much of each attribute the base's judge finds as it should be; empty where there is no judge.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub judge: BTreeMap<String, f32>,
 }
 
 impl Entry {
     /// The entry of a cell.
-    pub fn new(training: &Training, cell: &Cell, scores: Scores) -> Self {
+    pub fn new(training: &Training, cell: &Cell, scores: Scores, judge: Vec<(&str, f32)>) -> Self {
         Self {
             id: id(training, cell),
             subject: training.subject.name.clone(),
@@ -70,6 +73,7 @@ impl Entry {
             prompt: cell.template.into(),
             picture: cell.picture,
             scores,
+            judge: judge.into_iter().map(|(attribute, share)| (attribute.into(), share)).collect(),
         }
     }
 
@@ -208,7 +212,7 @@ mod tests {
     fn entry(id: &str) -> Entry {
         let [subject, method, prompt] = ["dog", "F", "a {}"].map(String::from);
         let (seed, group, picture, scores) = (3, Group::Stylised, 0, Scores::default());
-        Entry { id: id.into(), subject, method, seed, group, prompt, picture, scores }
+        Entry { id: id.into(), subject, method, seed, group, prompt, picture, scores, judge: BTreeMap::new() }
     }
 
     #[test]

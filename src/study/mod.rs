@@ -1,11 +1,12 @@
 //! A study: many trainings of subjects by methods, their pictures and scores. What it consists of (`plan`, `cells`),
-//! what is done of it (`ledger`), who does which part (`shard`), and what came out (`statistics`, `tables`). What is done
+//! what is done of it (`ledger`), who does which part (`shard`), and what came out (`quantity`, `statistics`, `tables`). What is done
 //! is [`crate::app::study`]'s affair.
 
 pub mod cells;
 pub mod ledger;
 pub mod plan;
 pub mod published;
+pub mod quantity;
 pub mod shard;
 pub mod statistics;
 pub mod tables;
@@ -13,4 +14,5 @@ pub mod tables;
 pub use cells::{Cell, Training};
 pub use ledger::{Entry, Ledger};
 pub use plan::Plan;
+pub use quantity::Quantity;
 pub use shard::Shard;

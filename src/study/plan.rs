@@ -16,11 +16,12 @@ use crate::settings::{Layers, Settings};
 use crate::subject;
 
 /// The plans that come with the program, by name.
-pub const PLANS: [(&str, &str); 4] = [
+pub const PLANS: [(&str, &str); 5] = [
     ("paper", include_str!("../../studies/paper.toml")),
     ("ablation", include_str!("../../studies/ablation.toml")),
     ("fdte", include_str!("../../studies/fdte.toml")),
     ("mini", include_str!("../../studies/mini.toml")),
+    ("rows", include_str!("../../studies/rows.toml")),
 ];
 
 /// A study as it is meant: complete, whatever files the plan was read from.
@@ -359,9 +360,14 @@ mod tests {
             let file = folder.path().join("plan.toml");
             std::fs::write(&file, text.replace("\"sd14\"", "\"mini\""))?;
             let plan = Plan::read(&file, Precision::F32, true).with_context(|| name)?;
-            assert_eq!(plan.subjects.len(), if name == "mini" { subject::bundled().len() } else { 31 }, "{name}");
+            let subjects = match name {
+                "mini" => subject::bundled().len(),
+                "rows" => 1,
+                _ => 31,
+            };
+            assert_eq!(plan.subjects.len(), subjects, "{name}");
             let live = plan.subjects.iter().filter(|subject| subject.kind == Kind::Live).count();
-            assert!(name == "mini" || live == 9, "{name}: {live}");
+            assert!(subjects < 31 || live == 9, "{name}: {live}");
             assert!(plan.methods.iter().all(|method| method.settings.training.preview_every == 0));
             assert_eq!(toml::from_str::<Plan>(&plan.toml()?)?, plan);
         }

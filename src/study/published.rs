@@ -50,7 +50,7 @@ pub fn names() -> String {
 }
 
 impl Published {
-    /// A published value; the paper does not tell plain cosines.
+    /// A published value; the paper tells neither plain cosines nor what pictures should be.
     pub fn get(&self, group: Group, metric: Metric) -> Option<f64> {
         let list = match group {
             Group::Unstylised => self.values[0],
@@ -59,7 +59,7 @@ impl Published {
         };
         match metric {
             Metric::ClipT => Some(list[0]),
-            Metric::Cosine => None,
+            Metric::Cosine | Metric::ClipTrue | Metric::DinoTrue => None,
             Metric::ClipI => Some(list[1]),
             Metric::Dino => Some(list[2]),
         }

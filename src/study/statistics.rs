@@ -6,29 +6,31 @@ use std::collections::BTreeMap;
 use rand::Rng;
 
 use super::ledger::Entry;
-use crate::evaluation::scores::{Group, Metric};
+use super::quantity::{COUNT, Quantity};
+use crate::evaluation::scores::Group;
 use crate::rng;
 
-/// Sum and number of each metric's values.
+/// Sum and number of each quantity's values.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sums([(f64, usize); Metric::ALL.len()]);
+struct Sums([(f64, usize); COUNT]);
 
 impl Sums {
     fn add(&mut self, entry: &Entry) {
-        for (metric, (sum, count)) in Metric::ALL.into_iter().zip(&mut self.0) {
-            if let Some(value) = entry.scores.get(metric) {
-                *sum += f64::from(value);
+        for quantity in Quantity::scores().chain(Quantity::findings()) {
+            if let Some(value) = quantity.of(entry) {
+                let (sum, count) = &mut self.0[quantity.index()];
+                *sum += value;
                 *count += 1;
             }
         }
     }
 
-    fn of(&self, metric: Metric) -> (f64, usize) {
-        self.0[metric as usize]
+    fn of(&self, quantity: Quantity) -> (f64, usize) {
+        self.0[quantity.index()]
     }
 
-    fn mean(&self, metric: Metric) -> Option<f64> {
-        let (sum, count) = self.of(metric);
+    fn mean(&self, quantity: Quantity) -> Option<f64> {
+        let (sum, count) = self.of(quantity);
         (count > 0).then(|| sum / count as f64)
     }
 }
@@ -67,42 +69,48 @@ impl Statistics {
         self.trainings.keys().any(|(_, known)| *known == group)
     }
 
-    /// How many pictures of a method were scored.
-    pub fn pictures(&self, method: &str, group: Group, metric: Metric) -> usize {
-        self.of(method, group).into_iter().flatten().map(|(_, sums)| sums.of(metric).1).sum()
+    /// Whether anything has a quantity.
+    pub fn has_any(&self, quantity: Quantity) -> bool {
+        self.trainings.values().flatten().any(|(_, sums)| sums.of(quantity).1 > 0)
+    }
+
+    /// How many pictures of a method have a quantity.
+    pub fn pictures(&self, method: &str, group: Group, quantity: Quantity) -> usize {
+        self.of(method, group).into_iter().flatten().map(|(_, sums)| sums.of(quantity).1).sum()
     }
 
     /// A method's mean over subjects.
-    pub fn mean(&self, method: &str, group: Group, metric: Metric) -> Option<Estimate> {
+    pub fn mean(&self, method: &str, group: Group, quantity: Quantity) -> Option<Estimate> {
         let values =
-            self.of(method, group)?.iter().filter_map(|((subject, _), sums)| Some((subject, sums.mean(metric)?)));
+            self.of(method, group)?.iter().filter_map(|((subject, _), sums)| Some((subject, sums.mean(quantity)?)));
         estimate(values)
     }
 
     /// A method's mean over all pictures, as the published evaluation takes it.
-    pub fn pooled(&self, method: &str, group: Group, metric: Metric) -> Option<f64> {
-        let sums = self.of(method, group)?.values().map(|sums| sums.of(metric));
+    pub fn pooled(&self, method: &str, group: Group, quantity: Quantity) -> Option<f64> {
+        let sums = self.of(method, group)?.values().map(|sums| sums.of(quantity));
         let (sum, count) = sums.fold((0., 0), |(sum, count), (s, c)| (sum + s, count + c));
         (count > 0).then(|| sum / count as f64)
     }
 
     /// By how much a method is above another one, over the trainings of the same subject and seed that both have.
-    pub fn difference(&self, method: &str, other: &str, group: Group, metric: Metric) -> Option<Estimate> {
+    pub fn difference(&self, method: &str, other: &str, group: Group, quantity: Quantity) -> Option<Estimate> {
         let (ours, theirs) = (self.of(method, group)?, self.of(other, group)?);
-        let pairs =
-            ours.iter().filter_map(|(key, sums)| Some((&key.0, sums.mean(metric)? - theirs.get(key)?.mean(metric)?)));
+        let pairs = ours
+            .iter()
+            .filter_map(|(key, sums)| Some((&key.0, sums.mean(quantity)? - theirs.get(key)?.mean(quantity)?)));
         estimate(pairs)
     }
 
     /// A method's mean on a subject.
-    pub fn of_subject(&self, method: &str, subject: &str, group: Group, metric: Metric) -> Option<f64> {
+    pub fn of_subject(&self, method: &str, subject: &str, group: Group, quantity: Quantity) -> Option<f64> {
         let trainings = self.of(method, group)?.iter().filter(|((known, _), _)| known == subject);
-        mean_of(&trainings.filter_map(|(_, sums)| sums.mean(metric)).collect::<Vec<_>>())
+        mean_of(&trainings.filter_map(|(_, sums)| sums.mean(quantity)).collect::<Vec<_>>())
     }
 
     /// A method's mean over all pictures of a prompt.
-    pub fn of_prompt(&self, method: &str, prompt: &str, group: Group, metric: Metric) -> Option<f64> {
-        self.prompts.get(&(group, prompt.to_string()))?.get(method)?.mean(metric)
+    pub fn of_prompt(&self, method: &str, prompt: &str, group: Group, quantity: Quantity) -> Option<f64> {
+        self.prompts.get(&(group, prompt.to_string()))?.get(method)?.mean(quantity)
     }
 
     fn of(&self, method: &str, group: Group) -> Option<&Trainings> {
@@ -164,13 +172,17 @@ fn mean_of(values: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::scores::Scores;
+    use crate::evaluation::judge::Attribute;
+    use crate::evaluation::scores::{Metric, Scores};
+
+    const DINO: Quantity = Quantity::Score(Metric::Dino);
 
     fn entry(method: &str, subject: &str, seed: u64, prompt: &str, value: f32) -> Entry {
         let mut scores = Scores::default();
         scores.set(Metric::Dino, value);
         let (method, subject, prompt) = (method.to_string(), subject.to_string(), prompt.to_string());
-        Entry { id: String::new(), subject, method, seed, group: Group::Unstylised, prompt, picture: 0, scores }
+        let judge = Default::default();
+        Entry { id: String::new(), subject, method, seed, group: Group::Unstylised, prompt, picture: 0, scores, judge }
     }
 
     fn filled(entries: &[Entry]) -> Statistics {
@@ -184,16 +196,29 @@ mod tests {
         let one = [entry("F", "dog", 0, "a", 0.5), entry("F", "dog", 0, "b", 0.25), entry("F", "dog", 1, "a", 0.)];
         let two = [entry("F", "cat", 0, "a", 1.)];
         let statistics = filled(&[&one[..], &two].concat());
-        let mean = |method| statistics.mean(method, Group::Unstylised, Metric::Dino);
+        let mean = |method| statistics.mean(method, Group::Unstylised, DINO);
         assert_eq!(mean("F").map(|estimate| estimate.mean), Some((1. + (0.375 + 0.) / 2.) / 2.));
-        assert_eq!(statistics.pooled("F", Group::Unstylised, Metric::Dino), Some(1.75 / 4.));
-        assert_eq!(statistics.of_subject("F", "dog", Group::Unstylised, Metric::Dino), Some(0.1875));
-        assert_eq!((mean("A"), statistics.pictures("F", Group::Unstylised, Metric::Dino)), (None, 4));
-        assert_eq!(statistics.mean("F", Group::Stylised, Metric::Dino), None);
-        assert_eq!(statistics.mean("F", Group::Unstylised, Metric::ClipT), None);
-        let of_prompt = |prompt| statistics.of_prompt("F", prompt, Group::Unstylised, Metric::Dino);
+        assert_eq!(statistics.pooled("F", Group::Unstylised, DINO), Some(1.75 / 4.));
+        assert_eq!(statistics.of_subject("F", "dog", Group::Unstylised, DINO), Some(0.1875));
+        assert_eq!((mean("A"), statistics.pictures("F", Group::Unstylised, DINO)), (None, 4));
+        assert_eq!(statistics.mean("F", Group::Stylised, DINO), None);
+        assert_eq!(statistics.mean("F", Group::Unstylised, Metric::ClipT.into()), None);
+        let of_prompt = |prompt| statistics.of_prompt("F", prompt, Group::Unstylised, DINO);
         assert_eq!(["a", "b", "c"].map(of_prompt), [Some(0.5), Some(0.25), None]);
-        assert_eq!(filled(&two).mean("F", Group::Unstylised, Metric::Dino).and_then(|e| e.interval), None);
+        assert_eq!(filled(&two).mean("F", Group::Unstylised, DINO).and_then(|e| e.interval), None);
+    }
+
+    #[test]
+    fn the_subject_is_the_mean_of_its_attributes_and_not_of_what_prompts_say() {
+        let mut judged = entry("F", "dog", 0, "a", 0.5);
+        judged.judge = [("word", 1.), ("shape", 0.5), ("place", 0.), ("style", 1.)].map(|(n, v)| (n.into(), v)).into();
+        let statistics = filled(&[judged, entry("F", "dog", 0, "b", 0.25)]);
+        let mean = |quantity| statistics.mean("F", Group::Unstylised, quantity).map(|estimate| estimate.mean);
+        assert_eq!(mean(Quantity::Subject), Some(0.75));
+        let found = [Attribute::Word, Attribute::Shape, Attribute::Place, Attribute::Main].map(Quantity::Judged);
+        assert_eq!(found.map(mean), [Some(1.), Some(0.5), Some(0.), None]);
+        assert_eq!(statistics.pictures("F", Group::Unstylised, Quantity::Subject), 1);
+        assert!(statistics.has_any(DINO) && !statistics.has_any(Metric::DinoTrue.into()));
     }
 
     #[test]
@@ -205,7 +230,7 @@ mod tests {
         }
         entries.push(entry("F", "e", 0, "p", 9.)); // nothing to compare with
         let statistics = filled(&entries);
-        let gap = statistics.difference("F", "A", Group::Unstylised, Metric::Dino);
+        let gap = statistics.difference("F", "A", Group::Unstylised, DINO);
         assert_eq!(gap, Some(Estimate { mean: 0.5, interval: Some([0.5, 0.5]) }));
     }
 

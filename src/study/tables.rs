@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use super::plan::{Method, Plan};
 use super::published::{self, MEASURED_BY};
+use super::quantity::Quantity;
 use super::statistics::{Estimate, Statistics};
 use crate::evaluation::scores::{Group, Metric};
 
@@ -47,27 +48,45 @@ pub enum Mark {
 /// The lists of prompts that are reported apart.
 pub const GROUPS: [Group; 2] = [Group::Unstylised, Group::Stylised];
 
-/// A metric as tables name it; CLIP-T goes by two conventions.
-pub fn metric_name(metric: Metric) -> &'static str {
-    match metric {
-        Metric::ClipT => "CLIP-T (2.5 max(cos, 0))",
-        Metric::Cosine => "CLIP-T (cosine)",
-        metric => metric.name(),
-    }
-}
-
 /// All tables of a study; those that would say nothing are left out.
 pub fn tables(plan: &Plan, statistics: &Statistics) -> Vec<Table> {
+    let scores: Vec<Quantity> = Quantity::scores().filter(|q| statistics.has_any(*q)).collect();
+    let findings: Vec<Quantity> = Quantity::findings().filter(|q| statistics.has_any(*q)).collect();
     let all = [
         beside_published(plan, statistics, Beside::METHODS),
         beside_published(plan, statistics, Beside::ABLATIONS),
-        Some(methods(plan, statistics)),
-        differences(plan, statistics),
-        Some(pooled(plan, statistics)),
-        Some(subjects(plan, statistics)),
-        Some(prompts(plan, statistics)),
+        methods(plan, statistics, &Kind::SCORES, &scores),
+        differences(plan, statistics, &Kind::SCORES, &scores),
+        methods(plan, statistics, &Kind::FINDINGS, &findings),
+        differences(plan, statistics, &Kind::FINDINGS, &findings),
+        Some(pooled(plan, statistics, &scores)),
+        Some(subjects(plan, statistics, &[&scores[..], &findings].concat())),
+        Some(prompts(plan, statistics, &[&scores[..], &findings].concat())),
     ];
     all.into_iter().flatten().collect()
+}
+
+/// What a table is about.
+struct Kind {
+    /// Names of its table and of that of its differences.
+    names: [&'static str; 2],
+    /// The same for people; what the differences are taken to follows.
+    titles: [&'static str; 2],
+    note: &'static str,
+}
+
+impl Kind {
+    const SCORES: Self = Self {
+        names: ["methods", "differences"],
+        titles: ["All methods", "Differences to"],
+        note: "CLIP-T is given by both conventions.",
+    };
+    const FINDINGS: Self = Self {
+        names: ["truth", "truth-differences"],
+        titles: ["What the judge sees", "What the judge sees, differences to"],
+        note: "In the world of this base every attribute has a name: the share of pictures in which its judge finds what \
+               the photos show and the prompt asks for. \"subject\" is the mean over the subject's own attributes.",
+    };
 }
 
 /// A table of the paper.
@@ -100,7 +119,7 @@ fn beside_published(plan: &Plan, statistics: &Statistics, table: Beside) -> Opti
             let ours = method(published.key);
             let mut row = [published.name, ours.map_or("", |method| &method.name), group.name()].map(plain).to_vec();
             for metric in metrics {
-                row.push(plain(estimate(ours.and_then(|method| statistics.mean(&method.name, group, metric)))));
+                row.push(plain(estimate(ours.and_then(|method| statistics.mean(&method.name, group, metric.into())))));
                 row.push(plain(number(published.get(group, metric))));
             }
             rows.push(row);
@@ -115,68 +134,74 @@ fn beside_published(plan: &Plan, statistics: &Statistics, table: Beside) -> Opti
     Some(Table { name: table.name, title: table.title.into(), note, header, words: 3, rows })
 }
 
-fn methods(plan: &Plan, statistics: &Statistics) -> Table {
-    let header = ["method", "what", "prompts", "pictures"].map(String::from).into_iter();
-    let header = header.chain(Metric::ALL.map(|metric| metric_name(metric).into())).collect();
+fn header(words: &[&str], columns: &[Quantity]) -> Vec<String> {
+    words.iter().copied().chain(columns.iter().map(|quantity| quantity.name())).map(String::from).collect()
+}
+
+fn methods(plan: &Plan, statistics: &Statistics, kind: &Kind, columns: &[Quantity]) -> Option<Table> {
+    if columns.is_empty() {
+        return None;
+    }
     let mut rows = Vec::new();
     for group in GROUPS.into_iter().filter(|group| statistics.has(*group)) {
         let first = rows.len();
         for method in &plan.methods {
-            let count = Metric::ALL.map(|metric| statistics.pictures(&method.name, group, metric)).into_iter().max();
+            let count = columns.iter().map(|quantity| statistics.pictures(&method.name, group, *quantity)).max();
             let title = if method.title == method.name { "" } else { &method.title };
             let mut row = vec![plain(&method.name), plain(title), plain(group.name())];
             row.push(plain(count.unwrap_or_default().to_string()));
-            row.extend(Metric::ALL.map(|metric| plain(estimate(statistics.mean(&method.name, group, metric)))));
+            row.extend(columns.iter().map(|quantity| plain(estimate(statistics.mean(&method.name, group, *quantity)))));
             rows.push(row);
         }
         mark_best(&mut rows[first..], 4);
     }
     let note = format!(
         "Means over {} subjects of the means over {} training seeds and their pictures, on {}. In brackets the 95 % \
-         interval of a bootstrap over subjects and seeds. CLIP-T is given by both conventions.",
+         interval of a bootstrap over subjects and seeds. {}",
         plan.subjects.len(),
         plan.seeds.len(),
-        base_name(plan)
+        base_name(plan),
+        kind.note
     );
-    Table { name: "methods", title: "All methods".into(), note, header, words: 3, rows }
+    let header = header(&["method", "what", "prompts", "pictures"], columns);
+    Some(Table { name: kind.names[0], title: kind.titles[0].into(), note, header, words: 3, rows })
 }
 
-fn differences(plan: &Plan, statistics: &Statistics) -> Option<Table> {
-    if plan.methods.len() < 2 {
+fn differences(plan: &Plan, statistics: &Statistics, kind: &Kind, columns: &[Quantity]) -> Option<Table> {
+    if plan.methods.len() < 2 || columns.is_empty() {
         return None;
     }
-    let header = ["method", "prompts"].map(String::from).into_iter();
-    let header = header.chain(Metric::ALL.map(|metric| metric_name(metric).into())).collect();
     let compared = |method: &&Method| method.name != plan.baseline;
     let mut rows = Vec::new();
     for group in GROUPS.into_iter().filter(|group| statistics.has(*group)) {
         for method in plan.methods.iter().filter(compared) {
-            let field = |metric| match statistics.difference(&method.name, &plan.baseline, group, metric) {
-                None => plain("-"),
-                Some(gap) => {
-                    let sure = gap.interval.is_some_and(|[low, high]| low > 0. || high < 0.);
-                    Field { text: signed(gap), mark: if sure { Mark::Best } else { Mark::None } }
-                }
-            };
+            let field =
+                |quantity: &Quantity| match statistics.difference(&method.name, &plan.baseline, group, *quantity) {
+                    None => plain("-"),
+                    Some(gap) => {
+                        let sure = gap.interval.is_some_and(|[low, high]| low > 0. || high < 0.);
+                        Field { text: signed(gap), mark: if sure { Mark::Best } else { Mark::None } }
+                    }
+                };
             let words = [format!("{} less {}", method.name, plan.baseline), group.name().into()].map(plain);
-            rows.push(words.into_iter().chain(Metric::ALL.map(field)).collect());
+            rows.push(words.into_iter().chain(columns.iter().map(field)).collect());
         }
     }
     let note = "The mean over subjects and seeds of the difference on the same subject, seed, prompts and noise, with its \
                 95 % interval. Differences whose interval leaves out 0 stand out.";
-    let title = format!("Differences to {}", plan.baseline);
-    Some(Table { name: "differences", title, note: note.into(), header, words: 2, rows })
+    let title = format!("{} {}", kind.titles[1], plan.baseline);
+    let header = header(&["method", "prompts"], columns);
+    Some(Table { name: kind.names[1], title, note: note.into(), header, words: 2, rows })
 }
 
-fn pooled(plan: &Plan, statistics: &Statistics) -> Table {
-    let header = ["method", "prompts"].map(String::from).into_iter();
-    let header = header.chain(Metric::ALL.map(|metric| metric_name(metric).into())).collect();
+fn pooled(plan: &Plan, statistics: &Statistics, columns: &[Quantity]) -> Table {
+    let header = header(&["method", "prompts"], columns);
     let mut rows = Vec::new();
     for group in GROUPS.into_iter().filter(|group| statistics.has(*group)) {
         let first = rows.len();
         for method in &plan.methods {
-            let value = |metric| plain(number(statistics.pooled(&method.name, group, metric)));
-            rows.push([&method.name, group.name()].map(plain).into_iter().chain(Metric::ALL.map(value)).collect());
+            let value = |quantity: &Quantity| plain(number(statistics.pooled(&method.name, group, *quantity)));
+            rows.push([&method.name, group.name()].map(plain).into_iter().chain(columns.iter().map(value)).collect());
         }
         mark_best(&mut rows[first..], 2);
     }
@@ -184,16 +209,16 @@ fn pooled(plan: &Plan, statistics: &Statistics) -> Table {
     Table { name: "pooled", title: "Pooled means".into(), note: note.into(), header, words: 2, rows }
 }
 
-fn subjects(plan: &Plan, statistics: &Statistics) -> Table {
-    let header = ["subject", "method", "prompts"].map(String::from).into_iter();
-    let header = header.chain(Metric::ALL.map(|metric| metric_name(metric).into())).collect();
+fn subjects(plan: &Plan, statistics: &Statistics, columns: &[Quantity]) -> Table {
+    let header = header(&["subject", "method", "prompts"], columns);
     let mut rows = Vec::new();
     for subject in &plan.subjects {
         for group in GROUPS.into_iter().filter(|group| statistics.has(*group)) {
             for method in &plan.methods {
-                let value = |metric| plain(number(statistics.of_subject(&method.name, &subject.name, group, metric)));
+                let of = |quantity| statistics.of_subject(&method.name, &subject.name, group, quantity);
+                let value = |quantity: &Quantity| plain(number(of(*quantity)));
                 let words = [&subject.name, &method.name, group.name()].map(plain);
-                rows.push(words.into_iter().chain(Metric::ALL.map(value)).collect());
+                rows.push(words.into_iter().chain(columns.iter().map(value)).collect());
             }
         }
     }
@@ -201,9 +226,8 @@ fn subjects(plan: &Plan, statistics: &Statistics) -> Table {
     Table { name: "subjects", title: "Subject by subject".into(), note: note.into(), header, words: 3, rows }
 }
 
-fn prompts(plan: &Plan, statistics: &Statistics) -> Table {
-    let header = ["prompt", "prompts", "method"].map(String::from).into_iter();
-    let header = header.chain(Metric::ALL.map(|metric| metric_name(metric).into())).collect();
+fn prompts(plan: &Plan, statistics: &Statistics, columns: &[Quantity]) -> Table {
+    let header = header(&["prompt", "prompts", "method"], columns);
     let unstylised =
         plan.prompts.live.iter().chain(plan.prompts.object.iter().filter(|p| !plan.prompts.live.contains(p)));
     let all = unstylised.map(|prompt| (Group::Unstylised, prompt));
@@ -211,10 +235,11 @@ fn prompts(plan: &Plan, statistics: &Statistics) -> Table {
     let mut rows = Vec::new();
     for (group, prompt) in all {
         for method in &plan.methods {
-            let values = Metric::ALL.map(|metric| statistics.of_prompt(&method.name, prompt, group, metric));
+            let of = |quantity: &Quantity| statistics.of_prompt(&method.name, prompt, group, *quantity);
+            let values: Vec<Option<f64>> = columns.iter().map(of).collect();
             if values.iter().any(Option::is_some) {
                 let words = [prompt, group.name(), &method.name].map(plain);
-                rows.push(words.into_iter().chain(values.map(|value| plain(number(value)))).collect());
+                rows.push(words.into_iter().chain(values.into_iter().map(|value| plain(number(value)))).collect());
             }
         }
     }

@@ -22,6 +22,8 @@ use crate::app::export::Layout;
 use crate::app::places::OUTPUTS;
 use crate::evaluation::scores::{Evaluation, Measured, Metric, WITHOUT_ADAPTER};
 use crate::files::read_text;
+use crate::method::MethodName;
+use crate::settings::Settings;
 
 /// How folders of evaluations begin.
 const EVALUATION: &str = "evaluation";
@@ -68,7 +70,7 @@ impl Ui {
             "side": manifest.side, "imported": !manifest.imported.is_empty(),
             "learning_rate": manifest.settings.training.learning_rate, "seed": manifest.settings.training.seed,
             "batch_size": manifest.settings.training.batch_size, "class_images": manifest.settings.prior.class_images,
-            "looks": manifest.settings.rra.enabled,
+            "looks": manifest.settings.rra.enabled, "dial": dial(&manifest.settings),
             "sampler": sampling.sampler, "sampling_steps": sampling.steps, "guidance": sampling.guidance,
             "guidance_rescale": sampling.guidance_rescale,
             "photos": listed("photos"), "previews": listed("previews"), "ready": manifest.steps > 0 || !manifest.imported.is_empty(),
@@ -113,6 +115,16 @@ pub(super) fn names_in(folder: &Path) -> Vec<String> {
     names.retain(|name| is_plain(name));
     names.sort();
     names
+}
+
+/// What of an adapter's can be turned up and down while drawing.
+fn dial(settings: &Settings) -> Vec<&'static str> {
+    let turns = [
+        ("reference", settings.rra.enabled),
+        ("low", settings.training.method != MethodName::DreamBooth),
+        ("high", settings.fdte.enabled),
+    ];
+    turns.into_iter().filter_map(|(name, there)| there.then_some(name)).collect()
 }
 
 /// An evaluation's means; none while it is not finished.

@@ -11,6 +11,7 @@ use super::names::{encoded, inside};
 use super::pictures::{SAMPLES, WITHOUT_ADAPTER};
 use super::queue::Asked;
 use super::subjects::{SUBJECTS, described, folder_of as folder_of_subject};
+use crate::app::draw::Turned;
 use crate::app::export::Layout;
 use crate::app::places::OUTPUTS;
 use crate::files::{numbered, write_whole};
@@ -74,8 +75,8 @@ pub(super) struct Draw {
     size: Option<(usize, usize)>,
     /// A photo of the adapter; none: its first.
     reference: Option<String>,
-    /// Whether the photo is looked at while drawing.
-    look: bool,
+    /// How strongly what was learnt shows.
+    dial: Turned,
     /// Draw the same without the adapter too.
     compare: bool,
     device: Option<String>,
@@ -253,8 +254,12 @@ impl Draw {
         let mut jobs = Vec::new();
         if let Some(adapter) = &self.adapter {
             let folder = folder_of(ui, adapter)?;
-            let mut words = words(adapter).with("adapter", folder.display()).flag("no-reference", !self.look);
-            if let Some(photo) = self.reference.as_deref().filter(|_| self.look) {
+            let mut words = words(adapter)
+                .with("adapter", folder.display())
+                .maybe("low", self.dial.low)
+                .maybe("high", self.dial.high)
+                .maybe("reference-strength", self.dial.reference);
+            if let Some(photo) = &self.reference {
                 inside(&ui.root.join(&folder), &["photos", photo])?;
                 words = words.with("reference", folder.join("photos").join(photo).display());
             }
@@ -305,9 +310,9 @@ pub(crate) mod tests {
             json!({"kind": "train", "subject": "clock", "base": "-x", "preset": "a", "previews": 0, "crop": false});
         let draw = json!({"kind": "draw", "adapter": "clock", "base": "mini", "prompts": ["--help", "", "S* clock"],
             "negative": "-blurry", "sampler": "dpmpp-2m-karras", "steps": 8, "guidance": 7.5, "rescale": 0.7, "count": 2,
-            "seed": 4294967295u64, "size": [128, 64], "reference": "00.png", "look": true, "compare": true});
+            "seed": 4294967295u64, "size": [128, 64], "reference": "00.png", "dial": {"low": 0.9, "high": 1.5, "reference": 0.4}, "compare": true});
         let free = json!({"kind": "draw", "adapter": "clock", "prompts": ["a"], "negative": "", "count": 1, "seed": 0,
-            "look": false, "compare": false});
+            "dial": {"reference": 0}, "compare": false});
         let wishes = [
             train,
             bare,
@@ -330,6 +335,12 @@ pub(crate) mod tests {
         assert_eq!(drawn.len(), 3);
         assert!(has(&drawn[0], "--adapter=outputs/clock") && has(&drawn[0], "--reference=outputs/clock/photos/00.png"));
         assert!(has(&drawn[1], "--no-adapter") && has(&drawn[1], "--base=mini") && has(&drawn[1], "--prompt=--help"));
-        assert!(has(&drawn[1], "--out=outputs/samples/without-adapter") && has(&drawn[2], "--no-reference"));
+        assert!(has(&drawn[1], "--out=outputs/samples/without-adapter"));
+        // the base alone has nothing to turn
+        let turned = |line: &[String]| {
+            line.iter().filter(|word| ["--low", "--high", "--ref"].iter().any(|o| word.starts_with(o))).count()
+        };
+        assert_eq!(drawn.iter().map(|line| turned(line)).collect::<Vec<_>>(), [4, 0, 1]);
+        assert!(has(&drawn[0], "--reference-strength=0.4") && has(&drawn[2], "--reference-strength=0"));
     }
 }

@@ -13,7 +13,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
 /// All files by name.
-const FILES: [(&str, &str, &str); 16] = [
+const FILES: [(&str, &str, &str); 17] = [
     ("index.html", HTML, include_str!("page/index.html")),
     ("style.css", CSS, include_str!("page/style.css")),
     ("forms.css", CSS, include_str!("page/forms.css")),
@@ -27,6 +27,7 @@ const FILES: [(&str, &str, &str); 16] = [
     ("train.js", JS, include_str!("page/train.js")),
     ("curve.js", JS, include_str!("page/curve.js")),
     ("draw.js", JS, include_str!("page/draw.js")),
+    ("dial.js", JS, include_str!("page/dial.js")),
     ("gallery.js", JS, include_str!("page/gallery.js")),
     ("runs.js", JS, include_str!("page/runs.js")),
     ("jobs.js", JS, include_str!("page/jobs.js")),

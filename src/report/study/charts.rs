@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::super::html::escape;
 use super::group_title;
 use crate::evaluation::scores::{Group, Metric};
-use crate::study::Plan;
 use crate::study::statistics::{Estimate, Statistics};
+use crate::study::{Plan, Quantity};
 
 /// A chart's width and height.
 const SIZE: (f64, f64) = (440., 340.);
@@ -119,27 +119,34 @@ pub(super) fn legend(plan: &Plan) -> String {
     format!("<p class=\"legend\">{}</p>", plan.methods.iter().enumerate().map(one).collect::<String>())
 }
 
-/// CLIP-T across, a likeness upwards: each method on each subject, and in the mean.
-pub(super) fn scatter(plan: &Plan, statistics: &Statistics, group: Group, metric: Metric) -> String {
-    let text = Metric::ClipT;
+/// A quantity's name on an axis.
+fn name(quantity: Quantity) -> &'static str {
+    match quantity {
+        Quantity::Score(metric) => metric.name(),
+        quantity => quantity.name(),
+    }
+}
+
+/// How well the prompt is followed across, a likeness upwards: each method on each subject, and in the mean.
+pub(super) fn scatter(plan: &Plan, statistics: &Statistics, group: Group, [across_it, up_it]: [Quantity; 2]) -> String {
     let of_subject = |method: &str, subject: &str| {
-        let value = |metric| statistics.of_subject(method, subject, group, metric);
-        Some((value(text)?, value(metric)?))
+        let value = |quantity| statistics.of_subject(method, subject, group, quantity);
+        Some((value(across_it)?, value(up_it)?))
     };
     let mut subjects = Vec::new();
     let mut means = Vec::new();
     for (i, method) in plan.methods.iter().enumerate() {
         let points = plan.subjects.iter().filter_map(|subject| of_subject(&method.name, &subject.name));
         subjects.extend(points.map(|point| (i, point)));
-        let mean = |metric| statistics.mean(&method.name, group, metric);
-        means.extend(mean(text).zip(mean(metric)).map(|pair| (i, pair)));
+        let mean = |quantity| statistics.mean(&method.name, group, quantity);
+        means.extend(mean(across_it).zip(mean(up_it)).map(|pair| (i, pair)));
     }
     let ends = |estimate: &Estimate| estimate.interval.unwrap_or([estimate.mean; 2]);
     let x = subjects.iter().map(|(_, p)| p.0).chain(means.iter().flat_map(|(_, m)| ends(&m.0)));
     let y = subjects.iter().map(|(_, p)| p.1).chain(means.iter().flat_map(|(_, m)| ends(&m.1)));
     let (Some(x), Some(y)) = (Axis::around(x), Axis::around(y)) else { return String::new() };
     let mut svg = String::new();
-    levels(&mut svg, &y, metric.name());
+    levels(&mut svg, &y, name(up_it));
     for tick in x.ticks() {
         let (at, text) = (across(&x, tick), x.text(tick));
         let (top, bottom) = (ROOM[1], SIZE.1 - ROOM[3]);
@@ -151,8 +158,8 @@ pub(super) fn scatter(plan: &Plan, statistics: &Statistics, group: Group, metric
         );
     }
     let middle = (ROOM[0] + SIZE.0 - ROOM[2]) / 2.;
-    let _ =
-        write!(svg, "<text class=\"name\" x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">CLIP-T</text>", SIZE.1 - 8.);
+    let (bottom, text) = (SIZE.1 - 8., escape(name(across_it)));
+    let _ = write!(svg, "<text class=\"name\" x=\"{middle}\" y=\"{bottom}\" text-anchor=\"middle\">{text}</text>");
     for (i, (a, b)) in &subjects {
         let _ = write!(
             svg,
@@ -185,7 +192,7 @@ pub(super) fn scatter(plan: &Plan, statistics: &Statistics, group: Group, metric
             escape(name)
         );
     }
-    framed(&format!("{}, {}", metric.name(), group_title(group)), &svg)
+    framed(&format!("{}, {}", self::name(up_it), group_title(group)), &svg)
 }
 
 /// Labels moved up or down until none covers another.
@@ -204,7 +211,7 @@ fn apart(mut labels: Vec<(f64, f64, usize)>) -> Vec<(f64, f64, usize)> {
 /// A metric's mean for each method, side by side.
 pub(super) fn bars(plan: &Plan, statistics: &Statistics, group: Group, metric: Metric) -> String {
     let means: Vec<Option<Estimate>> =
-        plan.methods.iter().map(|method| statistics.mean(&method.name, group, metric)).collect();
+        plan.methods.iter().map(|method| statistics.mean(&method.name, group, metric.into())).collect();
     let known = means.iter().flatten();
     let ends =
         known.flat_map(|estimate| estimate.interval.unwrap_or([estimate.mean; 2]).into_iter().chain([estimate.mean]));

@@ -1,9 +1,10 @@
 //! What a study found, in sentences.
 
-use crate::evaluation::scores::Metric;
-use crate::study::Plan;
+use crate::evaluation::judge::Attribute;
+use crate::evaluation::scores::{Group, Metric};
 use crate::study::statistics::{Estimate, Statistics};
 use crate::study::tables::{GROUPS, signed};
+use crate::study::{Plan, Quantity};
 
 use super::group_title;
 
@@ -14,7 +15,7 @@ pub(super) fn findings(plan: &Plan, statistics: &Statistics) -> Vec<String> {
     }
     let (ours, baseline) = (&plan.ours, &plan.baseline);
     let sentence = |group| {
-        let gap = |metric| statistics.difference(ours, baseline, group, metric);
+        let gap = |metric: Metric| statistics.difference(ours, baseline, group, metric.into());
         let (text, clip, dino) = (gap(Metric::ClipT)?, gap(Metric::ClipI)?, gap(Metric::Dino)?);
         let place = match (text.mean > 0., dino.mean > 0.) {
             _ if chance(&text) && chance(&dino) => "cannot be told from",
@@ -31,7 +32,18 @@ pub(super) fn findings(plan: &Plan, statistics: &Statistics) -> Vec<String> {
             said(dino)
         ))
     };
-    GROUPS.into_iter().filter_map(sentence).collect()
+    let judged = |(group, asked): (Group, Attribute)| {
+        let gap = |quantity| statistics.difference(ours, baseline, group, quantity);
+        Some(format!(
+            "To the judge, with {}: the subject's attributes {}, the {} of the prompt {}.",
+            group_title(group),
+            said(gap(Quantity::Subject)?),
+            asked.name(),
+            said(gap(Quantity::Judged(asked))?)
+        ))
+    };
+    let asked = GROUPS.into_iter().zip([Attribute::Place, Attribute::Style]);
+    GROUPS.into_iter().filter_map(sentence).chain(asked.filter_map(judged)).collect()
 }
 
 /// Whether a difference may be none.

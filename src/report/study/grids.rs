@@ -7,16 +7,18 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{self, FilterType};
 
 use super::super::html::{Page, escape};
 use super::StudyInput;
-use crate::evaluation::prompts::{fill, without_placeholder};
+use crate::evaluation::prompts::without_placeholder;
 use crate::evaluation::scores::Group;
 use crate::images::{self, pictures_in};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::study::ledger::{picture, training_folder};
+use crate::study::plan::Subject;
 use crate::study::{Cell, Training};
 
 /// Pictures that a page shows; more would be no page.
@@ -27,8 +29,7 @@ const SIDE: u32 = 160;
 
 /// The trainings of a subject with the first seed, one a method.
 struct OfSubject<'a> {
-    name: &'a str,
-    class: &'a str,
+    subject: &'a Subject,
     trainings: Vec<Training<'a>>,
     cells: Vec<Cell<'a>>,
 }
@@ -36,18 +37,23 @@ struct OfSubject<'a> {
 /// Adds the comparison rows and the grids.
 pub(super) fn add(page: &mut Page, input: &StudyInput) -> Result<()> {
     let subjects = of_subjects(input)?;
-    let columns = input.plan.methods.len();
+    let columns = input.plan.methods.len() + 1;
     let rows = (MOST / (columns * subjects.len()).max(1)).saturating_sub(1).max(1);
     let seed = input.plan.seeds.first().copied().unwrap_or_default();
     let text =
         format!("A stylised prompt for each subject, by all methods, from the same noise; training seed {seed}.");
     page.section("Side by side (figures 6 and 8)", &text);
-    let mut html = head(input);
+    let mut chosen = Vec::new();
     for (i, subject) in subjects.iter().enumerate() {
-        let stylised: Vec<&Cell> = of_list(subject, Group::Stylised).collect();
-        if let Some(cell) = stylised.get(i % stylised.len().max(1)) {
-            row(&mut html, input, subject, cell, true)?;
-        }
+        let all: Vec<&Cell> = of_list(subject, Group::Stylised).collect();
+        let known: Vec<&Cell> = all.iter().copied().filter(|cell| knows(input, subject, cell)).collect();
+        let cells = if known.is_empty() { all } else { known };
+        chosen.extend(cells.get(i % cells.len().max(1)).map(|cell| (subject, *cell)));
+    }
+    let truth = chosen.iter().any(|(subject, cell)| knows(input, subject, cell));
+    let mut html = head(input, truth);
+    for (subject, cell) in chosen {
+        row(&mut html, input, subject, cell, Columns { photo: true, truth })?;
     }
     page.markup(&(html + "</tbody></table></div>"));
     let all = subjects.iter().map(|subject| subject.cells.len()).max().unwrap_or_default();
@@ -59,21 +65,27 @@ pub(super) fn add(page: &mut Page, input: &StudyInput) -> Result<()> {
     page.section("Subject by subject", &format!("All methods from the same noise; training seed {seed}.{shown}"));
     for (i, subject) in subjects.iter().enumerate() {
         let mut html = String::new();
-        let _ =
-            writeln!(html, "<details{}><summary>{}</summary>", if i == 0 { " open" } else { "" }, escape(subject.name));
+        let _ = writeln!(
+            html,
+            "<details{}><summary>{}</summary>",
+            if i == 0 { " open" } else { "" },
+            escape(&subject.subject.name)
+        );
         html += "<div class=\"photos\">";
         for photo in photos(input.folder, subject)? {
             html += &thumbnail(&photo, "photo")?;
         }
         html += "</div>";
-        html += &head(input);
         let (plain, styled) = (
             of_list(subject, Group::Unstylised).collect::<Vec<_>>(),
             of_list(subject, Group::Stylised).collect::<Vec<_>>(),
         );
         let styles = styled.len().min(rows / 2).max(rows.saturating_sub(plain.len()));
-        for cell in plain.iter().take(rows - styles.min(rows)).chain(styled.iter().take(styles)) {
-            row(&mut html, input, subject, cell, false)?;
+        let cells = plain.into_iter().take(rows - styles.min(rows)).chain(styled.into_iter().take(styles));
+        let truth = cells.clone().any(|cell| knows(input, subject, cell));
+        html += &head(input, truth);
+        for cell in cells {
+            row(&mut html, input, subject, cell, Columns { photo: false, truth })?;
         }
         page.markup(&(html + "</tbody></table></div></details>\n"));
     }
@@ -85,11 +97,11 @@ fn of_subjects<'a>(input: &'a StudyInput) -> Result<Vec<OfSubject<'a>>> {
     let seed = input.plan.seeds.first();
     for training in input.plan.trainings()?.into_iter().filter(|training| Some(&training.seed) == seed) {
         let subject = training.subject;
-        match all.last_mut().filter(|last| last.name == subject.name) {
+        match all.last_mut().filter(|last| last.subject.name == subject.name) {
             Some(last) => last.trainings.push(training),
             None => {
                 let cells = training.cells().filter(|cell| cell.picture == 0).collect();
-                all.push(OfSubject { name: &subject.name, class: &subject.class, trainings: vec![training], cells });
+                all.push(OfSubject { subject, trainings: vec![training], cells });
             }
         }
     }
@@ -100,23 +112,43 @@ fn of_list<'a>(subject: &'a OfSubject<'a>, group: Group) -> impl Iterator<Item =
     subject.cells.iter().filter(move |cell| cell.group == group)
 }
 
-fn head(input: &StudyInput) -> String {
-    let column = |name: &String| format!("<th scope=\"col\">{}</th>", escape(name));
+/// Whether it is known what a cell's picture should be.
+fn knows(input: &StudyInput, of: &OfSubject, cell: &Cell) -> bool {
+    (input.truth)(of.subject, &cell.prompt).is_some()
+}
+
+fn head(input: &StudyInput, truth: bool) -> String {
+    let column = |name: &str| format!("<th scope=\"col\">{}</th>", escape(name));
     let columns: String = input.plan.methods.iter().map(|method| column(&method.name)).collect();
+    let columns = columns + &if truth { column("as it should be") } else { String::new() };
     format!("<div class=\"scroll\"><table class=\"grid\"><thead><tr><th></th>{columns}</tr></thead><tbody>\n")
 }
 
-/// A prompt's pictures; with the subject's first photo in front where rows are of several subjects.
-fn row(html: &mut String, input: &StudyInput, subject: &OfSubject, cell: &Cell, photo: bool) -> Result<()> {
-    let prompt = without_placeholder(&fill(cell.template, &format!("{PLACEHOLDER} {}", subject.class)), PLACEHOLDER);
-    let front = match photos(input.folder, subject)?.first().filter(|_| photo) {
-        Some(path) => thumbnail(path, subject.name)?,
+/// What a row has beside the methods' pictures.
+#[derive(Clone, Copy)]
+struct Columns {
+    /// The subject's first photo in front, where rows are of several subjects.
+    photo: bool,
+    /// What it should be, as far as that is known, at the end.
+    truth: bool,
+}
+
+/// A prompt's pictures.
+fn row(html: &mut String, input: &StudyInput, subject: &OfSubject, cell: &Cell, columns: Columns) -> Result<()> {
+    let prompt = without_placeholder(&cell.prompt, PLACEHOLDER);
+    let front = match photos(input.folder, subject)?.first().filter(|_| columns.photo) {
+        Some(path) => thumbnail(path, &subject.subject.name)?,
         None => String::new(),
     };
     let _ = write!(html, "<tr><th scope=\"row\">{front}<span>{}</span></th>", escape(&prompt));
     for training in &subject.trainings {
         let path = picture(input.folder, training, cell);
         let shown = if path.is_file() { thumbnail(&path, &training.method.name)? } else { "–".into() };
+        let _ = write!(html, "<td>{shown}</td>");
+    }
+    if columns.truth {
+        let truth = (input.truth)(subject.subject, &cell.prompt);
+        let shown = truth.map_or(Ok("–".into()), |picture| small(picture, "as it should be"))?;
         let _ = write!(html, "<td>{shown}</td>");
     }
     *html += "</tr>\n";
@@ -129,16 +161,20 @@ fn photos(study: &Path, subject: &OfSubject) -> Result<Vec<std::path::PathBuf>> 
     folders.filter(|folder| folder.is_dir()).map(|folder| pictures_in(&folder)).next().unwrap_or(Ok(Vec::new()))
 }
 
-/// A small picture that is decoded when it is scrolled to.
+/// A small picture of a file.
 fn thumbnail(path: &Path, alt: &str) -> Result<String> {
-    let image = images::open(path)?;
+    small(images::open(path)?, alt).with_context(|| format!("cannot show {}", path.display()))
+}
+
+/// A small picture that is decoded when it is scrolled to.
+fn small(image: RgbImage, alt: &str) -> Result<String> {
     let longest = image.width().max(image.height()).max(1);
     let side = |v: u32| ((u64::from(v) * u64::from(SIDE.min(longest)) / u64::from(longest)) as u32).max(1);
     let (width, height) = (side(image.width()), side(image.height()));
     let image = if longest > SIDE { imageops::resize(&image, width, height, FilterType::CatmullRom) } else { image };
     let mut jpeg = Cursor::new(Vec::new());
     let encoder = JpegEncoder::new_with_quality(&mut jpeg, 84);
-    image.write_with_encoder(encoder).with_context(|| format!("cannot encode {}", path.display()))?;
+    image.write_with_encoder(encoder)?;
     let (alt, data) = (escape(alt), STANDARD.encode(jpeg.into_inner()));
     Ok(format!(
         "<img alt=\"{alt}\" loading=\"lazy\" decoding=\"async\" width=\"{width}\" height=\"{height}\" src=\"data:image/jpeg;base64,{data}\">"

@@ -10,13 +10,16 @@ use std::path::Path;
 use anyhow::Result;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use image::RgbImage;
 
 use super::html::{Page, escape};
+use crate::evaluation::judge::Attribute;
 use crate::evaluation::scores::{Group, Metric};
-use crate::study::Plan;
 use crate::study::ledger::Progress;
+use crate::study::plan::Subject;
 use crate::study::statistics::Statistics;
 use crate::study::tables::{GROUPS, Mark, Table, base_name};
+use crate::study::{Plan, Quantity};
 
 /// What a study's page is made of.
 pub struct StudyInput<'a> {
@@ -30,6 +33,8 @@ pub struct StudyInput<'a> {
     pub tables: &'a [Table],
     /// The study's folder, with the pictures.
     pub folder: &'a Path,
+    /// The picture that a prompt should give of a subject, where that is known.
+    pub truth: &'a dyn Fn(&Subject, &str) -> Option<RgbImage>,
 }
 
 /// Tables of so many rows can be sorted and searched.
@@ -149,8 +154,21 @@ fn scatters(page: &mut Page, plan: &Plan, statistics: &Statistics) {
     let mut html = charts::legend(plan) + "<div class=\"charts two\">";
     for group in GROUPS.into_iter().filter(|group| statistics.has(*group)) {
         for metric in [Metric::ClipI, Metric::Dino] {
-            html += &charts::scatter(plan, statistics, group, metric);
+            html += &charts::scatter(plan, statistics, group, [Metric::ClipT, metric].map(Quantity::from));
         }
+    }
+    page.markup(&(html + "</div>"));
+    if !statistics.has_any(Quantity::Subject) {
+        return;
+    }
+    page.section(
+        "What was asked for against the subject, as the judge sees it",
+        "Across, the share of pictures that show the place or style of their prompt; upwards, the share of the subject's \
+         attributes that are right. Upper right is better in both.",
+    );
+    let mut html = charts::legend(plan) + "<div class=\"charts two\">";
+    for (group, asked) in GROUPS.into_iter().zip([Attribute::Place, Attribute::Style]) {
+        html += &charts::scatter(plan, statistics, group, [Quantity::Judged(asked), Quantity::Subject]);
     }
     page.markup(&(html + "</div>"));
 }

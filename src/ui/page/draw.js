@@ -2,6 +2,7 @@
 
 import { attempt, button, checkbox, field, h, icon, number, select, toast } from "./parts.js";
 import { adapterOf, on, post, store } from "./server.js";
+import { DIAL, dial } from "./dial.js";
 import { gallery } from "./gallery.js";
 
 /** What stands for the subject. */
@@ -11,7 +12,7 @@ const SUBJECT = "S*";
 const IDEAS = ["in van gogh style", "at the beach", "in outer space", "in a meadow", "as a watercolor painting", "on a wooden floor"];
 
 /** What was typed last, as long as the page is open. */
-const kept = { prompt: null, negative: "", adapter: null, seed: 0, lock: true, count: 4, steps: "", guidance: "", rescale: "", sampler: "", width: "", height: "", look: true, reference: "", compare: false, base: "" };
+const kept = { prompt: null, negative: "", adapter: null, seed: 0, lock: true, count: 4, steps: "", guidance: "", rescale: "", sampler: "", width: "", height: "", dial: {}, reference: "", compare: false, base: "" };
 
 export function draw(view, argument, signal) {
   if (argument) kept.adapter = argument;
@@ -48,6 +49,7 @@ function reuse({ folder, prompt, negative, settings }) {
   Object.assign(kept, {
     prompt, negative, seed: Number(settings.Seed ?? 0), lock: true, steps: settings.Steps ?? "", guidance: settings["CFG scale"] ?? "",
     rescale: settings["CFG rescale"] ?? "", sampler: sampler?.name ?? "", width, height,
+    dial: Object.fromEntries(DIAL.filter(({ setting }) => setting in settings).map(({ name, setting }) => [name, Number(settings[setting])])),
   });
 }
 
@@ -92,6 +94,8 @@ function drawForm(adapters) {
   const known = adapter() ?? {};
   const samplers = [["", `as trained (${store.state.samplers.find(({ name }) => name === known.sampler)?.title ?? "DDIM"})`], ...store.state.samplers.map(({ name, title }) => [name, title])];
   const [compareLabel, compare] = checkbox("Draw the same without the adapter too", kept.compare, { onchange: () => (kept.compare = compare.checked) });
+  const turns = DIAL.filter(({ name }) => adapter()?.dial.includes(name));
+  const [main, ...finer] = turns;
   const value = (name) => (kept[name] === "" || kept[name] === undefined ? null : Number(kept[name]));
 
   form.append(...[
@@ -102,7 +106,7 @@ function drawForm(adapters) {
     h("div", { class: "grid" },
       field("Pictures of each", keep("count", number(4, { min: 1, max: 1000, step: 1 }))),
       h("div", { class: "field" }, h("label", { for: (seed.id = "seed") }, "Seed"), h("div", { class: "joined" }, seed, dice, lock))),
-    adapter()?.looks && dial(),
+    main && dial(main, kept.dial),
     h("details", { open: kept.open, ontoggle: (event) => (kept.open = event.target.open) }, h("summary", {}, "More"),
       field("What they shall not show", keep("negative", h("input", { autocomplete: "off" }))),
       h("div", { class: "grid" },
@@ -113,6 +117,7 @@ function drawForm(adapters) {
         field("Width", keep("width", number("", { min: 8, step: 8, placeholder: known.side ?? "" }))),
         field("Height", keep("height", number("", { min: 8, step: 8, placeholder: known.side ?? "" })))),
       !adapter() && field("Base", keep("base", h("input", { placeholder: "mini", autocomplete: "off" })), "mini, sd14, a folder, a file, or OWNER/NAME."),
+      finer.map((turn) => dial(turn, kept.dial)),
       adapter()?.looks && referencePhotos(adapter())),
     adapter() && compareLabel,
     h("div", { class: "actions" }, h("button", { class: "primary" }, icon("draw"), h("span", {}, "Draw"))),
@@ -131,7 +136,7 @@ function drawForm(adapters) {
         kind: "draw", adapter: kept.adapter || null, base: kept.adapter ? null : kept.base.trim() || null,
         prompts: kept.prompt.split("\n"), negative: kept.negative, sampler: kept.sampler || null, steps: value("steps"),
         guidance: value("guidance"), rescale: value("rescale"), count: value("count") ?? 1, seed: value("seed") ?? 0, size,
-        reference: kept.reference || null, look: kept.look, compare: kept.compare, device: null,
+        reference: kept.reference || null, dial: Object.fromEntries(turns.map(({ name }) => [name, kept.dial[name]])), compare: kept.compare, device: null,
       });
     });
   });
@@ -160,14 +165,6 @@ function highlighted(area) {
   area.addEventListener("scroll", show);
   show();
   return h("div", { class: "marked" }, behind, area);
-}
-
-/** The dial between likeness and style: whether it looks at a photo while it draws. */
-function dial() {
-  const stop = (look, text, why) =>
-    h("label", { title: why }, h("input", { type: "radio", name: "look", ".checked": kept.look === look, onchange: () => (kept.look = look) }), h("span", {}, text));
-  return h("fieldset", { class: "dial" }, h("legend", {}, "Rather"),
-    stop(true, "alike", "It looks at a photo while it draws"), stop(false, "free in style", "It draws from what it has learnt alone"));
 }
 
 function referencePhotos({ photos }) {

@@ -1,6 +1,7 @@
 // What was drawn: many at a glance, one in full, two side by side.
 
 import { anew, attempt, button, dialog, empty, h, icon, select, toast, when } from "./parts.js";
+import { DIAL } from "./dial.js";
 import { ask, follow, on, part, runningJob, store, undo } from "./server.js";
 
 const key = (picture) => `${picture.folder}/${picture.file}`;
@@ -149,7 +150,8 @@ export function gallery(place, signal, reuse) {
 
 /** Whether two pictures were asked for in the same words, with the same seed and settings, by different means. */
 function isSame(a, b) {
-  const asked = ({ prompt, negative, settings: { Model, Version, ...settings } }) => JSON.stringify([prompt, negative, settings]);
+  const means = ["Model", "Version", ...DIAL.map(({ setting }) => setting)];
+  const asked = ({ prompt, negative, settings }) => JSON.stringify([prompt, negative, Object.entries(settings).filter(([name]) => !means.includes(name))]);
   return a.folder !== b.folder && asked(a) === asked(b);
 }
 
@@ -170,5 +172,5 @@ function compare(a, b) {
   const table = h("table", {}, h("caption", { class: "offstage" }, "In what they differ"),
     h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "Left"), h("th", { scope: "col" }, "Right"))),
     h("tbody", {}, differing.map((name) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, left[name] || "-"), h("td", {}, right[name] || "-")))));
-  dialog("Side by side", { wide: true }, h("div", { class: "pair" }, side(a), side(b)), differing.length ? h("div", { class: "scroll" }, table) : "");
+  dialog("Side by side", { wide: true }, h("div", { class: "pair" }, side(a), side(b)), differing.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "In what they differ" }, table) : "");
 }

@@ -43,8 +43,8 @@ export function progressOf(job) {
   return [progress(done, of, text), h("p", { class: "hint" }, text, left ? `, ${duration(left)} left` : "")];
 }
 
-/** A job with all that can be done to it. */
-export function jobLine(job, { forget = true } = {}) {
+/** A job with all that can be done to it; `first` comes before that. */
+export function jobLine(job, { forget = true, first } = {}) {
   const over = !["running", "queued"].includes(job.state);
   const took = job.began && job.ended && job.state === "done" ? `, took ${duration(job.ended - job.began)}` : "";
   return [
@@ -55,6 +55,7 @@ export function jobLine(job, { forget = true } = {}) {
     job.word && h("p", { class: "trouble-text" }, job.word),
     h("div", { class: "job-progress" }, ...progressOf(job)),
     h("div", { class: "actions" },
+      first,
       !over && button(job.stopping ? "Stop at once" : "Stop", { icon: "stop", "aria-label": `${job.stopping ? "Stop at once" : "Stop"}: ${job.title}` }, () => attempt(() => post(`jobs/${job.id}/stop`))),
       ["stopped", "failed", "died"].includes(job.state) &&
         button("Go on", { icon: "play", class: "primary", "aria-label": `Go on: ${job.title}` }, () => attempt(() => post(`jobs/${job.id}/again`))),

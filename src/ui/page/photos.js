@@ -17,13 +17,15 @@ const place = (subject, rest = "") => `subjects/${part(subject)}${rest}`;
 
 function subjectList(view, signal) {
   const list = h("div", { class: "tiles" });
+  const begin = button("New subject", { icon: "plus" }, () => newSubject());
   view.append(
     h("div", { class: "head" },
       h("div", {}, h("h1", {}, "Photos"),
         h("p", { class: "lead" }, "4 to 6 photos of one thing, person or pet, and what belongs to it in each.")),
-      button("New subject", { icon: "plus", class: "primary" }, () => newSubject())),
+      begin),
     list);
   const show = () => {
+    begin.classList.toggle("primary", store.subjects.length > 0); // else the first step is below
     if (!store.subjects.length) {
       list.replaceChildren(empty("Whom or what shall it learn?",
         "Drop photos anywhere on this page, choose them, or begin with an example that the program brings along.",
@@ -160,8 +162,8 @@ function subjectView(view, name, signal) {
         button("Add photos", { icon: "plus", class: subject.photos.length ? undefined : "primary" }, () => input.click()),
         touch && button("Take a photo", { icon: "photos" }, () => camera.click()),
         subject.photos.some((photo) => !photo.error) && button("Propose masks", { icon: "wand" }, () => proposeAll(subject)),
-        button("Delete the subject", { icon: "trash", quiet: true }, () => removeSubject(subject)),
-        subject.photos.length && !subject.problem && h("a", { class: "button primary", href: `#/train/${part(name)}` }, icon("train"), "Train")));
+        subject.photos.length > 0 && !subject.problem && h("a", { class: "button primary", href: `#/train/${part(name)}` }, icon("train"), "Train"),
+        button("Delete the subject", { icon: "trash", quiet: true }, () => removeSubject(subject))));
     notes.replaceChildren(...[
       subject.problem && h("p", { class: "note" }, icon("warn"), h("span", {}, subject.problem,
         subject.photos.length ? " A mask says what in the photo is the subject: let one be proposed, then correct it." : " Drop some here.")),

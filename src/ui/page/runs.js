@@ -59,7 +59,7 @@ function deletion(adapter) {
   });
 }
 
-const MEANING = { "CLIP-T": "follows the prompt", cosine: "the same, unscaled", "CLIP-I": "alike, to CLIP", "DINO-I": "alike, to DINO" };
+const MEANING = { "CLIP-T": "follows the prompt", cosine: "the same, unscaled", "CLIP-I": "alike, to CLIP", "DINO-I": "alike, to DINO", "CLIP-true": "as it should be, to CLIP", "DINO-true": "as it should be, to DINO" };
 
 function scores({ evaluations, name }) {
   if (!evaluations.length) return null;

@@ -136,8 +136,8 @@ function watchTraining(place, signal) {
       table = [];
       read(now.adapter);
     }
-    head.replaceChildren(...jobLine(now, { forget: false }).filter(Boolean),
-      now.state === "done" ? h("p", {}, h("a", { class: "button primary", href: `#/draw/${part(now.adapter)}` }, icon("draw"), "Draw with it")) : "");
+    const draw = now.state === "done" && h("a", { class: "button primary", href: `#/draw/${part(now.adapter)}` }, icon("draw"), "Draw with it");
+    head.replaceChildren(...jobLine(now, { forget: false, first: draw }).filter(Boolean));
     place.classList.toggle("live", now.state === "running");
     place.replaceChildren(h("div", { class: "card" }, h("h2", { class: "offstage" }, "Training"), head, plot, pictures));
     progress({ job: now.id });
