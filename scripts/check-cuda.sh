@@ -5,9 +5,10 @@
 #             undefined behaviour, and is compared with plain loops; then it is compiled for A100 to H100, where no
 #             register may spill. Last line: kernels, shapes, worst error, registers, spills.
 #   driver    the whole program on a driver, cuBLAS and cuRAND that are played on this processor (tests/cuda/driver):
-#             a part of `verify` in every precision (--all: all of it, which takes hours), a training step, pictures on one
-#             card and on two; then what a step and a picture at the sizes of Stable Diffusion 1.4 ask for, counted and not
-#             computed. Needs no nvcc. Last line: checks passed, and what a step asks of the driver.
+#             every operation and a recorded training step in every precision (--all: all recorded cases, a training and
+#             a picture with what it learnt, which takes hours), pictures on one card and on two; then what a step and a
+#             picture at the sizes of Stable Diffusion 1.4 ask for, counted and not computed. Needs no nvcc. Last line:
+#             checks passed, and what a step asks of the driver.
 #   gpu       on a machine with a GPU: every operation and recorded case in every precision, speeds beside the card's
 #             limits, NVIDIA's sanitizer, a profile of the heaviest kernels. It needs the program (FILE, else
 #             target/release/eqdiff), which may have been built elsewhere, and neither Rust nor a network. Last: a table.
@@ -16,7 +17,7 @@
 # nvcc comes from PyPI, into FOLDER (target/cuda-toolkit), unless there is one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-what=${1:-} kinds=vae,first_step toolkit=target/cuda-toolkit program=target/release/eqdiff
+what=${1:-} kinds=first_step toolkit=target/cuda-toolkit program=target/release/eqdiff
 shift || true
 while [ $# -gt 0 ]; do
     case $1 in
@@ -113,8 +114,8 @@ counted() { # case
 
 # The pictures of a call with so many cards, into a folder of that name; how many of them launched anything.
 drawn() { # cards
-    PLAYED_CARDS=$1 PLAYED_REPORT="$folder/report-$1" "$eqdiff" sample --adapter "$folder/adapter" --device cuda --steps 1 \
-        --prompt 'a S* clock' --count 9 --out "$folder/$1" > /dev/null
+    PLAYED_CARDS=$1 PLAYED_REPORT="$folder/report-$1" "$eqdiff" sample --no-adapter --base mini --device cuda --steps 1 \
+        --size 64x64 --prompt 'a red ball' --count 9 --out "$folder/$1" > /dev/null
     grep -c '^card [0-9]* [1-9]' "$folder/report-$1"
 }
 
@@ -122,13 +123,18 @@ driver() {
     played
     local dtype passed=0 step cards
     for dtype in f32 tf32 bf16; do
+        "$eqdiff" doctor --device cuda --dtype $dtype > target/cuda/doctor-$dtype.txt || { grep FAILED target/cuda/doctor-$dtype.txt >&2; return 1; }
+        passed=$((passed + $(grep -c '^ok' target/cuda/doctor-$dtype.txt)))
         "$eqdiff" verify --device cuda --dtype $dtype ${kinds:+--only $kinds} > target/cuda/verify-$dtype.txt ||
             { grep FAILED target/cuda/verify-$dtype.txt >&2; return 1; }
         tail -1 target/cuda/verify-$dtype.txt | sed "s/^/$dtype: /"
         passed=$((passed + $(tail -1 target/cuda/verify-$dtype.txt | cut -d' ' -f1)))
     done
     folder=$(mktemp -d)
-    "$eqdiff" train --subject clock --device cuda --steps 1 --out "$folder/adapter" > /dev/null
+    if [ -z "$kinds" ]; then
+        "$eqdiff" train --subject clock --num-class-images 0 --device cuda --steps 1 --out "$folder/adapter" > /dev/null
+        "$eqdiff" sample --adapter "$folder/adapter" --device cuda --steps 2 --prompt 'a S* clock' --out "$folder/drawn" > /dev/null
+    fi
     for cards in 1 2; do
         [ "$(drawn $cards)" = $cards ] || { echo "of $cards cards not all drew" >&2; return 1; }
     done
