@@ -65,10 +65,7 @@ const LIBRARIES: [(&str, &str, &str); 5] = [
 fn lazy_libraries(out: &Path) {
     println!("cargo:rustc-link-search=native={}", out.display());
     println!("cargo:rustc-link-lib=dylib=dl");
-    let cargo = std::env::var_os("CARGO").expect("cargo");
-    let arguments = ["metadata", "--format-version", "1", "--offline", "--features", "cuda"];
-    let metadata = Command::new(cargo).args(arguments).output().expect("cargo metadata").stdout;
-    let metadata = String::from_utf8(metadata).expect("text");
+    let metadata = metadata();
     let source = Path::new("src/ops/cuda/lazy.c").canonicalize().expect("src/ops/cuda/lazy.c");
     for (module, library, names) in LIBRARIES {
         let bindings = source_of("cudarc", &metadata).join("src").join(module).join("sys/mod.rs");
@@ -87,6 +84,22 @@ fn lazy_libraries(out: &Path) {
     let experts: String = text.split(" fn ").skip(1).filter_map(name).collect();
     archive(out, "moe", &format!("#include <stdlib.h>\n{experts}"));
     archive(out, "cudart", "");
+}
+
+/// What `cargo metadata` says of this crate's dependencies: those for tests too, which a build alone has not fetched.
+fn metadata() -> String {
+    let (cargo, target) = (std::env::var_os("CARGO").expect("cargo"), std::env::var_os("TARGET").expect("a target"));
+    let asked = |network: &[&str]| {
+        let mut command = Command::new(&cargo);
+        command.args(["metadata", "--format-version", "1", "--features", "cuda", "--filter-platform"]).arg(&target);
+        command.args(network).output().expect("cargo metadata")
+    };
+    let mut said = asked(&["--offline"]);
+    if !said.status.success() {
+        said = asked(&[]);
+    }
+    assert!(said.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&said.stderr));
+    String::from_utf8(said.stdout).expect("text")
 }
 
 /// Where cargo has the sources of a crate that this one depends on, by what `cargo metadata` says.

@@ -1,18 +1,32 @@
 #!/usr/bin/env bash
-# Checks of the CUDA back end on a machine without a GPU. Usage: scripts/check-cuda.sh kernels|driver|types [FOLDER]
+# Checks of the CUDA back end. Usage: scripts/check-cuda.sh kernels|driver|gpu|types [--all] [--toolkit FOLDER] [--program FILE]
 #
 #   kernels   every kernel runs on this processor under tests/cuda/emulate.hpp, with the sanitizers of addresses and of
 #             undefined behaviour, and is compared with plain loops; then it is compiled for A100 to H100, where no
 #             register may spill. Last line: kernels, shapes, worst error, registers, spills.
 #   driver    the whole program on a driver, cuBLAS and cuRAND that are played on this processor (tests/cuda/driver):
-#             `verify` in every precision, a training step, a picture; then a step at the sizes of Stable Diffusion 1.4,
-#             counted and not computed. Needs no nvcc. Last line: checks passed, and what a step asks of the driver.
+#             every operation and a recorded training step in every precision (--all: all recorded cases, a training and
+#             a picture with what it learnt, which takes hours), pictures on one card and on two; then what a step and a
+#             picture at the sizes of Stable Diffusion 1.4 ask for, counted and not computed. Needs no nvcc. Last line:
+#             checks passed, and what a step asks of the driver.
+#   gpu       on a machine with a GPU: every operation and recorded case in every precision, speeds beside the card's
+#             limits, NVIDIA's sanitizer, a profile of the heaviest kernels. It needs the program (FILE, else
+#             target/release/eqdiff), which may have been built elsewhere, and neither Rust nor a network. Last: a table.
 #   types     cargo check --features cuda. candle's own kernels are compiled too: minutes.
 #
 # nvcc comes from PyPI, into FOLDER (target/cuda-toolkit), unless there is one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-what=${1:-} toolkit=${2:-target/cuda-toolkit}
+what=${1:-} kinds=first_step toolkit=target/cuda-toolkit program=target/release/eqdiff
+shift || true
+while [ $# -gt 0 ]; do
+    case $1 in
+    --all) kinds= && shift ;;
+    --toolkit) toolkit=$2 && shift 2 ;;
+    --program) program=$2 && shift 2 ;;
+    *) what= && break ;;
+    esac
+done
 mkdir -p target/cuda
 
 find_nvcc() {
@@ -93,44 +107,100 @@ played() {
     eqdiff=$PWD/target/debug/eqdiff
 }
 
-# What a run of `bench` asks of the driver, by name: the difference between three timed runs and one, halved.
+# What a case asks for at the sizes of Stable Diffusion 1.4, as a table; its last line has the sums.
 counted() { # case
-    local runs
-    for runs in 1 3; do
-        PLAYED_RUN=0 PLAYED_REPORT=target/cuda/count.$runs "$eqdiff" bench --base random-sd14 --device cuda --dtype bf16 --here \
-            --case "$1" --runs $runs > /dev/null 2> target/cuda/bench.txt || { cat target/cuda/bench.txt >&2; return 1; }
-    done
-    awk '
-        FNR == NR { if ($1 !~ /call|kernel/) one[$1] = $2; next }
-        $1 in one { count[$1] = $1 == "peak_gib" ? $2 : ($2 - one[$1]) / 2 }
-        END {
-            printf "%d launches, %d products of %.2f TFLOP, %d allocations, %d uploads, %d synchronisations, peak %.2f GiB\n",
-                count["launches"], count["products"], count["products_tflop"], count["allocations"], count["uploads"], \
-                count["synchronisations"], count["peak_gib"]
-            exit count["launches"] > 3000 || count["synchronisations"] > 1 || count["peak_gib"] > 12
-        }' target/cuda/count.1 target/cuda/count.3
+    "$eqdiff" bench --count --base random-sd14 --device cuda --dtype bf16 --case "$1" | tee "target/cuda/count-$1.txt"
+}
+
+# The pictures of a call with so many cards, into a folder of that name; how many of them launched anything.
+drawn() { # cards
+    PLAYED_CARDS=$1 PLAYED_REPORT="$folder/report-$1" "$eqdiff" sample --no-adapter --base mini --device cuda --steps 1 \
+        --size 64x64 --prompt 'a red ball' --count 9 --out "$folder/$1" > /dev/null
+    grep -c '^card [0-9]* [1-9]' "$folder/report-$1"
 }
 
 driver() {
     played
-    local dtype passed=0 folder
+    local dtype passed=0 step cards
     for dtype in f32 tf32 bf16; do
-        "$eqdiff" verify --device cuda --dtype $dtype > target/cuda/verify-$dtype.txt || [ $dtype = bf16 ]
+        "$eqdiff" doctor --device cuda --dtype $dtype > target/cuda/doctor-$dtype.txt || { grep FAILED target/cuda/doctor-$dtype.txt >&2; return 1; }
+        passed=$((passed + $(grep -c '^ok' target/cuda/doctor-$dtype.txt)))
+        "$eqdiff" verify --device cuda --dtype $dtype ${kinds:+--only $kinds} > target/cuda/verify-$dtype.txt ||
+            { grep FAILED target/cuda/verify-$dtype.txt >&2; return 1; }
         tail -1 target/cuda/verify-$dtype.txt | sed "s/^/$dtype: /"
         passed=$((passed + $(tail -1 target/cuda/verify-$dtype.txt | cut -d' ' -f1)))
     done
-    # in f32 and TF32 nothing may fail; of bf16, docs/cuda.md says what does
-    if grep -h FAILED target/cuda/verify-f32.txt target/cuda/verify-tf32.txt; then return 1; fi
     folder=$(mktemp -d)
-    "$eqdiff" train --subject clock --device cuda --steps 1 --out "$folder/adapter" > /dev/null
-    "$eqdiff" sample --adapter "$folder/adapter" --device cuda --steps 2 --prompt 'a S* clock' --out "$folder/picture.png" > /dev/null
+    if [ -z "$kinds" ]; then
+        "$eqdiff" train --subject clock --num-class-images 0 --device cuda --steps 1 --out "$folder/adapter" > /dev/null
+        "$eqdiff" sample --adapter "$folder/adapter" --device cuda --steps 2 --prompt 'a S* clock' --out "$folder/drawn" > /dev/null
+    fi
+    for cards in 1 2; do
+        [ "$(drawn $cards)" = $cards ] || { echo "of $cards cards not all drew" >&2; return 1; }
+    done
+    diff -r --exclude='contact-sheet.png' "$folder/1" "$folder/2"
+    echo "two cards draw the pictures that one draws"
     rm -r "$folder"
-    local step
-    step=$(counted eqdiff_step)
+    counted sample_ref
+    counted eqdiff_step
+    step=$(tail -1 target/cuda/count-eqdiff_step.txt)
     echo "$passed checks passed; a step at the sizes of Stable Diffusion 1.4: $step"
+    awk '{ exit $1 > 3000 || $9 > 1 || $12 > 12 }' <<< "$step"
+}
+
+gpu() {
+    local out=target/cuda/gpu dtype card wheels tool verdict line name seconds peak
+    [ -x "$program" ] || { echo "there is no $program: see docs/cuda.md for how it is built and carried here" >&2; return 1; }
+    # CUDA's libraries are those of PyTorch's wheels where there are no others
+    wheels=$(python3 -c 'import glob, site
+print(":".join(p for s in site.getsitepackages() for p in glob.glob(s + "/nvidia/*/lib")))' 2> /dev/null || true)
+    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}${wheels:+:$wheels}
+    mkdir -p $out
+    card=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1)
+    local rows=()
+    for dtype in f32 tf32 bf16; do
+        "$program" doctor --device cuda --dtype $dtype --speed > $out/doctor-$dtype.txt && verdict=right || verdict='NOT RIGHT'
+        rows+=("operations in $dtype|$verdict; worst $(awk '$1 == "ok" || $1 == "FAILED" { print $2 }' $out/doctor-$dtype.txt | sort -g | tail -1)")
+        "$program" verify --device cuda --dtype $dtype > $out/verify-$dtype.txt || true
+        rows+=("recorded cases in $dtype|$(tail -1 $out/verify-$dtype.txt)")
+    done
+    while read -r line; do
+        rows+=("${line#*)  }|${line%%(*}")
+    done < <(grep ' at best ' $out/doctor-bf16.txt)
+    for dtype in bf16 tf32; do
+        "$program" bench --device cuda --dtype $dtype --base random-sd14 --case unet_b2,vae_dec,sample,sample_ref,eqdiff_step > $out/bench-$dtype.txt
+        while read -r name seconds peak _; do
+            rows+=("$name in $dtype|$seconds s, peak $peak GiB")
+        done < <(tail -n +2 $out/bench-$dtype.txt)
+    done
+    "$program" bench --device cuda --dtype bf16 --base random-sd14 --case eqdiff_step --runs 600 --json > $out/steps.txt
+    rows+=("600 steps in bf16|$(python3 -c 'import json, sys; print(round(sum(json.load(open(sys.argv[1]))["runs"]), 1))' $out/steps.txt) s")
+    for tool in memcheck racecheck; do
+        if command -v compute-sanitizer > /dev/null; then
+            compute-sanitizer --tool $tool --error-exitcode 9 "$program" doctor --device cuda --dtype bf16 > $out/$tool.txt 2>&1 || true
+            rows+=("compute-sanitizer, $tool|$(grep 'SUMMARY' $out/$tool.txt | tail -1 | sed 's/=*//g')")
+        else
+            rows+=("compute-sanitizer, $tool|skipped: it is not on this machine")
+        fi
+    done
+    if command -v ncu > /dev/null; then
+        ncu --clock-control none --set full -k 'regex:convolve_normed_bf16|attend_40|attend_48|attend_keys_48' --launch-count 6 \
+            "$program" bench --here --device cuda --dtype bf16 --base random-sd14 --case eqdiff_step --runs 1 > $out/ncu.txt 2>&1 || true
+        rows+=("ncu|in $out/ncu.txt")
+    else
+        rows+=("ncu|skipped: it is not on this machine")
+    fi
+    if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2> /dev/null; then
+        python3 scripts/torch_speed.py > $out/torch.txt
+        while IFS= read -r line; do rows+=("PyTorch: ${line#*  }|${line%%  *}"); done < $out/torch.txt
+    else
+        rows+=("PyTorch's twin|skipped: there is no PyTorch with CUDA")
+    fi
+    { echo "| $card | |"; echo "|---|---|"; printf '%s\n' "${rows[@]}" | sed 's/^/| /; s/|\([^|]*\)$/| \1 |/'; } | tee $out/table.md
+    ! grep -q 'NOT RIGHT' $out/table.md && ! grep -hq FAILED $out/verify-*.txt
 }
 
 case $what in
-kernels | driver | types) $what ;;
+kernels | driver | gpu | types) $what ;;
 *) sed -n '2,/^set/p' "$0" | grep '^#' | cut -c3- >&2 && exit 2 ;;
 esac

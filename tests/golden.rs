@@ -10,7 +10,7 @@ fn embedded_cases_agree_with_pytorch() {
     let mut checks = Vec::new();
     // candle walks the graph recursively, deeper than a test thread's stack
     let worker = std::thread::Builder::new().stack_size(256 << 20).spawn(move || {
-        verify::run(None, &Device::Cpu, Precision::F32, &mut |check| checks.push(check.clone())).map(|()| checks)
+        verify::run(None, &[], &Device::Cpu, Precision::F32, &mut |check| checks.push(check.clone())).map(|()| checks)
     });
     let checks = worker.expect("a thread").join().expect("no panic").expect("the cases can be read");
     let methods = ["textual_inversion", "custom_diffusion", "custom_diffusion_sample", "dreambooth", "dreambooth_text"];

@@ -12,7 +12,7 @@ use super::grid::{Axis, Cell, cells, draw_grid, save_sheet};
 use super::like::like;
 use super::lines::{Flags, Line, Preset};
 use super::studio::Studio;
-use super::{Machine, Observer, Usage, WeightedFile, elite, places, start};
+use super::{Machine, Nobody, Observer, Usage, WeightedFile, elite, places, start};
 use crate::adapter::Adapter;
 use crate::base::Base;
 use crate::evaluation::prompts;
@@ -147,14 +147,13 @@ const MOST: usize = 100_000;
 pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBuf>> {
     let taken_over = request.like.as_deref().map(|picture| like(picture, request, observer)).transpose()?;
     let request = taken_over.as_ref().unwrap_or(request);
-    let adapter = match &request.adapter {
-        Source::LastAdapter => Some(Adapter::open(&places::adapter(None)?)?),
-        Source::Adapter(folder) => Some(Adapter::open(folder)?),
-        Source::BaseAlone | Source::Elite(..) => None,
-    };
+    let adapter = adapter(&request.adapter)?;
     check_writable(&request.out)?;
     let lines = lines(request, adapter.as_ref(), observer)?;
-    let studio = studio(request, adapter, observer)?;
+    let again = request.clone();
+    let studio = studio(request, adapter, observer)?.on_all(&request.machine, move |machine| {
+        self::studio(&Request { machine, ..again.clone() }, self::adapter(&again.adapter)?, &mut Nobody)
+    });
     let subjects = 1 + request.more.len();
     let (base, side) = (&studio.base, studio.side());
     let source = start::Source::read(request, base, side, observer)?;
@@ -264,6 +263,15 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     observer.info(&format!("{} pictures in {}, all on {}", files.len(), request.out.display(), sheet.display()));
     files.push(sheet);
     Ok(files)
+}
+
+/// The adapter of a source that has one.
+fn adapter(source: &Source) -> Result<Option<Adapter>> {
+    match source {
+        Source::LastAdapter => Adapter::open(&places::adapter(None)?).map(Some),
+        Source::Adapter(folder) => Adapter::open(folder).map(Some),
+        Source::BaseAlone | Source::Elite(..) => Ok(None),
+    }
 }
 
 /// What the pictures are drawn with.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::draw::{Seed, Source};
 use super::studio::Studio;
-use super::{Machine, Observer, Usage, page, places};
+use super::{Machine, Nobody, Observer, Usage, page, places};
 use crate::adapter::Adapter;
 use crate::evaluation::prompts::{self, without_placeholder};
 use crate::evaluation::scorer::{Concept, Scorer, Wanted};
@@ -69,7 +69,11 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     let adapter = Adapter::open(&folder)?;
     check_writable(&folder)?;
     let seed = request.seed.number(observer);
-    let studio = Studio::open(&request.machine, None, Some(adapter), observer)?;
+    let opened = folder.clone();
+    let studio = Studio::open(&request.machine, None, Some(adapter), observer)?
+        .on_all(&request.machine, move |machine| {
+            Studio::open(&machine, None, Some(Adapter::open(&opened)?), &mut Nobody)
+        });
     let Some(adapter) = &studio.adapter else { bail!("no adapter") };
     let folder = place(adapter, &studio, request, seed)?;
     let manifest = &adapter.manifest;

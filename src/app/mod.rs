@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::base::{Base, Folder, MINI, RANDOM_SD14, device, things};
+use crate::base::{Base, Folder, MINI, RANDOM_SD14, device, other_cards, things};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::ops::Precision;
 use crate::weights::Lora;
@@ -79,6 +79,19 @@ pub trait Observer {
     /// Tells of something odd.
     fn warn(&mut self, text: &str) {
         self.tell(Note::Warning(text));
+    }
+}
+
+/// Nobody: for work that another's observer is told of.
+struct Nobody;
+
+impl Observer for Nobody {
+    fn tell(&mut self, _: Note) {}
+    fn begin(&mut self, _: &'static str, _: usize, _: usize) {}
+    fn advance(&mut self, _: usize, _: &[(&str, f64)]) {}
+    fn end(&mut self) {}
+    fn stopped(&self) -> bool {
+        false
     }
 }
 
@@ -168,6 +181,16 @@ impl Machine {
         let base = base.with_context(|| format!("cannot load the base {name}"))?;
         base.notes.iter().for_each(|note| observer.info(&format!("Base: {note}")));
         Ok(base)
+    }
+
+    /// The numbers of the cards that share work with the one that `base` is on.
+    fn other_cards(&self, base: &Base) -> Vec<usize> {
+        other_cards(&self.device, &base.device)
+    }
+
+    /// The same machine, with one of its cards.
+    fn on_card(&self, card: usize) -> Self {
+        Self { device: format!("cuda:{card}"), ..self.clone() }
     }
 
     /// How weights are kept where nothing says it but this.

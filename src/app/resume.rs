@@ -55,7 +55,8 @@ pub(super) fn resume_on(base: Option<&Base>, request: &Request, observer: &mut d
     if study.is_none() {
         places::remember(places::LAST_TRAINING, &folder, observer);
     }
-    let run = Run { base, subject: &subject, folder: &folder, memory: request.memory, study, _lock: lock };
+    let (memory, machine) = (request.memory, &request.machine);
+    let run = Run { base, subject: &subject, folder: &folder, memory, machine, study, _lock: lock };
     steps::run(&run, manifest, observer)
 }
 

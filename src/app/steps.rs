@@ -1,6 +1,7 @@
 //! The steps of a training whose folder is there, by the method that its settings name.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
@@ -8,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::places::{LAST_ADAPTER, OUTPUTS, remember};
 use super::train::Trained;
-use super::{Interrupted, Observer};
+use super::{Interrupted, Machine, Nobody, Observer};
 use crate::adapter::{Manifest, OwnImages};
 use crate::base::Base;
 use crate::files::Lock;
@@ -18,8 +19,9 @@ use crate::method::eqdiff::EqDiff;
 use crate::method::eqdiff::data::{self, Data};
 use crate::method::pictures::Pictures;
 use crate::method::textual_inversion::{self, TextualInversion};
-use crate::method::{Method, MethodName};
+use crate::method::{BaseAlone, Method, MethodName};
 use crate::model::tokenizer::PLACEHOLDER;
+use crate::sampling::{Open, Set};
 use crate::settings::Settings;
 use crate::subject::Subject;
 use crate::training::budget::{Budget, MemoryPlan};
@@ -36,6 +38,8 @@ pub(super) struct Run<'a> {
     pub folder: &'a Path,
     /// The memory that it may take.
     pub memory: Budget,
+    /// Whose other cards draw class images too.
+    pub machine: &'a Machine,
     /// See [`Request::study`](super::train::Request::study).
     pub study: Option<&'a Path>,
     /// Held as long as it runs.
@@ -63,7 +67,7 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
     let (settings, side, class) = (&manifest.settings, manifest.side, manifest.class.as_str());
     let (batch_size, seed) = (settings.training.batch_size, settings.training.seed);
     let kept = study.unwrap_or(Path::new(OUTPUTS)).join("class-images");
-    let class_images = class_images(base, &manifest, &kept, observer)?;
+    let class_images = class_images(run, &manifest, &kept, observer)?;
     let samples = batch_size * if class_images.is_empty() { 1 } else { 2 };
     let latents = side / base.vae.factor();
     let plan = MemoryPlan::new(&base.unet, latents, samples, *memory, (&base.device, base.precision));
@@ -168,7 +172,8 @@ fn digest_of(images: &[RgbImage]) -> String {
 }
 
 /// The user's class images, or those that the base draws and that are kept in a folder of their own in `kept`, or none.
-fn class_images(base: &Base, manifest: &Manifest, kept: &Path, observer: &mut dyn Observer) -> Result<Vec<RgbImage>> {
+fn class_images(run: &Run, manifest: &Manifest, kept: &Path, observer: &mut dyn Observer) -> Result<Vec<RgbImage>> {
+    let &Run { base, machine, .. } = run;
     let (settings, side) = (&manifest.settings, manifest.side);
     if let Some(own) = &manifest.class_images {
         let images = class_images::from_folder(&own.folder, side).context("the class images of this training")?;
@@ -183,7 +188,14 @@ fn class_images(base: &Base, manifest: &Manifest, kept: &Path, observer: &mut dy
     let asked = Asked::new(base, &manifest.class, side, settings);
     let folder = asked.folder(kept)?;
     let mut begun = 0;
-    let images = class_images::generated(base, &folder, &asked, settings.prior.class_images, |done, all| {
+    let (name, precision) = (base.name.as_str(), Some(base.precision));
+    let again = |card: usize| -> Result<Set> {
+        let machine = Machine { precision, ..machine.on_card(card) };
+        Ok(Set { base: Rc::new(machine.base(name, &mut Nobody)?), learned: Box::new(BaseAlone) })
+    };
+    let cards = machine.other_cards(base);
+    let others: (&[usize], &Open) = (&cards, &again);
+    let images = class_images::generated(base, others, &folder, &asked, settings.prior.class_images, |done, all| {
         if done == 0 {
             return if observer.stopped() { bail!(Interrupted) } else { Ok(()) }; // another process draws
         }

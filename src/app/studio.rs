@@ -21,7 +21,7 @@ use crate::method::dreammatcher::{DreamMatcher, Options, Word};
 use crate::method::eqdiff::rra::ReferenceNoise;
 use crate::method::eqdiff::several::{Member, Several};
 use crate::method::{BaseAlone, Dial, Learned, MethodName};
-use crate::sampling::{Drawn, Order, Special, Style, draw};
+use crate::sampling::{Drawn, Open, Order, Set, Special, Style, draw_on_all};
 use crate::settings::{Layers, Settings};
 use crate::subject::Subject;
 
@@ -42,6 +42,8 @@ pub struct Studio {
     /// Tells what was learnt from anything else: empty without an adapter.
     pub(super) identity: String,
     defaults: Settings,
+    /// Cards that draw too, and how the same is loaded there.
+    others: Option<(Vec<usize>, Box<Open<'static>>)>,
 }
 
 impl Studio {
@@ -91,6 +93,7 @@ impl Studio {
                 loras,
                 identity: String::new(),
                 defaults,
+                others: None,
             });
         };
         Ok(Self { loras, ..Self::with(Rc::new(base), adapter)? })
@@ -120,6 +123,7 @@ impl Studio {
             defaults,
             adapter: Some(adapter),
             has_subject: true,
+            others: None,
         };
         if matches { studio.matched(Some(weight).filter(|&weight| weight > 0.)) } else { Ok(studio) }
     }
@@ -190,6 +194,17 @@ impl Studio {
         Ok(Self { learned: Box::new(learned), reference: None, identity: digest(&bytes.concat(), 16), ..self })
     }
 
+    /// The same, drawing on the machine's other cards too, where `open` makes it again.
+    pub(super) fn on_all(self, machine: &Machine, open: impl Fn(Machine) -> Result<Self> + Sync + 'static) -> Self {
+        let (cards, machine) = (machine.other_cards(&self.base), machine.clone());
+        let set = move |card| -> Result<Set> {
+            let Self { base, learned, .. } = open(machine.on_card(card))?;
+            Ok(Set { base, learned })
+        };
+        let open: Box<Open> = Box::new(set);
+        Self { others: Some((cards, open)), ..self }
+    }
+
     /// Side of the pictures by default.
     pub fn side(&self) -> usize {
         self.adapter.as_ref().map_or_else(|| self.base.side(), |a| a.manifest.side)
@@ -228,7 +243,8 @@ impl Studio {
         folder: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Vec<PathBuf>> {
-        self.draw_with(self.learned.as_ref(), &self.identity, style, orders, folder, observer)
+        let others = self.others.as_ref().map(|(cards, open)| (&cards[..], open.as_ref()));
+        self.draw_with((self.learned.as_ref(), others), &self.identity, style, orders, folder, observer)
     }
 
     /// The same with the base alone.
@@ -242,12 +258,16 @@ impl Studio {
         folder: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Vec<PathBuf>> {
-        self.draw_with(&BaseAlone, "", style, orders, folder, observer)
+        let open = self.others.as_ref().map(|(_, open)| {
+            move |card: usize| -> Result<Set> { Ok(Set { learned: Box::new(BaseAlone), ..open(card)? }) }
+        });
+        let others = self.others.as_ref().zip(open.as_ref()).map(|((cards, _), open)| (&cards[..], open as &Open));
+        self.draw_with((&BaseAlone, others), "", style, orders, folder, observer)
     }
 
     fn draw_with(
         &self,
-        learned: &dyn Learned,
+        (learned, others): (&dyn Learned, Option<(&[usize], &Open)>),
         identity: &str,
         style: &Style,
         orders: &[Order],
@@ -266,7 +286,7 @@ impl Studio {
         observer.begin("Drawing", chosen.len() * style.taken(), 0);
         let mut finished = paths.len() - missing.len();
         let mut sketches = Sketches::new(folder);
-        let drawn = draw(&self.base, learned, style, &chosen, |drawn| match drawn {
+        let drawn = draw_on_all(&self.base, learned, others, style, &chosen, |drawn| match drawn {
             Drawn::Steps(steps) => {
                 sketches.show()?;
                 observer.go_on(steps)

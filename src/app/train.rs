@@ -174,7 +174,8 @@ fn begin_on(
     if study.is_none() {
         remember(LAST_TRAINING, &folder, observer);
     }
-    let run = Run { base, subject: &subject, folder: &folder, memory: request.memory, study, _lock: lock };
+    let (memory, machine) = (request.memory, &request.machine);
+    let run = Run { base, subject: &subject, folder: &folder, memory, machine, study, _lock: lock };
     steps::run(&run, manifest, observer)
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Device;
 
-use crate::ops::cuda_device;
+use crate::ops::{cuda_cards, cuda_device};
 
 /// Kinds of devices beside the CPU, in the order in which they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,13 @@ impl Kind {
 /// If this build or this machine has no such device.
 pub fn device(name: &str) -> Result<(Device, Option<String>)> {
     choose(name, Kind::is_built, Kind::open)
+}
+
+/// The numbers of the other devices of its kind that `device`, which was chosen by `name`, can share work with: none where
+/// the user chose one by its number.
+pub fn other_cards(name: &str, device: &Device) -> Vec<usize> {
+    let any = device.is_cuda() && matches!(name, "auto" | "cuda");
+    (1..if any { cuda_cards() } else { 0 }).collect()
 }
 
 /// What helps against an error of a device.

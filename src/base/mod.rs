@@ -22,7 +22,7 @@ use crate::ops::{Precision, prepare};
 use crate::weights::{Lora, Part, Weights};
 use source::Model;
 
-pub use device::{advice, device};
+pub use device::{advice, device, other_cards};
 pub use metrics::{Clip, load_dino, load_judge, load_vision, things};
 pub use sd1::RANDOM_SD14;
 pub use source::Folder;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::count::Counts;
 use super::output::print;
 use super::{Outcome, device_name};
 use crate::app::Usage;
@@ -20,6 +21,8 @@ Examples:
   eqdiff bench                                               the embedded base
   eqdiff bench --base random-sd14                            Stable Diffusion 1.4's sizes, random weights
   eqdiff bench --base random-sd14 --case unet_b2 --dtype bf16 --json
+  eqdiff bench --count --base random-sd14 --case eqdiff_step --device cuda --dtype bf16
+                                                             launches, bytes and products, by a driver that counts
   EQDIFF_SIMD=avx2 eqdiff bench                              as on a processor without AVX-512";
 
 /// Arguments of `bench`.
@@ -45,6 +48,10 @@ pub(super) struct BenchArgs {
     /// Memory for the training cases: auto (what is free) or GiB for the whole program
     #[arg(long, value_name = "auto|N", default_value = "auto")]
     memory: String,
+    /// Count what a run asks of a CUDA device instead of timing it: launches, bytes and products by kind of kernel. The
+    /// driver must be one that counts, such as the one of tests/cuda/driver
+    #[arg(long, conflicts_with = "runs")]
+    count: bool,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -69,6 +76,9 @@ struct Line {
 /// Measures every case in a process of its own, so that its peak memory is its own.
 pub(super) fn run(args: &BenchArgs) -> Result<Outcome> {
     budget(args)?;
+    if args.count && !args.device.starts_with("cuda") {
+        bail!(Usage("--count counts what a CUDA device is asked for: it goes with --device cuda".into()));
+    }
     args.dtype.check(&device(&args.device)?.0).map_err(|error| Usage(format!("--dtype {}: {error}", args.dtype)))?;
     let known = |case: &String| CASES.iter().any(|(name, _)| name == case);
     if let Some(case) = args.case.iter().find(|case| !known(case)) {
@@ -80,6 +90,13 @@ pub(super) fn run(args: &BenchArgs) -> Result<Outcome> {
     if args.here {
         for case in &cases {
             print(serde_json::to_string(&here(args, case)?)?)?;
+        }
+        return Ok(Outcome::Done);
+    }
+    if args.count {
+        for case in &cases {
+            let counts = Counts::of(case, |runs| again(args, case, runs))?;
+            print(if args.json { serde_json::to_string(&counts)? } else { counts.table() })?;
         }
         return Ok(Outcome::Done);
     }
@@ -127,11 +144,17 @@ fn here(args: &BenchArgs, case: &str) -> Result<Line> {
     })
 }
 
-fn apart(args: &BenchArgs, case: &str) -> Result<Line> {
+/// This program on one case.
+fn again(args: &BenchArgs, case: &str, runs: u16) -> Result<Command> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Command::new(program);
     command.args(["bench", "--here", "--base", &args.base, "--case", case, "--device", &args.device]);
-    command.args(["--dtype", &args.dtype.to_string(), "--runs", &args.runs.to_string(), "--memory", &args.memory]);
+    command.args(["--dtype", &args.dtype.to_string(), "--runs", &runs.to_string(), "--memory", &args.memory]);
+    Ok(command)
+}
+
+fn apart(args: &BenchArgs, case: &str) -> Result<Line> {
+    let mut command = again(args, case, args.runs)?;
     let output = command.stderr(std::process::Stdio::inherit()).output().context("cannot start this program again")?;
     if !output.status.success() {
         bail!("the case {case} ended with {} (out of memory?)", output.status);

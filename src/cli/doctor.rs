@@ -1,6 +1,7 @@
 //! `eqdiff doctor`.
 
 use anyhow::Result;
+use candle_core::Device;
 use clap::Args;
 
 use super::output::print;
@@ -8,11 +9,13 @@ use super::{Outcome, device_name};
 use crate::app::Usage;
 use crate::base::device;
 use crate::machine::available_memory;
-use crate::ops::{Precision, cuda_report, level, memory};
+use crate::ops::{Precision, cuda_report, level, limits, memory};
 use crate::verify::kernels::kernels;
+use crate::verify::speed::{Speed, speeds};
 
 /// Arguments of `doctor`.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct DoctorArgs {
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto", value_parser = device_name)]
@@ -20,9 +23,34 @@ pub(super) struct DoctorArgs {
     /// The precision in which operations are checked [default: the one that the device is best used with]
     #[arg(long)]
     dtype: Option<Precision>,
+    /// Time the heaviest operations too, beside what the device's memory and tensor cores allow
+    #[arg(long)]
+    speed: bool,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  eqdiff doctor                                   what this machine has, and whether it computes rightly
+  eqdiff doctor --device cuda --dtype bf16 --speed";
+
 const GIB: f64 = (1u64 << 30) as f64;
+
+/// Times what is heavy, where the device's limits are known.
+fn speed(device: &Device, precision: Precision) -> Result<()> {
+    let Some(limits) = limits(device) else {
+        return print("What this device allows is not known: nothing was timed");
+    };
+    let (bandwidth, products) = (limits.bandwidth / 1e9, limits.products / 1e12);
+    print(format!("By its driver the device moves {bandwidth:.0} GB/s and multiplies {products:.0} TFLOP/s in bf16"))?;
+    let mut printed = Ok(());
+    speeds(device, precision, limits, &mut |Speed { name, took, limit }| {
+        if printed.is_ok() {
+            let (took, limit, share) = (took * 1e3, limit * 1e3, 100. * limit / took);
+            printed = print(format!("{took:>9.3} ms, {limit:>7.3} at best ({share:>3.0} %)  {name}"));
+        }
+    })?;
+    printed
+}
 
 /// Says what was found, then checks every operation of the device against the processor's.
 pub(super) fn run(args: &DoctorArgs) -> Result<Outcome> {
@@ -60,6 +88,9 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Outcome> {
         }
     })?;
     printed?;
+    if args.speed {
+        speed(&device, precision)?;
+    }
     print(match failed {
         0 => "Nothing is wrong".to_string(),
         _ => format!(

@@ -2,6 +2,7 @@
 
 mod bands;
 mod bench;
+mod count;
 mod demo;
 mod doctor;
 mod eval;

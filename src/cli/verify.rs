@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::observer::say;
@@ -13,8 +13,14 @@ use crate::base::device;
 use crate::ops::Precision;
 use crate::verify;
 
+const EXAMPLES: &str = "\
+Examples:
+  eqdiff verify                                             everything, on the device that there is
+  eqdiff verify --device cuda --dtype bf16 --only vae,step  a part of it";
+
 /// Arguments of `verify`.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct VerifyArgs {
     /// A folder of recorded cases (scripts/golden makes them) [default: a small set in the program]
     #[arg(value_name = "CASES")]
@@ -22,6 +28,9 @@ pub(super) struct VerifyArgs {
     /// The same
     #[arg(long, value_name = "FOLDER", conflicts_with = "folder", hide = true)]
     cases: Option<PathBuf>,
+    /// Of these kinds alone: texts, samplers, vae, first_step, step, paper_step, sample, metrics, methods [default: all]
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    only: Vec<String>,
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto", value_parser = device_name)]
     device: String,
@@ -38,7 +47,11 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Outcome> {
         say(&format!("Warning: {warning}"));
     }
     args.dtype.check(&device).map_err(|error| Usage(format!("--dtype {}: {error}", args.dtype)))?;
-    verify::run(args.folder.as_deref().or(args.cases.as_deref()), &device, args.dtype, &mut |check| {
+    if let Some(kind) = args.only.iter().find(|kind| !verify::CASES.contains(&kind.as_str())) {
+        bail!(Usage(format!("--only {kind}: one of {}", verify::CASES.join(", "))));
+    }
+    let folder = args.folder.as_deref().or(args.cases.as_deref());
+    verify::run(folder, &args.only, &device, args.dtype, &mut |check| {
         let verdict = if check.passed() { "ok" } else { "FAILED" };
         if printed.is_ok() {
             printed = print(format!("{verdict:<6} {:.1e} (bound {:.0e})  {}", check.error, check.bound, check.name));

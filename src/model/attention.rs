@@ -33,18 +33,17 @@ impl Attention {
         Options { heads: self.parts.heads, ..Options::default() }
     }
 
-    /// `x` [B, N, d] plus what the queries of its norm see of `key` and `value` [B, L, d]; with `column` [B, L] also how much
-    /// attention the column gets, averaged over the heads [B, N].
+    /// `x` [B, N, d] plus what the queries of its norm see of `key` and `value` [B, L, d]; where `options` have a column
+    /// [B, L], also how much attention that gets, averaged over the heads [B, N].
     pub fn seeing(
         &self,
         x: &Tensor,
         [key, value]: [&Tensor; 2],
-        column: Option<&Tensor>,
+        options: &Options,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let SelfAttention { norm, to_q, to_out, .. } = &self.parts;
-        let options = Options { column: column.cloned(), ..self.options() };
-        let seen = attend(&to_q.after(norm, x)?, key, value, &options)?;
-        if column.is_none() {
+        let seen = attend(&to_q.after(norm, x)?, key, value, options)?;
+        if options.column.is_none() {
             return Ok((to_out.forward_plus(&seen, Some(x))?, None));
         }
         let width = x.dim(D::Minus1)?;
@@ -75,7 +74,8 @@ pub trait AttentionProcessor {
         column: Option<&Tensor>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let SelfAttention { to_k, to_v, .. } = &layer.parts;
-        layer.seeing(x, [&to_k.forward(text)?, &to_v.forward(text)?], column)
+        let options = Options { column: column.cloned(), ..layer.options() };
+        layer.seeing(x, [&to_k.forward(text)?, &to_v.forward(text)?], &options)
     }
 
     /// Told what up block `index` puts out [B, h, w, C].

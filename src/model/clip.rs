@@ -174,7 +174,7 @@ impl EncoderLayer {
             fc1: linear(&w.pp(names.fc1), width, inner)?,
             fc2: linear(&w.pp(names.fc2), inner, width)?,
             act: activation(act).map_err(candle_core::Error::wrap)?,
-            options: Options { heads, causal, column: None },
+            options: Options { heads, causal, ..Options::default() },
         })
     }
 

@@ -18,6 +18,8 @@ pub struct Options {
     pub causal: bool,
     /// The extra value column [R, M]; no gradient flows to it.
     pub column: Option<Tensor>,
+    /// So many first keys and values of each sample have no gradient.
+    pub fixed: usize,
 }
 
 /// Sizes of an attention: q [batch, queries, width], k and v [batch / sharing, keys, width].
@@ -31,6 +33,14 @@ pub(crate) struct Sizes {
     pub(crate) width: usize,
     pub(crate) heads: usize,
     pub(crate) causal: bool,
+    /// As in [`Options`]; kernels of processors do not know it.
+    pub(crate) fixed: usize,
+}
+
+/// What a kernel keeps for its backward pass.
+pub(super) enum Kept {
+    Cpu(cpu::attention::Kept),
+    Cuda(cuda::attention::Kept),
 }
 
 impl Sizes {
@@ -51,7 +61,41 @@ impl Sizes {
         {
             bail!("attention column {:?} for {entries} x {keys} keys", column.dims())
         }
-        Ok(Self { batch, sharing, queries, keys, width, heads: options.heads, causal: options.causal })
+        let &Options { heads, causal, fixed, .. } = options;
+        Ok(Self { batch, sharing, queries, keys, width, heads, causal, fixed })
+    }
+
+    /// Whether a kernel attends with `q`.
+    pub(super) fn have_kernel(&self, q: &Tensor) -> bool {
+        match place(q) {
+            Place::Cpu => true,
+            Place::Cuda => cuda::attention::serves(self, q),
+            Place::Composed => false,
+        }
+    }
+
+    /// The kernel's result, where there is one.
+    pub(super) fn run(self, inputs: [&Tensor; 3], column: Option<&Tensor>) -> Result<(Tensor, Kept)> {
+        if inputs[0].device().is_cpu() {
+            let (y, kept) = cpu::attention::forward(self, inputs, column)?;
+            return Ok((y, Kept::Cpu(kept)));
+        }
+        let (y, kept) = cuda::attention::forward(self, inputs, column)?;
+        Ok((y, Kept::Cuda(kept)))
+    }
+
+    /// Gradients of queries, keys and values, from the result and its gradient.
+    pub(super) fn run_backward(
+        self,
+        inputs: [&Tensor; 3],
+        column: Option<&Tensor>,
+        kept: &Kept,
+        [y, dy]: [&Tensor; 2],
+    ) -> Result<[Tensor; 3]> {
+        match kept {
+            Kept::Cpu(kept) => cpu::attention::backward(self, inputs, column, kept, [y, dy]),
+            Kept::Cuda(kept) => cuda::attention::backward(self, inputs, column, kept, [y, dy]),
+        }
     }
 
     /// Width of a head.
@@ -73,38 +117,31 @@ impl Sizes {
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<Tensor> {
     let sizes = Sizes::of(q, k, v, options)?;
     let tracked = [q, k, v].iter().any(|t| t.track_op());
-    let place = place(q);
-    let has_kernel = match place {
-        Place::Cpu => true,
-        Place::Cuda => cuda::attention::serves(&sizes, q),
-        Place::Composed => false,
-    };
+    let has_kernel = sizes.have_kernel(q);
     if sizes.sharing > 1 && (tracked || !has_kernel) {
         let times = sizes.sharing;
         let column = options.column.as_ref().map(|column| repeated(column, times)).transpose()?;
         return attend(q, &repeated(k, times)?, &repeated(v, times)?, &Options { column, ..options.clone() });
     }
-    match place {
-        Place::Cpu => {
-            let column = options.column.as_ref().map(Tensor::detach);
-            let inputs = [q.detach().contiguous()?, k.detach().contiguous()?, v.detach().contiguous()?];
-            let (y, kept) = cpu::attention::forward(sizes, inputs.each_ref(), column.as_ref())?;
-            with_backward3([q, k, v], y, move |y, dy| {
-                let inputs = inputs.each_ref();
-                Ok(cpu::attention::backward(sizes, inputs, column.as_ref(), &kept, [y, dy])?.map(Some))
-            })
-        }
-        Place::Cuda if cuda::attention::serves(&sizes, q) => {
-            let column = options.column.as_ref().map(Tensor::detach);
-            let inputs = [q.detach().contiguous()?, k.detach().contiguous()?, v.detach().contiguous()?];
-            let (y, kept) = cuda::attention::forward(sizes, inputs.each_ref(), column.as_ref())?;
-            with_backward3([q, k, v], y, move |y, dy| {
-                let inputs = inputs.each_ref();
-                Ok(cuda::attention::backward(sizes, inputs, column.as_ref(), &kept, [y, dy])?.map(Some))
-            })
-        }
-        Place::Cuda | Place::Composed => composed(q, k, v, options),
+    if options.fixed > 0 && tracked && !(has_kernel && q.device().is_cuda()) {
+        let (k, v) = (first_fixed(k, options.fixed)?, first_fixed(v, options.fixed)?);
+        return attend(q, &k, &v, &Options { fixed: 0, ..options.clone() });
     }
+    if !has_kernel {
+        return composed(q, k, v, options);
+    }
+    let column = options.column.as_ref().map(Tensor::detach);
+    let inputs = [q.detach().contiguous()?, k.detach().contiguous()?, v.detach().contiguous()?];
+    let (y, kept) = sizes.run(inputs.each_ref(), column.as_ref())?;
+    with_backward3([q, k, v], y, move |y, dy| {
+        Ok(sizes.run_backward(inputs.each_ref(), column.as_ref(), &kept, [y, dy])?.map(Some))
+    })
+}
+
+/// The same, with no gradient for the `count` first tokens of each sample.
+fn first_fixed(x: &Tensor, count: usize) -> Result<Tensor> {
+    let length = x.dim(1)?;
+    Tensor::cat(&[x.narrow(1, 0, count)?.detach(), x.narrow(1, count, length - count)?], 1)
 }
 
 /// Each entry of `x` `times` times.
@@ -166,7 +203,7 @@ mod tests {
             let [q, k, v] = [(6, 50), (2, 110), (2, 110)].map(|(batch, n)| draw.variable(&[batch, n, 12], 1.5));
             let (q, k, v) = (q?, k?, v?);
             let column = Some(draw.normal(&[2, 110], 1.)?.abs()?);
-            let options = Options { heads: 3, causal: false, column };
+            let options = Options { heads: 3, column, ..Options::default() };
             let fast = attend(&q.detach(), &k.detach(), &v.detach(), &options)?;
             // with a gradient, keys and values are repeated
             let slow = attend(&q, &k.detach(), &v.detach(), &options)?;
@@ -190,7 +227,7 @@ mod tests {
                 let [q, k, v] = [queries, keys, keys].map(|n| draw.variable(&[2, n, 12], 1.5));
                 let (q, k, v) = (q?, k?, v?);
                 let column = if with_column { Some(draw.normal(&[2, keys], 1.)?.abs()?) } else { None };
-                let options = Options { heads: 3, causal, column };
+                let options = Options { heads: 3, causal, column, fixed: 0 };
                 let (fast, slow) = (attend(&q, &k, &v, &options)?, composed(&q, &k, &v, &options)?);
                 assert_alike([&fast, &slow], &[&q, &k, &v], &draw, 2e-5, &format!("{queries} x {keys}"))?;
             }

@@ -94,10 +94,10 @@ impl Conv2d {
         let around = Around { residual: residual.as_ref(), ..around };
         let kept = x.detach();
         let (bias, window) = (self.bias.as_ref(), self.window);
-        let y = match &self.weight {
+        let (y, statistics) = match &self.weight {
             Weight::Cpu(panels) => {
                 let normed = around.norm.map_or(Ok(kept.clone()), |norm| norm.forward(&kept))?;
-                cpu::convolution::forward(&normed, panels, bias, window, &around)?
+                (cpu::convolution::forward(&normed, panels, bias, window, &around)?, None)
             }
             Weight::Cuda(filters) => cuda::convolution::forward(&kept, filters, bias, window, &around)?,
             Weight::Trained(weight) if place(x) == Place::Cpu => return self.trained(weight, x, around),
@@ -119,7 +119,11 @@ impl Conv2d {
                         candle_core::bail!("a composed convolution has its own gradient")
                     }
                 };
-                Some(norm.as_ref().map_or(Ok(dx.clone()), |norm| norm.backward(&kept, &dx))?)
+                Some(match (&norm, &statistics) {
+                    (Some(norm), Some(statistics)) => statistics.backward(norm, &kept, &dx)?,
+                    (Some(norm), None) => norm.backward(&kept, &dx)?,
+                    (None, _) => dx,
+                })
             } else {
                 None
             };

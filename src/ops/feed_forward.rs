@@ -44,8 +44,10 @@ impl FeedForward {
                 let (y, gates) = cpu::feed_forward::forward(&layers, &kept, keep.inside(x))?;
                 with_backward(x, y, move |dy| cpu::feed_forward::backward(&layers, &kept, gates.as_ref(), dy))
             }
-            Place::Cuda if keep.inside(x) => layers.on_cuda(x),
-            Place::Cuda => recompute(x, move |x| layers.on_cuda(x)),
+            Place::Cuda => match layers.proj.bias.clone() {
+                Some(bias) => layers.on_cuda(bias, x, keep),
+                None => recompute(x, move |x| layers.composed(x)),
+            },
             Place::Composed => recompute(x, move |x| layers.composed(x)),
         }
     }
@@ -58,18 +60,22 @@ impl Layers {
     }
 
     /// The bias of values and gates is added where they are used: between the maps there is one kernel.
-    fn on_cuda(&self, x: &Tensor) -> Result<Tensor> {
-        let normed = self.norm.forward(x)?;
-        let hidden = match &self.proj.bias {
-            Some(bias) => {
-                let gates = self.proj.without_bias().forward(&normed)?;
-                let (kept, bias) = (gates.detach(), bias.clone());
-                let y = cuda::activation::geglu_forward(&kept, &bias)?;
-                with_backward(&gates, y, move |dy| cuda::activation::geglu_backward(&kept, &bias, dy))?
-            }
-            None => geglu_composed(&self.proj.forward(&normed)?)?,
-        };
-        self.out.forward_plus(&hidden, Some(x))
+    fn on_cuda(self: Arc<Self>, bias: Tensor, x: &Tensor, keep: Keep) -> Result<Tensor> {
+        let x = &self.out.suited(x)?;
+        let kept = x.detach();
+        let gates = self.gates(&kept)?;
+        let y = self.out.forward_plus(&cuda::activation::geglu_forward(&gates, &bias)?, Some(&kept))?;
+        let gates = keep.inside(x).then_some(gates);
+        with_backward(x, y, move |dy| {
+            let gates = gates.clone().map_or_else(|| self.gates(&kept), Ok)?;
+            let d_gates = cuda::activation::geglu_backward(&gates, &bias, &self.out.backward(dy, None)?)?;
+            self.norm.backward_plus(&kept, &self.proj.backward(&d_gates, None)?, dy)
+        })
+    }
+
+    /// Values and gates without their bias.
+    fn gates(&self, x: &Tensor) -> Result<Tensor> {
+        self.proj.without_bias().forward(&self.norm.forward(x)?)
     }
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {

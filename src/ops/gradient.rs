@@ -7,6 +7,7 @@
 use std::sync::Mutex;
 
 use candle_core::backend::BackendStorage;
+use candle_core::backprop::GradStore;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp3, InplaceOp1, Layout, MetalStorage, Result, Shape, Storage, Tensor,
     Var, bail,
@@ -39,7 +40,7 @@ pub(crate) fn with_backward2(
     y: Tensor,
     backward: impl Fn(&Tensor) -> Result<[Option<Tensor>; 2]> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    with_backward3([a, b, &nothing(&y)?], y, move |_, dy| {
+    with_backward3([a, b, &a.detach()], y, move |_, dy| {
         let [da, db] = backward(dy)?;
         Ok([da, db, None])
     })
@@ -78,10 +79,16 @@ pub(crate) fn recompute(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor> + Send
     with_backward(x, y, move |dy| gradient_at(&kept, dy, &f))
 }
 
+/// All gradients from `dy`, that of `y`: of a number whose gradient `dy` is, as candle begins with 1.
+fn gradients(y: &Tensor, dy: &Tensor) -> Result<GradStore> {
+    let dy = dy.to_dtype(y.dtype())?;
+    with_backward(y, nothing(y)?, move |_| Ok(dy.clone()))?.backward()
+}
+
 /// The gradient of `x` from `dy`, that of `f(x)`.
 pub(crate) fn gradient_at(x: &Tensor, dy: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     let variable = Var::from_tensor(x)?;
-    let mut grads = (f(variable.as_tensor())? * dy)?.sum_all()?.backward()?;
+    let mut grads = gradients(&f(variable.as_tensor())?, dy)?;
     grads.remove(&variable).map_or_else(|| x.zeros_like(), Ok)
 }
 
@@ -94,7 +101,7 @@ pub(crate) fn recompute3(
     let y = f(kept.each_ref())?;
     with_backward3(inputs, y, move |_, dy| {
         let vars = [Var::from_tensor(&kept[0])?, Var::from_tensor(&kept[1])?, Var::from_tensor(&kept[2])?];
-        let mut grads = (f(vars.each_ref().map(|v| v.as_tensor()))? * dy)?.sum_all()?.backward()?;
+        let mut grads = gradients(&f(vars.each_ref().map(|v| v.as_tensor()))?, dy)?;
         Ok(vars.each_ref().map(|v| grads.remove(v)))
     })
 }

@@ -28,7 +28,9 @@ impl Linear {
     /// If `weight` is no matrix.
     pub fn new(weight: Tensor, bias: Option<Tensor>, precision: Precision) -> Result<Self> {
         let (to, from) = weight.dims2()?;
-        Ok(Self { weight: Weight::of_linear(weight, precision)?, bias, from, to })
+        let weight = Weight::of_linear(weight, precision)?;
+        let bias = bias.map(|bias| weight.suited(&bias)).transpose()?;
+        Ok(Self { weight, bias, from, to })
     }
 
     /// The weight [out, in] in f32, a copy.
@@ -64,6 +66,11 @@ impl Linear {
     /// Maps `norm` of `x` [..., in] to [..., out]. The normed values are not kept for the gradient.
     pub fn after(&self, norm: &(impl Norm + Clone + 'static), x: &Tensor) -> Result<Tensor> {
         self.run(x, Some(Arc::new(norm.clone())), None)
+    }
+
+    /// `x` in the type that the map takes.
+    pub(super) fn suited(&self, x: &Tensor) -> Result<Tensor> {
+        self.weight.suited(x)
     }
 
     /// The same map without its bias, which comes later.
@@ -109,7 +116,7 @@ impl Linear {
         let (tracked, map) = (x.track_op(), self.clone());
         // without a norm, the gradient does not ask for the input
         let kept = norm.map(|norm| (norm, kept));
-        with_backward2([x, residual.unwrap_or(&nothing(x)?)], y, move |dy| {
+        with_backward2([x, residual.unwrap_or(&x.detach())], y, move |dy| {
             let dx = if tracked {
                 let dx = map.backward(dy, None)?;
                 Some(match &kept {
@@ -193,21 +200,21 @@ impl TrainedLinear {
     fn on_cuda<const N: usize>(&self, parts: [&Tensor; N]) -> Result<Tensor> {
         let (x, dtype) = (Tensor::cat(&parts, D::Minus1)?, parts[0].dtype());
         let (kept, weight) = (x.detach(), self.weight.detach().to_dtype(dtype)?);
-        let (to, shape) = (self.weight.dim(0)?, ending_in(&x, self.weight.dim(0)?));
-        let bias = self.bias.as_ref().map(Tensor::detach);
+        let shape = ending_in(&x, self.weight.dim(0)?);
+        let bias = self.bias.as_ref().map(|bias| bias.detach().to_dtype(dtype)).transpose()?;
         let y = cuda::linear::forward(&kept, &weight, bias.as_ref(), None, &shape)?;
         let tracked = [x.track_op(), self.weight.track_op(), self.bias.as_ref().is_some_and(Tensor::track_op)];
         let inputs = [&x, &self.weight, self.bias.as_ref().unwrap_or(&x)];
         with_backward3(inputs, y, move |_, dy| {
-            let rows = dy.reshape(((), to))?;
-            let dx = if tracked[0] { Some(cuda::linear::backward(dy, &weight, None, kept.dims())?) } else { None };
-            let of_weight = || rows.t()?.matmul(&kept.reshape(((), weight.dim(1)?))?)?.to_dtype(DType::F32);
-            // a product sums in f32
-            let of_bias = || {
-                Tensor::ones((1, rows.dim(0)?), dtype, rows.device())?.matmul(&rows)?.squeeze(0)?.to_dtype(DType::F32)
+            let gradient = |i: usize| -> Result<Option<Tensor>> {
+                let of = || match i {
+                    0 => cuda::linear::backward(dy, &weight, None, kept.dims()),
+                    1 => cuda::linear::weight_gradient(&kept, dy),
+                    _ => cuda::linear::column_sums(dy),
+                };
+                tracked[i].then(of).transpose()
             };
-            let d_weight = if tracked[1] { Some(of_weight()?) } else { None };
-            Ok([dx, d_weight, if tracked[2] { Some(of_bias()?) } else { None }])
+            Ok([gradient(0)?, gradient(1)?, gradient(2)?])
         })
     }
 
@@ -261,13 +268,12 @@ impl TrainedLinear {
         let (kept, weight) = (x.detach(), self.weight.detach());
         with_backward3([x, &self.weight, bias], y, move |_, dy| {
             let gradient = |i: usize| -> Result<Option<Tensor>> {
-                tracked[i]
-                    .then(|| match i {
-                        0 => cpu::linear::beside_backward(dy, &weight, 0, &kept),
-                        1 => cpu::linear::weight_gradient(&kept, dy),
-                        _ => cpu::linear::column_sums(dy),
-                    })
-                    .transpose()
+                let of = || match i {
+                    0 => cpu::linear::beside_backward(dy, &weight, 0, &kept),
+                    1 => cpu::linear::weight_gradient(&kept, dy),
+                    _ => cpu::linear::column_sums(dy),
+                };
+                tracked[i].then(of).transpose()
             };
             Ok([gradient(0)?, gradient(1)?, gradient(2)?])
         })

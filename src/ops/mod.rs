@@ -38,7 +38,7 @@ pub use feed_forward::FeedForward;
 pub use gradient::with_gradient_of;
 pub use linear::{Linear, TrainedLinear};
 pub use norm::{GroupNorm, LayerNorm, Norm};
-pub use place::{Memory, cuda_device, cuda_report, memory, prepare};
+pub use place::{Limits, Memory, cuda_cards, cuda_device, cuda_report, limits, memory, prepare};
 pub use self_attention::SelfAttention;
 pub use weight::Precision;
 

@@ -96,9 +96,10 @@ pub(crate) mod convolution {
 
     use crate::ops::conv::{Around, Window};
     use crate::ops::cuda::OnDevice;
+    use crate::ops::cuda::norm::Group;
 
     absent! {
-        pub(crate) fn forward(&Tensor, &OnDevice, Option<&Tensor>, Window, &Around) -> Result<Tensor>;
+        pub(crate) fn forward(&Tensor, &OnDevice, Option<&Tensor>, Window, &Around) -> Result<(Tensor, Option<Group>)>;
         pub(crate) fn backward(&Tensor, &OnDevice, Window, (usize, usize), Option<(usize, usize)>) -> Result<Tensor>;
     }
 }
@@ -109,6 +110,8 @@ pub(crate) mod linear {
     absent! {
         pub(crate) fn forward(&Tensor, &Tensor, Option<&Tensor>, Option<&Tensor>, &[usize]) -> Result<Tensor>;
         pub(crate) fn backward(&Tensor, &Tensor, Option<&Tensor>, &[usize]) -> Result<Tensor>;
+        pub(crate) fn weight_gradient(&Tensor, &Tensor) -> Result<Tensor>;
+        pub(crate) fn column_sums(&Tensor) -> Result<Tensor>;
     }
 }
 
@@ -117,15 +120,35 @@ pub(crate) mod norm {
 
     use crate::ops::norm::{GroupNorm, LayerNorm};
 
+    pub(crate) enum Group {}
+
+    impl Group {
+        pub(crate) fn backward(&self, _: &GroupNorm, _: &Tensor, _: &Tensor) -> Result<Tensor> {
+            match *self {}
+        }
+    }
+
     absent! {
         pub(crate) fn group_forward(&GroupNorm, &Tensor) -> Result<Tensor>;
         pub(crate) fn group_backward(&GroupNorm, &Tensor, &Tensor) -> Result<Tensor>;
         pub(crate) fn layer_forward(&LayerNorm, &Tensor) -> Result<Tensor>;
-        pub(crate) fn layer_backward(&LayerNorm, &Tensor, &Tensor) -> Result<Tensor>;
+        pub(crate) fn layer_backward(&LayerNorm, &Tensor, &Tensor, Option<&Tensor>) -> Result<Tensor>;
     }
 }
 
 pub(crate) mod report {
+    use candle_core::CudaDevice;
+
+    use crate::ops::place::Limits;
+
+    pub(crate) fn cards() -> usize {
+        0
+    }
+
+    pub(crate) fn limits(_: &CudaDevice) -> Option<Limits> {
+        None
+    }
+
     pub(crate) fn report() -> Vec<String> {
         vec!["This build has no CUDA: cargo build --release --features cuda makes one that has".into()]
     }

@@ -89,6 +89,14 @@ impl LayerNorm {
         Self { weight, bias, eps: eps as f32 }
     }
 
+    /// The gradient of the input `x` from that of the result, and `residual` added to it.
+    pub(super) fn backward_plus(&self, x: &Tensor, dy: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        match place(x) {
+            Place::Cuda => cuda::norm::layer_backward(self, x, dy, Some(residual)),
+            Place::Cpu | Place::Composed => self.backward(x, dy)? + residual,
+        }
+    }
+
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
         standardised(x, self.eps)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
@@ -117,7 +125,7 @@ impl Norm for LayerNorm {
     fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         match place(x) {
             Place::Cpu => cpu::norm::layer_backward(self, x, dy),
-            Place::Cuda => cuda::norm::layer_backward(self, x, dy),
+            Place::Cuda => cuda::norm::layer_backward(self, x, dy, None),
             Place::Composed => gradient_at(x, dy, |x| self.composed(x)),
         }
     }

@@ -33,6 +33,11 @@ pub fn cuda_device(index: usize) -> Result<Device> {
     cuda::open(index)
 }
 
+/// How many CUDA devices this machine has.
+pub fn cuda_cards() -> usize {
+    cuda::report::cards()
+}
+
 /// Sentences on what this build and this machine have for CUDA.
 pub fn cuda_report() -> Vec<String> {
     cuda::report::report()
@@ -47,6 +52,23 @@ pub fn prepare(device: &Device, precision: Precision) -> Result<()> {
     match device {
         Device::Cuda(device) => cuda::prepare(device, precision),
         _ => Ok(()),
+    }
+}
+
+/// What a device can do in a second, by what its driver says of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Bytes that its memory moves.
+    pub bandwidth: f64,
+    /// Operations of its tensor cores in products of bf16, two for each value that is multiplied and added.
+    pub products: f64,
+}
+
+/// The limits of a device, if they are known.
+pub fn limits(device: &Device) -> Option<Limits> {
+    match device {
+        Device::Cuda(device) => cuda::report::limits(device),
+        _ => None,
     }
 }
 

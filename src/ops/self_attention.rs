@@ -2,12 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::attention::{Options, Sizes, attend};
-use super::cpu;
-use super::cpu::attention::Kept;
-use super::gradient::{recompute, with_backward};
+use super::attention::{Kept, Options, Sizes, attend};
+use super::gradient::{recompute, with_backward, with_backward3};
 use super::norm::Norm;
-use super::place::{Place, place};
 use super::{Keep, LayerNorm, Linear};
 
 /// The parts of a self-attention.
@@ -31,15 +28,43 @@ impl SelfAttention {
     /// x + out(attention(norm(x))) of `x` [B, N, d]. Queries, keys and values are kept for the gradient or
     /// computed again; the heads' result is kept.
     pub fn forward(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
-        match place(x) {
-            Place::Cpu if !self.to_out.is_trained() => self.as_one(x, keep),
-            // its parts know their gradients
-            Place::Cuda if !self.to_out.is_trained() && !keep.inside(x) => {
+        if self.to_out.is_trained() {
+            return self.composed(x);
+        }
+        let x = &self.to_out.suited(x)?;
+        if Sizes::of(x, x, x, &self.options())?.have_kernel(x) {
+            return self.as_one(x, keep);
+        }
+        match keep.inside(x) {
+            true => self.composed(x),
+            false => {
                 let block = self.clone();
                 recompute(x, move |x| block.composed(x))
             }
-            _ => self.composed(x),
         }
+    }
+
+    /// The queries of norm(x), and what they see of its keys and values, both [B, N, d]: what comes before the output map.
+    pub fn queries_and_seen(&self, x: &Tensor) -> Result<[Tensor; 2]> {
+        let x = &self.to_out.suited(x)?;
+        let sizes = Sizes::of(x, x, x, &self.options())?;
+        if self.to_out.is_trained() || !sizes.have_kernel(x) {
+            let [q, k, v] = self.projected(x)?;
+            let seen = attend(&q, &k, &v, &self.options())?;
+            return Ok([q, seen]);
+        }
+        let kept = x.detach();
+        let [q, k, v] = self.projected(&kept)?;
+        let (block, kept_x) = (self.clone(), kept.clone());
+        let queries = with_backward(x, q, move |dq| block.norm.backward(&kept_x, &block.to_q.backward(dq, None)?))?;
+        let projected = [queries.detach(), k, v];
+        let (seen, statistics) = sizes.run(projected.each_ref(), None)?;
+        let (block, kept_x) = (self.clone(), kept.clone());
+        let seen = with_backward3([x, &kept, &kept], seen, move |seen, d_seen| {
+            let d_normed = block.of_normed(sizes, &projected, &statistics, [seen, d_seen])?;
+            Ok([Some(block.norm.backward(&kept_x, &d_normed)?), None, None])
+        })?;
+        Ok([queries, seen])
     }
 
     fn options(&self) -> Options {
@@ -51,7 +76,7 @@ impl SelfAttention {
         let projected = self.projected(&kept_x)?;
         let [q, k, v] = projected.each_ref();
         let sizes = Sizes::of(q, k, v, &self.options())?;
-        let (seen, statistics) = cpu::attention::forward(sizes, [q, k, v], None)?;
+        let (seen, statistics) = sizes.run([q, k, v], None)?;
         let y = self.to_out.forward_plus(&seen, Some(&kept_x))?;
         let projected = keep.inside(x).then_some(projected);
         let block = self.clone();
@@ -82,14 +107,22 @@ impl SelfAttention {
         dy: &Tensor,
     ) -> Result<Tensor> {
         let d_seen = self.to_out.backward(dy, None)?;
-        let grads = cpu::attention::backward(sizes, projected.each_ref(), None, statistics, [seen, &d_seen])?;
+        let d_normed = self.of_normed(sizes, projected, statistics, [seen, &d_seen])?;
         drop(d_seen);
-        let mut d_normed = None;
-        for (map, grad) in [&self.to_q, &self.to_k, &self.to_v].into_iter().zip(grads) {
-            d_normed = Some(map.backward(&grad, d_normed.as_ref())?);
-        }
-        let dx = d_normed.map_or_else(|| x.zeros_like(), |d_normed| self.norm.backward(x, &d_normed))?;
-        dx + dy
+        self.norm.backward_plus(x, &d_normed, dy)
+    }
+
+    /// The gradient of norm(x) from that of what is seen.
+    fn of_normed(
+        &self,
+        sizes: Sizes,
+        projected: &[Tensor; 3],
+        statistics: &Kept,
+        [seen, d_seen]: [&Tensor; 2],
+    ) -> Result<Tensor> {
+        let [dq, dk, dv] = sizes.run_backward(projected.each_ref(), None, statistics, [seen, d_seen])?;
+        let of_queries = self.to_q.backward(&dq, None)?;
+        self.to_v.backward(&dv, Some(&self.to_k.backward(&dk, Some(&of_queries))?))
     }
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {

@@ -1,5 +1,6 @@
 //! Drawing pictures from prompts.
 
+mod cards;
 mod denoise;
 pub mod samplers;
 mod start;
@@ -17,6 +18,7 @@ use crate::model::tokenizer::PLACEHOLDER;
 use crate::ops::memory;
 use crate::rng;
 use crate::settings::SamplerName;
+pub use cards::{Open, Set, draw_on_all};
 pub use denoise::{
     Draft, Feed, Plan, Progress, Reference, Shown, denoise, guided, invert, look_at, predicted, rescaled,
 };

@@ -14,7 +14,7 @@ use crate::images::png::save_png;
 use crate::images::{self, pictures_in};
 use crate::method::BaseAlone;
 use crate::method::eqdiff::rra::ReferenceNoise;
-use crate::sampling::{Drawn, Order, Special, Style, blocks, draw};
+use crate::sampling::{Drawn, Open, Order, Special, Style, blocks, draw_on_all};
 use crate::settings::{SamplerName, Settings};
 
 /// What generated class images depend on: others are other pictures.
@@ -70,13 +70,15 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// `count` class images; those that `folder` has not yet are drawn and saved there, one by one. One process draws at
-/// a time, others wait for it. `progress` is told of picture-steps: done (0 while it waits) and in all.
+/// `count` class images; those that `folder` has not yet are drawn, by the `others` of [`draw_on_all`] too, and saved
+/// there, one by one. One process draws at a time, others wait for it. `progress` is told of picture-steps: done (0 while
+/// it waits) and in all.
 ///
 /// # Errors
 /// If an image cannot be drawn, written or read, or `progress` wants to stop.
 pub fn generated(
     base: &Base,
+    others: (&[usize], &Open),
     folder: &Path,
     asked: &Asked,
     count: usize,
@@ -101,28 +103,27 @@ pub fn generated(
         reference_noise: ReferenceNoise::Clean,
         special: Special::default(),
     };
-    let missing: Vec<_> =
-        blocks(base, &BaseAlone, &style, count)?.filter(|block| block.clone().any(|i| lacks(&i))).collect();
-    if !missing.is_empty() {
-        write_whole(&folder.join("asked.toml"), asked.toml()?.as_bytes())?;
+    // in whole blocks, so that each picture is what it would be in a list that nothing interrupted
+    let missing = blocks(base, &BaseAlone, &style, count)?.filter(|block| block.clone().any(|i| lacks(&i)));
+    let missing: Vec<usize> = missing.flatten().collect();
+    let pictures = || (0..count).map(|i| read(&path(i), asked.side)).collect();
+    if missing.is_empty() {
+        return pictures();
     }
     let prompt = asked.prompt.as_deref().unwrap_or(asked.class);
-    let all = missing.iter().map(ExactSizeIterator::len).sum::<usize>() * style.steps;
-    let mut done = 0;
-    for block in missing {
-        let order = |i: usize| Order { prompt: prompt.to_string(), seed: i as u64, init_latents: None };
-        let orders: Vec<Order> = block.clone().map(order).collect();
-        draw(base, &BaseAlone, &style, &orders, |drawn| match drawn {
-            Drawn::Steps(steps) => {
-                done += steps;
-                progress(done, all)
-            }
-            Drawn::Sketch(..) => Ok(()),
-            Drawn::Picture(i, _) if !lacks(&(block.start + i)) => Ok(()),
-            Drawn::Picture(i, image) => save_png(&path(block.start + i), &image, &[("prompt", prompt)]),
-        })?;
-    }
-    (0..count).map(|i| read(&path(i), asked.side)).collect()
+    write_whole(&folder.join("asked.toml"), asked.toml()?.as_bytes())?;
+    let (all, mut done) = (missing.len() * style.steps, 0);
+    let order = |&i: &usize| Order { prompt: prompt.to_string(), seed: i as u64, init_latents: None };
+    let orders: Vec<Order> = missing.iter().map(order).collect();
+    draw_on_all(base, &BaseAlone, Some(others), &style, &orders, |drawn| match drawn {
+        Drawn::Steps(steps) => {
+            done += steps;
+            progress(done, all)
+        }
+        Drawn::Picture(i, image) if lacks(&missing[i]) => save_png(&path(missing[i]), &image, &[("prompt", prompt)]),
+        Drawn::Picture(..) | Drawn::Sketch(..) => Ok(()),
+    })?;
+    pictures()
 }
 
 /// All pictures of a folder, at `side` pixels.

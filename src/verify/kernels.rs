@@ -95,15 +95,19 @@ pub fn kernels(device: &Device, precision: Precision, show: &mut dyn FnMut(&Chec
     })?;
     for (heads, width) in [(2, 80), (1, 80), (1, 160), (1, 64)] {
         let (queries, keys): (&[usize], &[usize]) = (&[2, 100, width], &[2, 77, width]);
-        check(&format!("attention with heads of {}, and a column", width / heads), &[queries, keys, keys], &|w, x| {
-            let column = Some(w.normal("column", &[2, 77], 1.)?.abs()?);
-            let x = x.iter().map(|x| narrowed(x, w)).collect::<Result<Vec<_>>>()?;
-            attend(&x[0], &x[1], &x[2], &Options { heads, causal: false, column })
-        })?;
+        check(
+            &format!("attention with heads of {}, a column and a fixed key", width / heads),
+            &[queries, keys, keys],
+            &|w, x| {
+                let column = Some(w.normal("column", &[2, 77], 1.)?.abs()?);
+                let x = x.iter().map(|x| narrowed(x, w)).collect::<Result<Vec<_>>>()?;
+                attend(&x[0], &x[1], &x[2], &Options { heads, column, fixed: 1, ..Options::default() })
+            },
+        )?;
     }
     check("causal attention", &[&[2, 77, 64], &[2, 77, 64], &[2, 77, 64]], &|w, x| {
         let x = x.iter().map(|x| narrowed(x, w)).collect::<Result<Vec<_>>>()?;
-        attend(&x[0], &x[1], &x[2], &Options { heads: 1, causal: true, column: None })
+        attend(&x[0], &x[1], &x[2], &Options { heads: 1, causal: true, ..Options::default() })
     })?;
     check("GELU", &[tokens], &|w, x| activation::gelu(&narrowed(x[0], w)?))?;
     check("quick GELU", &[tokens], &|w, x| activation::quick_gelu(&narrowed(x[0], w)?))?;

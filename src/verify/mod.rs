@@ -8,6 +8,7 @@ mod metrics;
 mod models;
 mod samplers;
 mod sampling;
+pub mod speed;
 mod step;
 mod training;
 
@@ -25,11 +26,22 @@ use case::Checks;
 /// A small set of cases that is part of the program.
 static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/golden");
 
-/// Runs all cases in `folder` (none: the embedded ones) and tells `show` of each check.
+/// The kinds of cases, in the order in which they run.
+pub const CASES: [&str; 9] =
+    ["texts", "samplers", "vae", "first_step", "step", "paper_step", "sample", "metrics", "methods"];
+
+/// Runs the cases of `kinds` (none: all) in `folder` (none: the embedded ones) and tells `show` of each check.
 ///
 /// # Errors
 /// If the cases cannot be read. A check that fails is no error.
-pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &mut dyn FnMut(&Check)) -> Result<()> {
+pub fn run(
+    folder: Option<&Path>,
+    kinds: &[String],
+    device: &Device,
+    precision: Precision,
+    show: &mut dyn FnMut(&Check),
+) -> Result<()> {
+    let asked = |kind: &str| kinds.is_empty() || kinds.iter().any(|asked| asked == kind);
     let unpacked;
     let folder = match folder {
         Some(folder) => folder,
@@ -54,32 +66,40 @@ pub fn run(folder: Option<&Path>, device: &Device, precision: Precision, show: &
         bail!("{} holds no recorded cases: there is a `model`, but no case of it", folder.display());
     }
     let name = folder.join("model").display().to_string();
-    if ours {
+    if ours && asked("texts") {
         models::bands(folder, &mut checks)?;
         models::tokens(folder, &mut checks)?;
+    }
+    if ours && asked("samplers") {
         samplers::samplers(folder, device, &mut checks)?;
     }
     let base = Base::load(&name, true, device, precision)?;
     if ours {
-        own(folder, &base, &mut checks)?;
+        own(folder, &asked, &base, &mut checks)?;
     }
     // matching decides between neighbours: less precision would decide otherwise
-    if methods::are_in(folder) && precision == Precision::F32 {
+    if asked("methods") && methods::are_in(folder) && precision == Precision::F32 {
         methods::methods(folder, &base, &mut checks)?;
     }
     Ok(())
 }
 
 /// Equilibrated Diffusion.
-fn own(folder: &Path, base: &Base, checks: &mut Checks) -> Result<()> {
-    models::vae(folder, base, checks)?;
-    // one step with each way to keep what the gradient needs
-    step::step(folder, "first_step", base, Keep::ALL, checks)?;
-    step::step(folder, "step", base, Keep::INPUTS, checks)?;
-    // cases recorded by older scripts do not have this one
-    if folder.join("paper_step.safetensors").is_file() {
-        step::step(folder, "paper_step", base, Keep::ALL, checks)?;
+fn own(folder: &Path, asked: &impl Fn(&str) -> bool, base: &Base, checks: &mut Checks) -> Result<()> {
+    if asked("vae") {
+        models::vae(folder, base, checks)?;
     }
-    sampling::sample(folder, base, checks)?;
-    metrics::metrics(folder, &base.device, checks)
+    // one step with each way to keep what the gradient needs; cases recorded by older scripts do not have the last one
+    for (name, keep) in [("first_step", Keep::ALL), ("step", Keep::INPUTS), ("paper_step", Keep::ALL)] {
+        if asked(name) && (name != "paper_step" || folder.join("paper_step.safetensors").is_file()) {
+            step::step(folder, name, base, keep, checks)?;
+        }
+    }
+    if asked("sample") {
+        sampling::sample(folder, base, checks)?;
+    }
+    if asked("metrics") {
+        metrics::metrics(folder, &base.device, checks)?;
+    }
+    Ok(())
 }

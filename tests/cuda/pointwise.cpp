@@ -1,10 +1,8 @@
-// Activations, the blend of reference attention, the end of linear maps and the masked loss against plain loops in f64.
+// Activations and the blend of reference attention against plain loops in f64.
 #include "check.hpp"
 
 #include "../../src/ops/cuda/activation.cu"
 #include "../../src/ops/cuda/blend.cu"
-#include "../../src/ops/cuda/linear.cu"
-#include "../../src/ops/cuda/losses.cu"
 
 static double phi(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.)); }
 static double gelu_slope(double x) { return phi(x) + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI); }
@@ -24,14 +22,14 @@ static void curve_check(const char *name, F forward, G backward, double (*value)
 
 template <class T, class F, class G> static void geglu_check(F forward, G backward, int rows, int width) {
     auto x = as<T>(normal(size_t(rows) * 2 * width, 2)), dy = as<T>(normal(size_t(rows) * width));
-    auto bias = normal(2 * width);
+    auto bias = as<T>(normal(2 * width));
     auto y = room<T>(dy.size()), dx = room<T>(x.size());
     emu::launch(forward, (y.size() + 255) / 256, 256, 0, x.data(), bias.data(), y.data(), rows, width);
     emu::launch(backward, (y.size() + 255) / 256, 256, 0, x.data(), bias.data(), dy.data(), dx.data(), rows, width);
     std::vector<double> truth(y.size()), of_x(x.size());
     for (size_t i = 0; i < truth.size(); i++) {
         size_t c = i % width, row = i / width * 2 * width;
-        double value = double(wide(x[row + c])) + bias[c], gate = double(wide(x[row + width + c])) + bias[width + c];
+        double value = double(wide(x[row + c])) + wide(bias[c]), gate = double(wide(x[row + width + c])) + wide(bias[width + c]);
         truth[i] = value * gate * phi(gate);
         of_x[row + c] = wide(dy[i]) * gate * phi(gate);
         of_x[row + width + c] = wide(dy[i]) * value * gelu_slope(gate);
@@ -69,44 +67,6 @@ template <class T, class F, class G> static void blend_check(F forward, G backwa
     shape();
 }
 
-template <class T, class F> static void finish_check(F kernel, int rows, int width, bool biased, bool added) {
-    auto y = as<T>(normal(size_t(rows) * width)), residual = as<T>(normal(y.size()));
-    auto bias = normal(width);
-    auto truth = seen(y);
-    for (size_t i = 0; i < truth.size(); i++) truth[i] += (biased ? bias[i % width] : 0) + (added ? wide(residual[i]) : 0);
-    unsigned long long count = y.size();
-    emu::launch(kernel, (count + 255) / 256, 256, 0, y.data(), biased ? bias.data() : nullptr, added ? residual.data() : nullptr, count, width);
-    verdict("the end of a linear map", distance(truth, y), bound_of<T>(1e-7, 4e-3));
-    shape();
-}
-
-static void loss_check(int batch, int channels, int pixels, bool plain) {
-    auto predicted = normal(size_t(batch) * channels * pixels), target = normal(predicted.size()), mask = normal(size_t(batch) * pixels);
-    for (float &m : mask) m = m > 0;
-    std::fill_n(mask.begin(), pixels, 0.f); // the first sample has an empty one
-    auto d_loss = normal(batch);
-    auto loss = room<float>(batch), divisors = room<float>(batch), d = room<float>(predicted.size());
-    emu::launch(masked_error, batch, 256, 64, predicted.data(), target.data(), mask.data(), loss.data(), divisors.data(), channels, pixels, int(plain));
-    emu::launch(masked_error_backward, (predicted.size() + 255) / 256, 256, 0, predicted.data(), target.data(), mask.data(), divisors.data(),
-                d_loss.data(), d.data(), batch, channels, pixels);
-    std::vector<double> truth(batch), of(predicted.size());
-    for (int b = 0; b < batch; b++) {
-        double sum = 0, area = 0;
-        for (int i = 0; i < pixels; i++) area += mask[b * pixels + i];
-        double divisor = plain ? double(channels) * pixels : std::max(area, 1.);
-        for (int i = 0; i < channels * pixels; i++) {
-            size_t at = size_t(b) * channels * pixels + i;
-            double e = double(predicted[at]) - target[at], m = mask[b * pixels + i % pixels];
-            sum += m * e * e;
-            of[at] = 2 * m * e / divisor * d_loss[b];
-        }
-        truth[b] = sum / divisor;
-    }
-    verdict("masked loss", distance(truth, loss), 1e-6);
-    verdict("masked loss, gradient", distance(of, d), 1e-6);
-    shape();
-}
-
 static double gelu_value(double x) { return x * phi(x); }
 static double quick_value(double x) { return x / (1 + std::exp(-1.702 * x)); }
 static double quick_slope(double x) {
@@ -127,15 +87,6 @@ int main() {
             geglu_check<bf16>(geglu_bf16, geglu_backward_bf16, rows, width);
             blend_check<float>(blend_f32, blend_backward_f32, rows, width);
             blend_check<bf16>(blend_bf16, blend_backward_bf16, rows, width);
-            for (bool biased : {false, true}) {
-                finish_check<float>(finish_f32, rows, width, biased, true);
-                finish_check<bf16>(finish_bf16, rows, width, true, biased);
-            }
-        }
-        for (bool plain : {false, true}) {
-            loss_check(3, 4, 64, plain);
-            loss_check(2, 4, 1000, plain);
-            loss_check(1, 1, 1, plain);
         }
     });
 }

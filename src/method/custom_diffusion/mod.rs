@@ -11,6 +11,7 @@ use candle_core::{Result, Tensor};
 
 use crate::model::Attention;
 use crate::ops::TrainedLinear;
+use crate::ops::attention::Options as Attending;
 pub use merge::Regularised;
 pub use placement::Placement;
 pub use published::{CustomDiffusion, Options as Published};
@@ -57,16 +58,10 @@ impl TunedCrossAttention {
         text: &Tensor,
         column: Option<&Tensor>,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let key = start_detached(&self.to_k.forward(text)?)?;
-        let value = start_detached(&self.to_v.forward(text)?)?;
-        layer.seeing(x, [&key, &value], column)
+        let states = [&self.to_k.forward(text)?, &self.to_v.forward(text)?];
+        // no gradient flows through the key and the value of the start-of-text token
+        layer.seeing(x, states, &Attending { column: column.cloned(), fixed: 1, ..layer.options() })
     }
-}
-
-/// No gradient flows through the key and the value of the start-of-text token.
-fn start_detached(x: &Tensor) -> Result<Tensor> {
-    let length = x.dim(1)?;
-    Tensor::cat(&[x.narrow(1, 0, 1)?.detach(), x.narrow(1, 1, length - 1)?], 1)
 }
 
 /// The map of `S*` [B, N], divided by its maximum, against the subject's mask [B, N].

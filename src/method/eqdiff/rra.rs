@@ -154,9 +154,7 @@ impl ReferenceAttention {
         column: Option<&Tensor>,
     ) -> Result<Fused> {
         let width = x.dim(D::Minus1)?;
-        let SelfAttention { norm, to_q, to_k, to_v, to_out, .. } = &layer.parts;
-        let query = to_q.after(norm, x)?;
-        let own = attend(&query, &to_k.after(norm, x)?, &to_v.after(norm, x)?, &layer.options())?;
+        let [query, own] = layer.parts.queries_and_seen(x)?;
         let options = Options { column: column.cloned(), ..layer.options() };
         let mut seen = attend(&query, key, value, &options)?;
         let mut on_subject = None;
@@ -166,7 +164,7 @@ impl ReferenceAttention {
         }
         // the reference half comes first
         let fused = self.fuse.of_halves(&seen, &own)?;
-        let own = to_out.forward(&own)?;
+        let own = layer.parts.to_out.forward(&own)?;
         let (mut output, fusion_mask) = blend(&fused, &own, x)?;
         if self.strength != 1. {
             let plain = (x + own)?;

@@ -31,21 +31,21 @@ template <class F, class T> __device__ void curve_backward(const T *x, const T *
 }
 
 /// y [rows, width] = value gelu(gate) of x [rows, 2 width], values and gates, to each of which its bias [2 width] is added.
-template <class T> __device__ void geglu(const T *x, const float *bias, T *y, int rows, int width) {
+template <class T> __device__ void geglu(const T *x, const T *bias, T *y, int rows, int width) {
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(rows) * width) return;
     int c = i % width;
     const T *row = x + i / width * 2 * width;
-    store(y[i], (wide(row[c]) + bias[c]) * Gelu::value(wide(row[width + c]) + bias[width + c]));
+    store(y[i], (wide(row[c]) + wide(bias[c])) * Gelu::value(wide(row[width + c]) + wide(bias[width + c])));
 }
 
 /// dx [rows, 2 width] from dy [rows, width].
-template <class T> __device__ void geglu_backward(const T *x, const float *bias, const T *dy, T *dx, int rows, int width) {
+template <class T> __device__ void geglu_backward(const T *x, const T *bias, const T *dy, T *dx, int rows, int width) {
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(rows) * width) return;
     int c = i % width;
     size_t row = i / width * 2 * width;
-    float value = wide(x[row + c]) + bias[c], gate = wide(x[row + width + c]) + bias[width + c], d = wide(dy[i]);
+    float value = wide(x[row + c]) + wide(bias[c]), gate = wide(x[row + width + c]) + wide(bias[width + c]), d = wide(dy[i]);
     store(dx[row + c], d * Gelu::value(gate));
     store(dx[row + width + c], d * value * Gelu::slope(gate));
 }
@@ -57,10 +57,10 @@ template <class T> __device__ void geglu_backward(const T *x, const float *bias,
         curve_backward<F>(x, dy, dx, count);                                                                          \
     }
 #define GEGLU(T, name)                                                                                                \
-    extern "C" __global__ void geglu_##name(const T *x, const float *bias, T *y, int rows, int width) {               \
+    extern "C" __global__ void geglu_##name(const T *x, const T *bias, T *y, int rows, int width) {                   \
         geglu(x, bias, y, rows, width);                                                                               \
     }                                                                                                                 \
-    extern "C" __global__ void geglu_backward_##name(const T *x, const float *bias, const T *dy, T *dx, int rows,     \
+    extern "C" __global__ void geglu_backward_##name(const T *x, const T *bias, const T *dy, T *dx, int rows,         \
                                                      int width) {                                                     \
         geglu_backward(x, bias, dy, dx, rows, width);                                                                 \
     }

@@ -1,16 +1,7 @@
 // Softmax attention that never stores its map (Dao, "FlashAttention-2", 2023), with the column of L_ra as one more value.
-#include "common.cuh"
+#include "attention.cuh"
 
 constexpr int ROWS = 64, KEYS = 64;
-
-/// Sizes of an attention, as the launcher has them.
-struct Attending {
-    int batch, queries, keys, heads, head; // q [batch, queries, heads head], k and v [batch / sharing, keys, heads head]
-    int sharing;                           // successive samples that share their keys
-    int causal;                            // a query sees no key after its own place
-    int pitch;                             // values from one row of the result to the next
-    float scale;                           // of the scores
-};
 
 /// y [B, N, pitch], the heads' result in its first channels; lse [B, H, N] = the logarithm of the sum of each query's
 /// powers; seen [B, H, N] = sum_j A_ij column_j with column [B / sharing, M], if there is one.
@@ -18,7 +9,7 @@ struct Attending {
 template <int W>
 __device__ void attend(const bf16 *q, const bf16 *k, const bf16 *v, const float *column, bf16 *y, float *lse, float *seen,
                        const Attending &s) {
-    constexpr int PITCH = W + 8, TILE = KEYS * PITCH; // rows begin in different banks
+    constexpr int TILE = KEYS * (W + 8);
     DYNAMIC_SHARED(memory);
     bf16 *tiles = reinterpret_cast<bf16 *>(memory); // keys and values of one step, and those of the next
     const int head = blockIdx.y, sample = blockIdx.z, width = s.heads * s.head;
@@ -30,15 +21,7 @@ __device__ void attend(const bf16 *q, const bf16 *k, const bf16 *v, const float 
     if (column) column += size_t(sample / s.sharing) * s.keys;
 
     auto load = [&](int step) {
-        bf16 *to = tiles + step % 2 * 2 * TILE;
-        for (int i = threadIdx.x; i < KEYS * (W / 8); i += blockDim.x) {
-            int r = i / (W / 8), c = i % (W / 8) * 8;
-            bool there = step * KEYS + r < s.keys && c < s.head;
-            size_t at = there ? size_t(step * KEYS + r) * width + c : 0;
-            copy_async(to + r * PITCH + c, k + at, there);
-            copy_async(to + TILE + r * PITCH + c, v + at, there);
-        }
-        copies_are_a_group();
+        load_tiles<W, KEYS>(tiles + step % 2 * 2 * TILE, k, v, step * KEYS, s.keys, width, s.head);
     };
     const int last_query = min(int(blockIdx.x + 1) * ROWS, s.queries) - 1;
     const int steps = ((s.causal ? min(s.keys, last_query + 1) : s.keys) + KEYS - 1) / KEYS;
@@ -53,7 +36,10 @@ __device__ void attend(const bf16 *q, const bf16 *k, const bf16 *v, const float 
             bool there = r < s.queries && c < s.head;
             left[t][i] = there ? *reinterpret_cast<const unsigned *>(q + size_t(r) * width + c) : 0;
         }
-    const int2 key_at = right_row(lane), value_at = left_row(lane);
+    auto of_queries = [&](unsigned words[4], int t) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) words[i] = left[t][i];
+    };
     float sums[W / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, total[2] = {}, on_column[2] = {};
     for (int step = 0; step < steps; step++) {
         if (step + 1 < steps) load(step + 1);
@@ -62,15 +48,7 @@ __device__ void attend(const bf16 *q, const bf16 *k, const bf16 *v, const float 
         __syncthreads();
         const bf16 *keys = tiles + step % 2 * 2 * TILE, *values = keys + TILE;
         float scores[KEYS / 8][4] = {};
-#pragma unroll
-        for (int j = 0; j < KEYS / 16; j++)
-#pragma unroll
-            for (int t = 0; t < W / 16; t++) {
-                unsigned right[4];
-                load_matrices(right, keys + (j * 16 + key_at.x) * PITCH + t * 16 + key_at.y / 2);
-                mma(scores[2 * j], left[t], right);
-                mma(scores[2 * j + 1], left[t], right + 2);
-            }
+        add_scores<W, KEYS>(scores, of_queries, keys, lane);
         float now[2] = {top[0], top[1]};
 #pragma unroll
         for (int j = 0; j < KEYS / 8; j++)
@@ -102,20 +80,7 @@ __device__ void attend(const bf16 *q, const bf16 *k, const bf16 *v, const float 
                 int key = step * KEYS + j * 8 + 2 * place + i % 2;
                 if (column && key < s.keys) on_column[i / 2] += power * column[key];
             }
-#pragma unroll
-        for (int j = 0; j < KEYS / 16; j++) {
-            // scores are spread over the warp as the left side of the next product is
-            unsigned powers[4] = {pair(scores[2 * j][0], scores[2 * j][1]), pair(scores[2 * j][2], scores[2 * j][3]),
-                                  pair(scores[2 * j + 1][0], scores[2 * j + 1][1]),
-                                  pair(scores[2 * j + 1][2], scores[2 * j + 1][3])};
-#pragma unroll
-            for (int t = 0; t < W / 16; t++) {
-                unsigned right[4];
-                load_transposed(right, values + (j * 16 + value_at.x) * PITCH + t * 16 + value_at.y / 2);
-                mma(sums[2 * t], powers, right);
-                mma(sums[2 * t + 1], powers, right + 2);
-            }
-        }
+        add_product<W, KEYS>(sums, scores, values, lane);
         __syncthreads(); // before the next step but one is loaded over this one
     }
 #pragma unroll

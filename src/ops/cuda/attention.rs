@@ -23,6 +23,7 @@ struct Attending {
     head: i32,
     sharing: i32,
     causal: i32,
+    fixed: i32,
     pitch: i32,
     scale: f32,
 }
@@ -48,6 +49,7 @@ impl Sizes {
             head: self.head() as i32,
             sharing: self.sharing as i32,
             causal: self.causal as i32,
+            fixed: self.fixed as i32,
             pitch: pitch as i32,
             scale: self.scale(),
         }

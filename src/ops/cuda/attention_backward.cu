@@ -1,17 +1,8 @@
 // The gradients of attention (Dao, "FlashAttention-2", 2023): powers are computed again from the logarithms of their sums;
 // one pass over the keys' tiles for the gradients of keys and values, one over the queries' for theirs, no atomic sums.
-#include "common.cuh"
+#include "attention.cuh"
 
 constexpr int OWN = 64, OTHERS = 32; // rows whose gradient a block computes, and those that it goes through
-
-/// As in attention.cu, without sharing.
-struct Attending {
-    int batch, queries, keys, heads, head;
-    int sharing;
-    int causal;
-    int pitch;
-    float scale;
-};
 
 /// means [B, H, N] = sum_j A_ij dA_ij, from y and dy [B, N, pitch]; with `seen` [B, H, N], what each head saw of the
 /// column, share [B, N] is what of the last channel's gradient falls to each head. A warp a query: grid (N / 4, H, B).
@@ -32,67 +23,47 @@ extern "C" __global__ void attend_means(const bf16 *y, const bf16 *dy, const flo
     means[at] = sum;
 }
 
-/// Rows `first` and on of two matrices [rows, width], of which a head's part is taken, to two tiles.
-template <int W, int COUNT>
-__device__ __forceinline__ void load_tiles(bf16 *to, const bf16 *a, const bf16 *b, int first, int rows, int width, int head) {
-    constexpr int PITCH = W + 8;
-    for (int i = threadIdx.x; i < COUNT * (W / 8); i += blockDim.x) {
-        int r = i / (W / 8), c = i % (W / 8) * 8;
-        bool there = first + r < rows && c < head;
-        size_t at = there ? size_t(first + r) * width + c : 0;
-        copy_async(to + r * PITCH + c, a + at, there);
-        copy_async(to + (COUNT + r) * PITCH + c, b + at, there);
-    }
-    copies_are_a_group();
-}
-
-/// sums [16, 32] += rows [16, W] others [32, W]^T.
+/// sums [16, 32] += rows [16, W] others [32, W]^T, all in shared memory.
 template <int W> __device__ __forceinline__ void scores_of(float sums[OTHERS / 8][4], const bf16 *rows, const bf16 *others, int lane) {
-    constexpr int PITCH = W + 8;
-    const int2 left_at = left_row(lane), right_at = right_row(lane);
-#pragma unroll
-    for (int t = 0; t < W / 16; t++) {
-        unsigned left[4];
-        load_matrices(left, rows + left_at.x * PITCH + t * 16 + left_at.y / 2);
-#pragma unroll
-        for (int j = 0; j < OTHERS / 16; j++) {
-            unsigned right[4];
-            load_matrices(right, others + (j * 16 + right_at.x) * PITCH + t * 16 + right_at.y / 2);
-            mma(sums[2 * j], left, right);
-            mma(sums[2 * j + 1], left, right + 2);
-        }
-    }
-}
-
-/// sums [16, W] += factors [16, 32] others [32, W].
-template <int W> __device__ __forceinline__ void add_product(float sums[W / 8][4], float factors[OTHERS / 8][4], const bf16 *others, int lane) {
-    constexpr int PITCH = W + 8;
     const int2 at = left_row(lane);
-#pragma unroll
-    for (int j = 0; j < OTHERS / 16; j++) {
-        unsigned left[4] = {pair(factors[2 * j][0], factors[2 * j][1]), pair(factors[2 * j][2], factors[2 * j][3]),
-                            pair(factors[2 * j + 1][0], factors[2 * j + 1][1]),
-                            pair(factors[2 * j + 1][2], factors[2 * j + 1][3])};
-#pragma unroll
-        for (int t = 0; t < W / 16; t++) {
-            unsigned right[4];
-            load_transposed(right, others + (j * 16 + at.x) * PITCH + t * 16 + at.y / 2);
-            mma(sums[2 * t], left, right);
-            mma(sums[2 * t + 1], left, right + 2);
-        }
-    }
+    auto left = [&](unsigned words[4], int t) { load_matrices(words, rows + at.x * (W + 8) + t * 16 + at.y / 2); };
+    add_scores<W, OTHERS>(sums, left, others, lane);
 }
 
-/// Writes a warp's 16 rows of a gradient.
-template <int W> __device__ __forceinline__ void write_rows(bf16 *to, float sums[W / 8][4], float scale, int row, int rows, int width, int head, int place) {
+/// What an attention is where one of a block's rows meets one of the others.
+struct Meeting {
+    bool visible;
+    float log_sum, mean; // of its query
+    float column;        // what the column adds to the gradient of its share
+};
+
+/// From scores and the gradients of shares to shares and the gradients of scores, where `meeting(i, other)` is that of a
+/// thread's row i (of two) with one of the others.
+template <class F>
+__device__ __forceinline__ void to_slopes(float powers[OTHERS / 8][4], float slopes[OTHERS / 8][4], float scale, int place, F meeting) {
+#pragma unroll
+    for (int j = 0; j < OTHERS / 8; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            Meeting m = meeting(i / 2, j * 8 + 2 * place + i % 2);
+            float power = m.visible ? __expf(powers[j][i] * scale - m.log_sum) : 0;
+            powers[j][i] = power;
+            slopes[j][i] = m.visible ? power * (slopes[j][i] + m.column - m.mean) : 0;
+        }
+}
+
+/// Writes a warp's 16 rows of a gradient, zeros in the `fixed` first ones.
+template <int W>
+__device__ __forceinline__ void write_rows(bf16 *to, float sums[W / 8][4], float scale, int row, int fixed, int rows, int width, int head, int place) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         int r = row + 8 * h;
         if (r >= rows) continue;
+        float factor = r < fixed ? 0 : scale;
 #pragma unroll
         for (int t = 0; t < W / 8; t++) {
             int c = t * 8 + 2 * place;
-            if (c < head) store2(to + size_t(r) * width + c, sums[t][2 * h] * scale, sums[t][2 * h + 1] * scale);
+            if (c < head) store2(to + size_t(r) * width + c, sums[t][2 * h] * factor, sums[t][2 * h + 1] * factor);
         }
     }
 }
@@ -131,25 +102,18 @@ __device__ void attend_keys(const bf16 *q, const bf16 *k, const bf16 *v, const b
         float powers[OTHERS / 8][4] = {}, slopes[OTHERS / 8][4] = {};
         scores_of<W>(powers, keys + warp * 16 * PITCH, queries, lane);
         scores_of<W>(slopes, values + warp * 16 * PITCH, d, lane);
-#pragma unroll
-        for (int j = 0; j < OTHERS / 8; j++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int query = step * OTHERS + j * 8 + 2 * place + i % 2, key = row + i / 2 * 8;
-                bool visible = query < s.queries && key < s.keys && !(s.causal && key > query);
-                float power = visible ? __expf(powers[j][i] * s.scale - lse[query]) : 0;
-                float slope = slopes[j][i];
-                if (visible && column) slope += column[key] * share[query];
-                powers[j][i] = power;
-                slopes[j][i] = visible ? power * (slope - means[query]) : 0;
-            }
-        add_product<W>(of_values, powers, d, lane);
-        add_product<W>(of_keys, slopes, queries, lane);
+        to_slopes(powers, slopes, s.scale, place, [&](int h, int other) -> Meeting {
+            int query = step * OTHERS + other, key = row + 8 * h;
+            if (query >= s.queries || key >= s.keys || (s.causal && key > query)) return {};
+            return {true, lse[query], means[query], column ? column[key] * share[query] : 0};
+        });
+        add_product<W, OTHERS>(of_values, powers, d, lane);
+        add_product<W, OTHERS>(of_keys, slopes, queries, lane);
         __syncthreads();
     }
     wait_for_groups_but<0>();
-    write_rows<W>(dk + from_keys, of_keys, s.scale, row, s.keys, width, s.head, place);
-    write_rows<W>(dv + from_keys, of_values, 1, row, s.keys, width, s.head, place);
+    write_rows<W>(dk + from_keys, of_keys, s.scale, row, s.fixed, s.keys, width, s.head, place);
+    write_rows<W>(dv + from_keys, of_values, 1, row, s.fixed, s.keys, width, s.head, place);
 }
 
 /// dq [B, N, H d], from the same. Grid (N / 64, H, B), blocks of 128; shared 256 rows.
@@ -193,21 +157,15 @@ __device__ void attend_queries(const bf16 *q, const bf16 *k, const bf16 *v, cons
         float powers[OTHERS / 8][4] = {}, slopes[OTHERS / 8][4] = {};
         scores_of<W>(powers, queries + warp * 16 * PITCH, keys, lane);
         scores_of<W>(slopes, d + warp * 16 * PITCH, values, lane);
-#pragma unroll
-        for (int j = 0; j < OTHERS / 8; j++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int key = step * OTHERS + j * 8 + 2 * place + i % 2, h = i / 2;
-                bool visible = key < s.keys && row + 8 * h < s.queries && !(s.causal && key > row + 8 * h);
-                float power = visible ? __expf(powers[j][i] * s.scale - log_sum[h]) : 0;
-                float slope = slopes[j][i];
-                if (visible && column) slope += column[key] * of_head[h];
-                slopes[j][i] = visible ? power * (slope - mean[h]) : 0;
-            }
-        add_product<W>(sums, slopes, keys, lane);
+        to_slopes(powers, slopes, s.scale, place, [&](int h, int other) -> Meeting {
+            int key = step * OTHERS + other, query = row + 8 * h;
+            if (key >= s.keys || query >= s.queries || (s.causal && key > query)) return {};
+            return {true, log_sum[h], mean[h], column ? column[key] * of_head[h] : 0};
+        });
+        add_product<W, OTHERS>(sums, slopes, keys, lane);
         __syncthreads();
     }
-    write_rows<W>(dq + from_queries, sums, s.scale, row, s.queries, width, s.head, place);
+    write_rows<W>(dq + from_queries, sums, s.scale, row, 0, s.queries, width, s.head, place);
 }
 
 #define BACKWARD(W)                                                                                                   \

@@ -4,7 +4,7 @@ use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor};
 
 use super::launch::{Launch, Module, module, plain, room, typed};
-use super::norm::{group_forward, group_line};
+use super::norm::{Group, group_forward};
 use super::weight::OnDevice;
 use crate::ops::conv::{Around, Window};
 
@@ -52,14 +52,15 @@ struct After<'a> {
     residual: Option<&'a Tensor>,
 }
 
-/// `x` [B, h, w, in] convolved with `filters`, with what is `around` it: [B, h', w', out].
+/// `x` [B, h, w, in] convolved with `filters`, with what is `around` it: [B, h', w', out]; and the statistics of the norm
+/// before it, if there is one with a SiLU.
 pub(crate) fn forward(
     x: &Tensor,
     filters: &OnDevice,
     bias: Option<&Tensor>,
     window: Window,
     around: &Around,
-) -> Result<Tensor> {
+) -> Result<(Tensor, Option<Group>)> {
     let (batch, height, width, channels) = x.dims4()?;
     let (tall, wide) = around.doubled_to.unwrap_or((height, width));
     let convolving = Convolving {
@@ -84,13 +85,14 @@ pub(crate) fn forward(
     let shift = around.shift.map(|shift| plain(shift, DType::F32)).transpose()?;
     let residual = around.residual.map(|residual| plain(residual, dtype)).transpose()?;
     // a norm without its SiLU, which no convolution here has before it, is one of its own
-    let (x, line) = match around.norm {
-        Some(norm) if norm.silu => (x.clone(), Some(group_line(norm, &x)?)),
+    let (x, group) = match around.norm {
+        Some(norm) if norm.silu => (x.clone(), Some(Group::new(norm, &x)?)),
         Some(norm) => (group_forward(norm, &x)?, None),
         None => (x, None),
     };
     let after = After { bias, shift: shift.as_ref(), residual: residual.as_ref() };
-    convolve(&x, line.as_ref(), filters.values(), filters.exact, convolving, after)
+    let line = group.as_ref().map(|group| &group.line);
+    Ok((convolve(&x, line, filters.values(), filters.exact, convolving, after)?, group))
 }
 
 /// The gradient of the input, of size (height, width) doubled or not, from that of the output.

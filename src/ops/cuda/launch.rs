@@ -109,11 +109,16 @@ pub(super) fn device(t: &Tensor) -> Result<CudaDevice> {
     }
 }
 
-/// Where a tensor's first value lies.
+/// Where the first value of a contiguous tensor lies.
 pub(super) fn address(t: &Tensor) -> Result<u64> {
     if !t.is_contiguous() {
         bail!("a kernel was given a tensor of {:?} that is not contiguous", t.dims());
     }
+    start(t)
+}
+
+/// Where a tensor's first value lies.
+pub(super) fn start(t: &Tensor) -> Result<u64> {
     let (storage, layout) = t.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else { bail!("expected a tensor on the CUDA device") };
     let stream = storage.device().cuda_stream();

@@ -1,12 +1,11 @@
-//! Linear maps: cuBLAS's product, and what comes after it as one kernel.
+//! Linear maps and their gradients: each is one product.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-use super::launch::{Launch, Module, module, plain, typed};
+use super::product::{Added, Matrix, product};
 
-const LINEAR: Module = module!("linear");
-
-/// Maps `x` [..., in] to [..., out], of the shape `shape`, and adds `residual`. `weight` is W [out, in].
+/// Maps `x` [..., in] to [..., out], of the shape `shape`, and adds `residual`. `weight` is W [out, in]; it and `bias` have
+/// the type of the result.
 pub(crate) fn forward(
     x: &Tensor,
     weight: &Tensor,
@@ -14,29 +13,27 @@ pub(crate) fn forward(
     residual: Option<&Tensor>,
     shape: &[usize],
 ) -> Result<Tensor> {
-    product(x, &weight.t()?, bias, residual, shape)
+    let x = x.to_dtype(weight.dtype())?;
+    let residual = residual.map(|residual| residual.to_dtype(weight.dtype())).transpose()?;
+    let added = Added { bias, residual: residual.as_ref() };
+    product(&Matrix::of(&x)?, &Matrix::of(weight)?.turned(), added, weight.dtype())?.reshape(shape)
 }
 
 /// The gradient of the input, of the shape `shape`, from that of the result, and `residual` added to it.
 pub(crate) fn backward(dy: &Tensor, weight: &Tensor, residual: Option<&Tensor>, shape: &[usize]) -> Result<Tensor> {
-    product(dy, weight, None, residual, shape)
+    let dy = dy.to_dtype(weight.dtype())?;
+    let added = Added { bias: None, residual };
+    product(&Matrix::of(&dy)?, &Matrix::of(weight)?, added, weight.dtype())?.reshape(shape)
 }
 
-fn product(
-    x: &Tensor,
-    right: &Tensor,
-    bias: Option<&Tensor>,
-    residual: Option<&Tensor>,
-    shape: &[usize],
-) -> Result<Tensor> {
-    let dtype = right.dtype();
-    let y = plain(x, dtype)?.reshape(((), right.dim(0)?))?.matmul(right)?;
-    let residual = residual.map(|residual| plain(residual, dtype)).transpose()?;
-    if bias.is_some() || residual.is_some() {
-        let launch = Launch::new(&LINEAR, &typed("finish", dtype)?, &y)?.tensor(&y)?.maybe(bias)?;
-        let launch = launch.maybe(residual.as_ref())?.value(y.elem_count() as u64).value(right.dim(1)? as i32);
-        // SAFETY: the kernel's arguments, and nobody else has `y` yet
-        unsafe { launch.over(y.elem_count())? };
-    }
-    y.reshape(shape)
+/// The gradient of the weight [out, in] in f32, from the input and the gradient of the result.
+pub(crate) fn weight_gradient(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    product(&Matrix::of(dy)?.turned(), &Matrix::of(x)?, Added::default(), DType::F32)
+}
+
+/// The sums of the columns of `dy` [..., out] in f32: the gradient of a bias. A product sums in f32, and in a fixed order.
+pub(crate) fn column_sums(dy: &Tensor) -> Result<Tensor> {
+    let dy = Matrix::of(dy)?;
+    let ones = Tensor::ones((1, dy.rows()), dy.values().dtype(), dy.values().device())?;
+    product(&Matrix::of(&ones)?, &dy, Added::default(), DType::F32)?.squeeze(0)
 }

@@ -11,6 +11,7 @@ pub(crate) mod convolution;
 mod launch;
 pub(crate) mod linear;
 pub(crate) mod norm;
+mod product;
 pub(crate) mod report;
 mod weight;
 
@@ -25,7 +26,12 @@ use super::weight::Precision;
 pub(crate) use weight::OnDevice;
 
 /// Libraries that a device needs, under the names that they may have.
-const LIBRARIES: [&[&CStr]; 3] = [&[c"libcuda.so.1"], &[c"libcublas.so.13", c"libcublas.so.12"], &[c"libcurand.so.10"]];
+const LIBRARIES: [&[&CStr]; 4] = [
+    &[c"libcuda.so.1"],
+    &[c"libcublas.so.13", c"libcublas.so.12"],
+    &[c"libcublasLt.so.13", c"libcublasLt.so.12"],
+    &[c"libcurand.so.10"],
+];
 
 /// The name of the first of them that this machine has.
 fn loaded(names: &[&'static CStr]) -> Option<&'static CStr> {

@@ -11,7 +11,7 @@ const NORM: Module = module!("norm");
 /// As the kernels have it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Norming {
+pub(crate) struct Norming {
     pixels: i32,
     channels: i32,
     groups: i32,
@@ -24,22 +24,22 @@ struct Norming {
 unsafe impl DeviceRepr for Norming {}
 
 /// A group normalisation of one tensor: its sizes, and each sample's statistics.
-struct Group<'a> {
-    x: &'a Tensor,
+pub(crate) struct Group {
     norming: Norming,
     samples: usize,
     parts: usize,
     /// [B, groups, 2]
     statistics: Tensor,
-    /// [B, 2, C]
-    line: Tensor,
+    /// Gains and lifts of the channels [B, 2, C].
+    pub(super) line: Tensor,
 }
 
 /// Threads of a block that goes through the channels of some pixels.
 const THREADS: usize = 256;
 
-impl<'a> Group<'a> {
-    fn new(norm: &GroupNorm, x: &'a Tensor) -> Result<Self> {
+impl Group {
+    /// Of `x` [B, ..., C], contiguous.
+    pub(super) fn new(norm: &GroupNorm, x: &Tensor) -> Result<Self> {
         let (samples, channels) = (x.dim(0)?, x.dim(D::Minus1)?);
         let pixels = x.elem_count() / samples / channels;
         // enough parts for all multiprocessors, enough pixels in each for its sums
@@ -68,13 +68,36 @@ impl<'a> Group<'a> {
         let launch = launch.tensor(&norm.weight)?.tensor(&norm.bias)?.tensor(&statistics)?.tensor(&line)?;
         // SAFETY: the kernel's arguments
         unsafe { launch.value(norming).run([norm.groups, samples, 1], 32, 0)? };
-        Ok(Self { x, norming, samples, parts, statistics, line })
+        Ok(Self { norming, samples, parts, statistics, line })
     }
-}
 
-/// Gains and lifts [B, 2, C] that `norm` makes of the channels of `x` [B, ..., C].
-pub(super) fn group_line(norm: &GroupNorm, x: &Tensor) -> Result<Tensor> {
-    Ok(Group::new(norm, x)?.line)
+    /// The gradient of `x` from that of `norm` of it.
+    pub(crate) fn backward(&self, norm: &GroupNorm, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let (x, dy) = (&plain(x, x.dtype())?, plain(dy, x.dtype())?);
+        let &Self { norming, samples, parts, .. } = self;
+        let (channels, groups) = (norming.channels as usize, norm.groups);
+        // SAFETY: the kernels write all of them
+        let (sums, slopes, dx) = unsafe {
+            (
+                room(x, (samples, parts, 2, channels), DType::F32)?,
+                room(x, (samples, groups, 2), DType::F32)?,
+                room(x, x.shape(), x.dtype())?,
+            )
+        };
+        let launch = Launch::new(&NORM, &typed("group_sums", x.dtype())?, x)?.tensor(x)?.tensor(&dy)?;
+        let launch = launch.tensor(&self.statistics)?.tensor(&self.line)?.tensor(&norm.weight)?.tensor(&sums)?;
+        // SAFETY: the kernel's arguments
+        unsafe { launch.value(norming).run([parts, samples, 1], THREADS, 0)? };
+        let launch = Launch::new(&NORM, "group_slopes", x)?.tensor(&sums)?.value(parts as i32);
+        // SAFETY: the kernel's arguments
+        unsafe { launch.tensor(&self.statistics)?.tensor(&slopes)?.value(norming).run([groups, samples, 1], 32, 0)? };
+        let launch = Launch::new(&NORM, &typed("group_backward", x.dtype())?, x)?.tensor(x)?.tensor(&dy)?;
+        let launch = launch.tensor(&self.statistics)?.tensor(&self.line)?.tensor(&norm.weight)?;
+        let launch = launch.tensor(&slopes)?.tensor(&dx)?.value(norming);
+        // SAFETY: the kernel's arguments
+        unsafe { launch.run([parts, samples, 1], THREADS, 0)? };
+        Ok(dx)
+    }
 }
 
 /// `norm` of `x` [B, ..., C].
@@ -91,29 +114,7 @@ pub(crate) fn group_forward(norm: &GroupNorm, x: &Tensor) -> Result<Tensor> {
 
 /// The gradient of `x` from that of `norm` of it.
 pub(crate) fn group_backward(norm: &GroupNorm, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let (x, dy) = (plain(x, x.dtype())?, plain(dy, x.dtype())?);
-    let Group { x, norming, samples, parts, statistics, line } = Group::new(norm, &x)?;
-    let (channels, groups) = (norming.channels as usize, norm.groups);
-    // SAFETY: the kernels write all of them
-    let (sums, slopes, dx) = unsafe {
-        (
-            room(x, (samples, parts, 2, channels), DType::F32)?,
-            room(x, (samples, groups, 2), DType::F32)?,
-            room(x, x.shape(), x.dtype())?,
-        )
-    };
-    let launch = Launch::new(&NORM, &typed("group_sums", x.dtype())?, x)?.tensor(x)?.tensor(&dy)?;
-    let launch = launch.tensor(&statistics)?.tensor(&line)?.tensor(&norm.weight)?.tensor(&sums)?;
-    // SAFETY: the kernel's arguments
-    unsafe { launch.value(norming).run([parts, samples, 1], THREADS, 0)? };
-    let launch = Launch::new(&NORM, "group_slopes", x)?.tensor(&sums)?.value(parts as i32);
-    // SAFETY: the kernel's arguments
-    unsafe { launch.tensor(&statistics)?.tensor(&slopes)?.value(norming).run([groups, samples, 1], 32, 0)? };
-    let launch = Launch::new(&NORM, &typed("group_backward", x.dtype())?, x)?.tensor(x)?.tensor(&dy)?;
-    let launch = launch.tensor(&statistics)?.tensor(&line)?.tensor(&norm.weight)?.tensor(&slopes)?.tensor(&dx)?;
-    // SAFETY: the kernel's arguments
-    unsafe { launch.value(norming).run([parts, samples, 1], THREADS, 0)? };
-    Ok(dx)
+    Group::new(norm, &plain(x, x.dtype())?)?.backward(norm, x, dy)
 }
 
 /// `norm` of `x` [..., d].
@@ -129,14 +130,15 @@ pub(crate) fn layer_forward(norm: &LayerNorm, x: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-/// The gradient of `x` from that of `norm` of it.
-pub(crate) fn layer_backward(norm: &LayerNorm, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+/// The gradient of `x` from that of `norm` of it, and `residual` added to it.
+pub(crate) fn layer_backward(norm: &LayerNorm, x: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
     let (x, dy) = (plain(x, x.dtype())?, plain(dy, x.dtype())?);
+    let residual = residual.map(|residual| plain(residual, x.dtype())).transpose()?;
     let (rows, width) = rows(&x)?;
     // SAFETY: the kernel writes all of it
     let dx = unsafe { room(&x, x.shape(), x.dtype())? };
     let launch = Launch::new(&NORM, &typed("layer_backward", x.dtype())?, &x)?.tensor(&x)?.tensor(&dy)?;
-    let launch = launch.tensor(&norm.weight)?.maybe(None)?.tensor(&dx)?;
+    let launch = launch.tensor(&norm.weight)?.maybe(residual.as_ref())?.tensor(&dx)?;
     // SAFETY: the kernel's arguments
     unsafe { launch.value(rows as i32).value(width as i32).value(norm.eps).run([rows.div_ceil(4), 1, 1], 128, 0)? };
     Ok(dx)

@@ -1,9 +1,11 @@
 //! What this machine has for CUDA.
 
+use candle_core::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::result::device;
 use candle_core::cuda_backend::cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
 use super::{LIBRARIES, loaded};
+use crate::ops::place::Limits;
 
 /// Sentences on the libraries, the driver and its devices.
 pub(crate) fn report() -> Vec<String> {
@@ -27,6 +29,39 @@ pub(crate) fn report() -> Vec<String> {
         Err(error) => lines.push(format!("The driver gives no devices: {error}")),
     }
     lines
+}
+
+/// How many devices there are, by a driver that is in use.
+pub(crate) fn cards() -> usize {
+    device::get_count().map_or(0, |count| count as usize)
+}
+
+/// Products that a multiprocessor's tensor cores add up between two beats of its clock, in bf16, by compute capability
+/// (NVIDIA's descriptions of the architectures: GA100, GA102, AD102, GH100).
+fn products_a_beat(major: i32, minor: i32) -> Option<f64> {
+    match (major, minor) {
+        (8, 0) => Some(1024.),
+        (8, _) => Some(512.),
+        (9, 0) => Some(2048.),
+        _ => None,
+    }
+}
+
+/// What the driver's numbers allow, where the architecture is known.
+pub(crate) fn limits(device: &CudaDevice) -> Option<Limits> {
+    let stream = device.cuda_stream();
+    let attribute = |attribute| stream.context().attribute(attribute).ok().map(f64::from);
+    let (major, minor) = (
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    );
+    // clocks are in kHz; memory moves bits at both edges of its clock
+    let bits = attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
+    let bandwidth = 2e3 * attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)? * bits / 8.;
+    let beats = 1e3 * attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?;
+    let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+    let products = 2. * products_a_beat(major as i32, minor as i32)? * multiprocessors * beats;
+    (bandwidth > 0. && products > 0.).then_some(Limits { bandwidth, products })
 }
 
 fn describe(ordinal: i32) -> String {

@@ -11,21 +11,22 @@ for source in "$here"/../../../src/ops/cuda/*.cu; do
     name=$(basename "$source" .cu)
     object=$out/$name.o
     objects+=("$object")
-    [ "$object" -nt "$source" ] && [ "$object" -nt "$here/../emulate.hpp" ] && continue
+    [ "$object" -nt "$source" ] && [ "$object" -nt "$here/../emulate.hpp" ] && [ "$object" -nt "$here/played.hpp" ] && continue
     # the kernels' names are what is exported
     printf '#include "%s/played.hpp"\n#include "%s"\n' "$here" "$source" > "$out/$name.cpp"
+    [ ! -e "$here/cost/$name.hpp" ] || printf '#include "%s"\n' "$here/cost/$name.hpp" >> "$out/$name.cpp"
     "$cxx" -std=c++17 -O0 -fno-strict-aliasing -Wno-unknown-pragmas -c "$out/$name.cpp" -o "$object"
     {
         echo 'static bool all = [] {'
-        nm --defined-only "$object" | awk '$2 == "T" && $3 !~ /^_Z|^emu_/ { print "    played::enlist(\"" $3 "\", " $3 ");" }'
+        nm --defined-only "$object" | awk '$2 == "T" && $3 !~ /^_Z|^emu_/ { print "    played::enlist(\"'"$name"'\", \"" $3 "\", " $3 ");" }'
         echo '    return true;'
         echo '}();'
     } >> "$out/$name.cpp"
     "$cxx" "${flags[@]}" -c "$out/$name.cpp" -o "$object"
 done
-for name in driver candle; do
+for name in driver products candle; do
     objects+=("$out/$name.o")
-    [ "$out/$name.o" -nt "$here/$name.cpp" ] || "$cxx" "${flags[@]}" -c "$here/$name.cpp" -o "$out/$name.o"
+    [ "$out/$name.o" -nt "$here/$name.cpp" ] && [ "$out/$name.o" -nt "$here/played.hpp" ] || "$cxx" "${flags[@]}" -c "$here/$name.cpp" -o "$out/$name.o"
 done
 "$cxx" -shared -o "$out/libplayed.so" "${objects[@]}" -Wl,-soname,libplayed.so
 nm -D --defined-only "$out/libplayed.so" | awk '{ print $3 }' | sort > "$out/played.txt"

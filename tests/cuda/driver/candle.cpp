@@ -12,6 +12,14 @@ std::map<std::string, Kernel> &kernels() {
 
 template <class T> static T argument(void **given, int i) { return *static_cast<T *>(given[i]); }
 
+/// Enlists a kernel of candle's, of which `count` of its arguments says how many values it goes through, with so many bytes
+/// of reading and writing each.
+static void enlist(const char *family, const std::string &name, double bytes, std::function<void(void **)> run,
+                   std::function<size_t(void **)> count = [](void **given) { return argument<size_t>(given, 0); }) {
+    kernels()[name] = {family, [=](dim3, dim3, size_t, void **given) { run(given); },
+                       [=](dim3, void **given) { return Cost{bytes * count(given), 0}; }};
+}
+
 /// A number of checkpoints, which nothing is computed with.
 struct half {
     uint16_t bits;
@@ -71,44 +79,45 @@ template <class T> static void unary(const std::string &type) {
         {"usign", [](double x) { return double((x > 0) - (x < 0)); }},
     };
     for (auto [name, f] : all)
-        kernels()[name + "_" + type] = [f = f](dim3, dim3, size_t, void **given) { each<T, T>(given, f); };
-    kernels()["affine_" + type] = [](dim3, dim3, size_t, void **given) {
+        enlist("values", name + "_" + type, 2 * sizeof(T), [f = f](void **given) { each<T, T>(given, f); });
+    enlist("values", "affine_" + type, 2 * sizeof(T), [](void **given) {
         double factor = load(static_cast<T *>(given[5])), added = load(static_cast<T *>(given[6]));
         each<T, T>(given, [=](double x) { return float(x * factor) + added; });
-    };
-    kernels()["upowf_" + type] = [](dim3, dim3, size_t, void **given) {
+    });
+    enlist("values", "upowf_" + type, 2 * sizeof(T), [](void **given) {
         double power = load(static_cast<T *>(given[3]));
         void *rest[] = {given[0], given[1], given[2], given[4], given[5]};
         each<T, T>(rest, [=](double x) { return std::pow(x, power); });
-    };
+    });
 }
 
 /// Copies keep every bit of any type.
 template <class T> static void copies(const std::string &type) {
-    kernels()["ucopy_" + type] = [](dim3, dim3, size_t, void **given) {
+    enlist("copies", "ucopy_" + type, 2 * sizeof(T), [](void **given) {
         auto count = argument<size_t>(given, 0), rank = argument<size_t>(given, 1);
         auto *info = argument<const size_t *>(given, 2);
         auto *in = argument<const T *>(given, 3);
         auto *out = argument<T *>(given, 4);
         for (size_t i = 0; i < count; i++) out[i] = in[info ? place(i, rank, info, info + rank) : i];
-    };
-    kernels()["copy2d_" + type] = [](dim3, dim3, size_t, void **given) {
+    });
+    auto copied = [](void **given) { return size_t(argument<uint32_t>(given, 2)) * argument<uint32_t>(given, 3); };
+    enlist("copies", "copy2d_" + type, 2 * sizeof(T), [](void **given) {
         auto *from = argument<const T *>(given, 0);
         auto *to = argument<T *>(given, 1);
         auto rows = argument<uint32_t>(given, 2), width = argument<uint32_t>(given, 3);
         auto from_stride = argument<uint32_t>(given, 4), to_stride = argument<uint32_t>(given, 5);
         for (size_t r = 0; r < rows; r++)
             for (size_t c = 0; c < width; c++) to[r * to_stride + c] = from[r * from_stride + c];
-    };
-    kernels()["fill_" + type] = [](dim3, dim3, size_t, void **given) {
+    }, copied);
+    enlist("copies", "fill_" + type, sizeof(T), [](void **given) {
         std::fill_n(argument<T *>(given, 0), argument<size_t>(given, 2), argument<T>(given, 1));
-    };
-    kernels()["const_set_" + type] = [](dim3, dim3, size_t, void **given) {
+    }, [](void **given) { return argument<size_t>(given, 2); });
+    enlist("copies", "const_set_" + type, sizeof(T), [](void **given) {
         auto count = argument<size_t>(given, 0), rank = argument<size_t>(given, 1);
         auto *info = argument<const size_t *>(given, 2);
         auto *out = argument<T *>(given, 4);
         for (size_t i = 0; i < count; i++) out[info ? place(i, rank, info, info + rank) : i] = argument<T>(given, 3);
-    };
+    });
 }
 
 /// (count, rank, info, left, right, out): `info` has sides, strides of the left and of the right.
@@ -136,9 +145,9 @@ template <class T> static void binary(const std::string &type) {
         {"gt", [](double a, double b) { return double(a > b); }},  {"ge", [](double a, double b) { return double(a >= b); }},
     };
     for (auto [name, f] : numbers)
-        kernels()[name + "_" + type] = [f = f](dim3, dim3, size_t, void **given) { both<T, T>(given, f); };
+        enlist(name == std::string("badd") ? "sums of two" : "values", name + "_" + type, 3 * sizeof(T), [f = f](void **given) { both<T, T>(given, f); });
     for (auto [name, f] : comparisons)
-        kernels()[name + "_" + type] = [f = f](dim3, dim3, size_t, void **given) { both<T, uint8_t>(given, f); };
+        enlist("values", name + "_" + type, 2 * sizeof(T) + 1, [f = f](void **given) { both<T, uint8_t>(given, f); });
 }
 
 /// (count, of a sum, rank, info, in, out): the reduced sides come last. `small` counts results instead of inputs.
@@ -156,7 +165,7 @@ template <class T, class F> static void reduce(void **given, bool small, F f) {
 
 template <class T> static void reductions(const std::string &type) {
     auto sum = [](bool small) {
-        return [small](dim3, dim3, size_t, void **given) {
+        return [small](void **given) {
             auto *out = argument<T *>(given, 5);
             reduce<T>(given, small, [&](size_t i, const std::vector<double> &values) {
                 double sum = 0;
@@ -165,20 +174,21 @@ template <class T> static void reductions(const std::string &type) {
             });
         };
     };
-    kernels()["fast_sum_" + type] = sum(false);
-    kernels()["fast_sum_small_" + type] = sum(true);
-    kernels()["fast_max_" + type] = [](dim3, dim3, size_t, void **given) {
+    enlist("reductions", "fast_sum_" + type, sizeof(T), sum(false));
+    enlist("reductions", "fast_sum_small_" + type, sizeof(T), sum(true),
+           [](void **given) { return argument<size_t>(given, 0) * argument<size_t>(given, 1); });
+    enlist("reductions", "fast_max_" + type, sizeof(T), [](void **given) {
         auto *out = argument<T *>(given, 5);
         reduce<T>(given, false, [&](size_t i, const auto &values) { save(out + i, *std::max_element(values.begin(), values.end())); });
-    };
-    kernels()["fast_argmax_" + type] = [](dim3, dim3, size_t, void **given) {
+    });
+    enlist("reductions", "fast_argmax_" + type, sizeof(T), [](void **given) {
         auto *out = argument<uint32_t *>(given, 5);
         reduce<T>(given, false, [&](size_t i, const auto &values) { out[i] = std::max_element(values.begin(), values.end()) - values.begin(); });
-    };
+    });
 }
 
 template <class T> static void indexing(const std::string &type) {
-    kernels()["is_u32_" + type] = [](dim3, dim3, size_t, void **given) {
+    enlist("copies", "is_u32_" + type, 2 * sizeof(T), [](void **given) {
         auto count = argument<size_t>(given, 0); // then sides and strides of the ids, which lie one after the other
         auto *ids = argument<const uint32_t *>(given, 3);
         auto *in = argument<const T *>(given, 4);
@@ -190,8 +200,8 @@ template <class T> static void indexing(const std::string &type) {
             size_t at = (i / (chosen * right) * sides + id) * right + i % right;
             out[i] = in[at];
         }
-    };
-    kernels()["ia_u32_" + type] = [](dim3, dim3, size_t, void **given) {
+    });
+    enlist("copies", "ia_u32_" + type, 3 * sizeof(T), [](void **given) {
         auto *ids = argument<const uint32_t *>(given, 0);
         auto chosen = argument<size_t>(given, 1);
         auto *in = argument<const T *>(given, 2);
@@ -202,11 +212,11 @@ template <class T> static void indexing(const std::string &type) {
                 T *to = out + (i / right * sides + ids[j]) * right + i % right;
                 save(to, load(to) + load(in + (i / right * chosen + j) * right + i % right));
             }
-    };
+    }, [](void **given) { return argument<size_t>(given, 1) * argument<size_t>(given, 4) * argument<size_t>(given, 7); });
 }
 
 template <class S, class T> static void cast(const std::string &name) {
-    kernels()["cast_" + name] = [](dim3, dim3, size_t, void **given) { each<S, T>(given, [](double x) { return x; }); };
+    enlist("conversions", "cast_" + name, sizeof(S) + sizeof(T), [](void **given) { each<S, T>(given, [](double x) { return x; }); });
 }
 
 static bool all = [] {

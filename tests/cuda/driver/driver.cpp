@@ -1,16 +1,19 @@
-// Plays the CUDA driver, cuBLAS and cuRAND in the machine's memory, as far as the program calls them.
+// Plays the CUDA driver and cuRAND in the machine's memory, as far as the program calls them.
 //
 // PLAYED_RUN=0: nothing is computed, all is counted. PLAYED_REPORT=FILE: what was called, when the program ends.
-// PLAYED_MEMORY=GIB: the device's memory, 80 without it.
+// PLAYED_MEMORY=GIB: a device's memory, 80 without it. PLAYED_CARDS=N: so many devices, 1 without it.
 #include "played.hpp"
 
-#include "../../../src/ops/cuda/common.cuh"
-
-#define API extern "C" __attribute__((visibility("default")))
+#include <algorithm>
 
 static std::map<std::string, long> calls, launches;
-static double flop = 0;
-/// Times that the program waited for the device, where a read and what waits for it are one.
+/// What was launched of a family of kernels.
+struct Tally {
+    long launches = 0;
+    played::Cost cost;
+};
+static std::map<std::string, Tally> families;
+/// Times that the program waited for a device, where a read and what waits for it are one.
 static long waits = 0;
 static bool has_read = false;
 static int wait() {
@@ -18,27 +21,67 @@ static int wait() {
     has_read = false;
     return 0;
 }
-static std::map<void *, size_t> blocks;
-static size_t taken = 0, peak = 0;
-static const bool run = !(getenv("PLAYED_RUN") && *getenv("PLAYED_RUN") == '0');
+
+/// A device: what it has of its memory in use, and the most that it had.
+struct Card {
+    size_t taken = 0, peak = 0;
+    long launches = 0;
+};
 static const size_t memory = size_t(getenv("PLAYED_MEMORY") ? atof(getenv("PLAYED_MEMORY")) * 1024 : 80 << 10) << 20;
-#define COUNT calls[__func__]++
+static std::vector<Card> cards(getenv("PLAYED_CARDS") ? atoi(getenv("PLAYED_CARDS")) : 1);
+static thread_local Card *current = &cards[0];
+struct Held {
+    size_t bytes;
+    Card *card;
+};
+static std::map<void *, Held> blocks;
+
+bool played::computes() {
+    static const bool run = !(getenv("PLAYED_RUN") && *getenv("PLAYED_RUN") == '0');
+    return run;
+}
+std::recursive_mutex &played::turn() {
+    static std::recursive_mutex turn;
+    return turn;
+}
+void played::called(const char *function) { calls[function]++; }
+void played::tally(const std::string &family, Cost cost) {
+    Tally &of = families[family];
+    of.launches++;
+    of.cost.bytes += cost.bytes;
+    of.cost.flop += cost.flop;
+    current->launches++;
+}
+size_t played::held(const void *address) {
+    auto block = blocks.upper_bound(const_cast<void *>(address));
+    if (block == blocks.begin()) return 0;
+    block--;
+    size_t from = static_cast<const char *>(address) - static_cast<char *>(block->first);
+    return from < block->second.bytes ? block->second.bytes - from : 0;
+}
+using played::computes;
+using played::tally;
+#define TURN std::lock_guard<std::recursive_mutex> turn(played::turn())
+#define COUNT TURN; played::called(__func__)
 
 struct Report {
     ~Report() {
         const char *path = getenv("PLAYED_REPORT");
         FILE *file = path ? fopen(path, "w") : nullptr;
         if (!file) return;
-        long all = 0;
-        for (auto &[name, count] : launches) all += count;
-        fprintf(file, "launches %ld\nproducts %ld\nproducts_tflop %.4f\nallocations %ld\nuploads %ld\nreads %ld\nsynchronisations %ld\npeak_gib %.3f\n",
-                all, calls["cublasGemmStridedBatchedEx"], flop / 1e12, calls["cuMemAllocAsync"], calls["cuMemcpyHtoDAsync_v2"],
-                calls["cuMemcpyDtoHAsync_v2"], waits, double(peak) / (1 << 30));
-        for (auto &[name, count] : calls) fprintf(file, "call %s %ld\n", name.c_str(), count);
+        size_t peak = 0;
+        for (const Card &card : cards) peak = max(peak, card.peak);
+        long kernels = 0;
+        for (auto &[name, count] : launches) kernels += count;
+        fprintf(file, "total launches %ld\ntotal products %ld\n", kernels, families["products"].launches);
+        fprintf(file, "total allocations %ld\ntotal uploads %ld\ntotal reads %ld\ntotal synchronisations %ld\ntotal peak %zu\n",
+                calls["cuMemAllocAsync"] + calls["cuMemAlloc_v2"], calls["cuMemcpyHtoDAsync_v2"], calls["cuMemcpyDtoHAsync_v2"], waits, peak);
+        for (auto &[name, of] : families) fprintf(file, "family %ld %.0f %.0f %s\n", of.launches, of.cost.bytes, of.cost.flop, name.c_str());
+        for (size_t i = 0; i < cards.size(); i++) fprintf(file, "card %zu %ld\n", i, cards[i].launches);
         std::vector<std::pair<long, std::string>> by_count;
         for (auto &[name, count] : launches) by_count.push_back({count, name});
         std::sort(by_count.rbegin(), by_count.rend());
-        for (auto &[count, name] : by_count) fprintf(file, "kernel %s %ld\n", name.c_str(), count);
+        for (auto &[count, name] : by_count) fprintf(file, "kernel %ld %s\n", count, name.c_str());
         fclose(file);
     }
 } report;
@@ -48,22 +91,31 @@ typedef uint64_t Address;
 
 API Result cuInit(unsigned) { return 0; }
 API Result cuDriverGetVersion(int *version) { *version = 13000; return 0; }
-API Result cuDeviceGetCount(int *count) { *count = 1; return 0; }
-API Result cuDeviceGet(int *device, int i) { *device = 0; return i ? 101 : 0; }
+API Result cuDeviceGetCount(int *count) { *count = cards.size(); return 0; }
+API Result cuDeviceGet(int *device, int i) { *device = i; return i < 0 || size_t(i) >= cards.size() ? 101 : 0; }
 API Result cuDeviceGetName(char *name, int size, int) { snprintf(name, size, "played on the processor"); return 0; }
 API Result cuDeviceTotalMem_v2(size_t *bytes, int) { *bytes = memory; return 0; }
+/// What an A100 of 80 GiB says of itself.
 API Result cuDeviceGetAttribute(int *value, int attribute, int) {
-    // memory pools, compute capability 8.0, multiprocessors, threads of a block
-    *value = attribute == 115 ? 1 : attribute == 75 ? 8 : attribute == 76 ? 0 : attribute == 16 ? 108 : attribute == 1 ? 1024 : 1;
+    static const std::map<int, int> known = {
+        {1, 1024},       // threads of a block
+        {13, 1410000},   // kHz of its clock
+        {16, 108},       // multiprocessors
+        {36, 1512000},   // kHz of its memory's clock
+        {37, 5120},      // bits of its memory's bus
+        {75, 8}, {76, 0}, // compute capability
+        {115, 1},        // memory pools
+    };
+    auto found = known.find(attribute);
+    *value = found == known.end() ? 1 : found->second;
     return 0;
 }
-API Result cuDeviceGetDefaultMemPool(void **pool, int) { *pool = &blocks; return 0; }
+API Result cuDeviceGetDefaultMemPool(void **pool, int device) { *pool = &cards[device]; return 0; }
 API Result cuMemPoolSetAttribute(void *, int, void *) { return 0; }
-API Result cuDevicePrimaryCtxRetain(void **context, int) { *context = &blocks; return 0; }
+API Result cuDevicePrimaryCtxRetain(void **context, int device) { *context = &cards[device]; return 0; }
 API Result cuDevicePrimaryCtxRelease_v2(int) { return 0; }
-static thread_local void *context;
-API Result cuCtxSetCurrent(void *c) { context = c; return 0; }
-API Result cuCtxGetCurrent(void **c) { *c = context; return 0; }
+API Result cuCtxSetCurrent(void *card) { current = static_cast<Card *>(card); return 0; }
+API Result cuCtxGetCurrent(void **card) { *card = current; return 0; }
 API Result cuCtxSynchronize() { COUNT; return wait(); }
 API Result cuStreamCreate(void **stream, unsigned) { *stream = &calls; return 0; }
 API Result cuStreamDestroy_v2(void *) { return 0; }
@@ -77,26 +129,27 @@ API Result cuEventSynchronize(void *) { COUNT; return wait(); }
 
 static Result take(Address *to, size_t bytes) {
     if (!bytes) return 1;
-    if (taken + bytes > memory) return 2;
+    if (current->taken + bytes > memory) return 2;
     void *block = aligned_alloc(256, (bytes + 511) / 256 * 256);
     if (!block) return 2;
-    if (run) memset(block, 0xff, bytes); // NaN: nobody may read what nobody wrote
-    blocks[block] = bytes;
-    peak = max(peak, taken += bytes);
+    if (computes()) memset(block, 0xff, bytes); // NaN: nobody may read what nobody wrote
+    blocks[block] = {bytes, current};
+    current->peak = max(current->peak, current->taken += bytes);
     *to = reinterpret_cast<Address>(block);
     return 0;
 }
 static Result give_back(Address address) {
+    TURN;
     auto block = blocks.find(reinterpret_cast<void *>(address));
     if (block == blocks.end()) return address ? 1 : 0;
-    taken -= block->second;
+    block->second.card->taken -= block->second.bytes;
     free(block->first);
     blocks.erase(block);
     return 0;
 }
-API Result cuMemPoolGetAttribute(void *, int attribute, void *value) {
+API Result cuMemPoolGetAttribute(void *card, int attribute, void *value) {
     if (attribute != 8) return 1; // the most that was used
-    *static_cast<uint64_t *>(value) = peak;
+    *static_cast<uint64_t *>(value) = static_cast<Card *>(card)->peak;
     return 0;
 }
 static void *at(Address address) { return reinterpret_cast<void *>(address); }
@@ -104,12 +157,12 @@ API Result cuMemAllocAsync(Address *to, size_t bytes, void *) { COUNT; return ta
 API Result cuMemAlloc_v2(Address *to, size_t bytes) { COUNT; return take(to, bytes); }
 API Result cuMemFreeAsync(Address address, void *) { return give_back(address); }
 API Result cuMemFree_v2(Address address) { return give_back(address); }
-API Result cuMemGetInfo_v2(size_t *free, size_t *total) { *total = memory; *free = memory - taken; return 0; }
-API Result cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *) { COUNT; if (run) memcpy(at(to), from, bytes); return 0; }
-API Result cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) { COUNT; wait(); has_read = true; if (run) memcpy(to, at(from), bytes); else memset(to, 0, bytes); return 0; }
-API Result cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *) { COUNT; if (run) memmove(at(to), at(from), bytes); return 0; }
-API Result cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void *) { COUNT; if (run) memset(at(to), value, bytes); return 0; }
-API Result cuMemsetD8_v2(Address to, unsigned char value, size_t bytes) { COUNT; if (run) memset(at(to), value, bytes); return 0; }
+API Result cuMemGetInfo_v2(size_t *free, size_t *total) { *total = memory; *free = memory - current->taken; return 0; }
+API Result cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *) { COUNT; if (computes()) memcpy(at(to), from, bytes); return 0; }
+API Result cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) { COUNT; wait(); has_read = true; if (computes()) memcpy(to, at(from), bytes); else memset(to, 0, bytes); return 0; }
+API Result cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *) { COUNT; tally("copies, by the driver", {2. * bytes, 0}); if (computes()) memmove(at(to), at(from), bytes); return 0; }
+API Result cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void *) { COUNT; tally("zeros, by the driver", {double(bytes), 0}); if (computes()) memset(at(to), value, bytes); return 0; }
+API Result cuMemsetD8_v2(Address to, unsigned char value, size_t bytes) { COUNT; if (computes()) memset(at(to), value, bytes); return 0; }
 
 API Result cuModuleLoadData(void **module, const void *) { COUNT; *module = &launches; return 0; }
 API Result cuModuleUnload(void *) { return 0; }
@@ -120,6 +173,7 @@ struct Function {
 };
 static std::map<std::string, Function> functions;
 API Result cuModuleGetFunction(void **function, void *, const char *name) {
+    TURN;
     functions[name].name = name;
     *function = &functions[name];
     return 0;
@@ -132,8 +186,8 @@ API Result cuFuncSetAttribute(void *function, int attribute, int value) {
 }
 API Result cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *,
                           void **arguments, void **) {
+    TURN;
     auto &[name, allowed] = *static_cast<Function *>(function);
-    launches[name]++;
     has_read = false;
     size_t threads = size_t(bx) * by * bz;
     if (!gx || !gy || !gz || !threads || threads > 1024 || gx > 0x7fffffff || gy > 65535 || gz > 65535 || shared > allowed) {
@@ -145,7 +199,10 @@ API Result cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz,
         fprintf(stderr, "driver: kernel %s is not played\n", name.c_str());
         return 500;
     }
-    if (run) kernel->second(dim3(gx, gy, gz), dim3(bx, by, bz), shared, arguments);
+    launches[name]++;
+    dim3 grid(gx, gy, gz);
+    tally(kernel->second.family, kernel->second.cost(grid, arguments));
+    if (computes()) kernel->second.run(grid, dim3(bx, by, bz), shared, arguments);
     return 0;
 }
 API Result cuGetErrorName(int error, const char **text) {
@@ -157,48 +214,6 @@ API Result cuGetErrorString(int error, const char **text) {
     return 0;
 }
 
-// cuBLAS counts columns first
-API Result cublasCreate_v2(void **handle) { *handle = &calls; return 0; }
-API Result cublasDestroy_v2(void *) { return 0; }
-API Result cublasSetStream_v2(void *, void *) { return 0; }
-API Result cublasSetWorkspace_v2(void *, void *, size_t) { return 0; }
-
-template <class T>
-static void product(bool turn_a, bool turn_b, int m, int n, int k, float alpha, const T *a, int lda, const T *b, int ldb, float beta, T *c, int ldc) {
-    std::vector<float> left(size_t(m) * k), column(m);
-    for (int p = 0; p < k; p++)
-        for (int x = 0; x < m; x++) left[size_t(p) * m + x] = wide(turn_a ? a[size_t(x) * lda + p] : a[size_t(p) * lda + x]);
-    for (int y = 0; y < n; y++) {
-        std::fill(column.begin(), column.end(), 0.f);
-        for (int p = 0; p < k; p++) {
-            float right = wide(turn_b ? b[size_t(p) * ldb + y] : b[size_t(y) * ldb + p]);
-            const float *from = &left[size_t(p) * m];
-            for (int x = 0; x < m; x++) column[x] += right * from[x];
-        }
-        for (int x = 0; x < m; x++) {
-            T &to = c[size_t(y) * ldc + x];
-            store(to, alpha * column[x] + (beta == 0 ? 0 : beta * wide(to)));
-        }
-    }
-}
-
-API Result cublasGemmStridedBatchedEx(void *, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int type_a, int lda, long long stride_a, const void *b,
-                                      int type_b, int ldb, long long stride_b, const void *beta, void *c, int type_c, int ldc, long long stride_c, int count, int, int) {
-    COUNT;
-    flop += 2. * m * n * k * count;
-    if (!run) return 0;
-    float al = *static_cast<const float *>(alpha), be = *static_cast<const float *>(beta);
-    for (int i = 0; i < count; i++) {
-        auto multiply = [&](auto zero) {
-            using T = decltype(zero);
-            product(ta, tb, m, n, k, al, static_cast<const T *>(a) + i * stride_a, lda, static_cast<const T *>(b) + i * stride_b, ldb, be, static_cast<T *>(c) + i * stride_c, ldc);
-        };
-        if (type_a == 0 && type_b == 0 && type_c == 0) multiply(0.f);
-        else if (type_a == 14 && type_b == 14 && type_c == 14) multiply(bf16(0));
-        else return 15;
-    }
-    return 0;
-}
 API Result curandCreateGenerator(void **generator, int) { *generator = &calls; return 0; }
 API Result curandSetPseudoRandomGeneratorSeed(void *, unsigned long long) { return 0; }
 API Result curandSetStream(void *, void *) { return 0; }
