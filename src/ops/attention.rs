@@ -123,8 +123,8 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options) -> Result<T
         let column = options.column.as_ref().map(|column| repeated(column, times)).transpose()?;
         return attend(q, &repeated(k, times)?, &repeated(v, times)?, &Options { column, ..options.clone() });
     }
-    if options.fixed > 0 && tracked && !(has_kernel && q.device().is_cuda()) {
-        let (k, v) = (first_fixed(k, options.fixed)?, first_fixed(v, options.fixed)?);
+    if sizes.fixed > 0 && tracked && !(has_kernel && q.device().is_cuda()) {
+        let (k, v) = (first_fixed(k, sizes.fixed)?, first_fixed(v, sizes.fixed)?);
         return attend(q, &k, &v, &Options { fixed: 0, ..options.clone() });
     }
     if !has_kernel {
