@@ -45,12 +45,21 @@ pub trait Method {
     const TERMS: &'static [&'static str];
 
     /// The trained tensors before the first step, by the names they have in an adapter.
+    ///
+    /// # Errors
+    /// If there is no room.
     fn initial(&self) -> Result<BTreeMap<String, Tensor>>;
 
     /// What such tensors mean to the layers.
+    ///
+    /// # Errors
+    /// If tensors are missing or of another shape.
     fn learned(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Self::Learned>;
 
     /// The losses of a step, which depend on nothing but its number and what has been learnt.
+    ///
+    /// # Errors
+    /// If a sample cannot be made or shapes do not fit.
     fn losses(&self, learned: &Self::Learned, step: usize) -> anyhow::Result<Losses>;
 }
 
@@ -70,6 +79,9 @@ pub trait Learned {
     }
 
     /// States [1, L, d] of a prompt in which the placeholder may stand for the subject.
+    ///
+    /// # Errors
+    /// If the prompt cannot be encoded.
     fn text(&self, base: &Base, texts: &Texts, prompt: &str) -> anyhow::Result<Tensor>;
 
     /// The attention of a pass.
@@ -87,6 +99,9 @@ pub trait Learned {
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>>;
 
     /// States [1, L, d] of the text that a reference photo of that class is shown with.
+    ///
+    /// # Errors
+    /// If the prompt cannot be encoded.
     fn reference_text(&self, base: &Base, texts: &Texts, class: &str) -> anyhow::Result<Tensor> {
         Ok(texts.plain(&plain(base, &format!("photo of a {class}"))?)?)
     }
@@ -102,6 +117,9 @@ pub trait Learned {
     }
 
     /// Which token of a prompt shows where the subject is; of use to nobody but who looks there.
+    ///
+    /// # Errors
+    /// If the prompt cannot be encoded.
     fn word(&self, _base: &Base, _prompt: &str) -> anyhow::Result<usize> {
         Ok(0)
     }

@@ -35,6 +35,9 @@ impl Attention {
 
     /// `x` [B, N, d] plus what the queries of its norm see of `key` and `value` [B, L, d]; where `options` have a column
     /// [B, L], also how much attention that gets, averaged over the heads [B, N].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn seeing(
         &self,
         x: &Tensor,
@@ -56,16 +59,25 @@ impl Attention {
 /// What happens in the attention layers of one UNet pass. The defaults are the base's own attention.
 pub trait AttentionProcessor {
     /// `x` [B, N, d] plus self-attention of its norm.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     fn self_attention(&mut self, layer: &Attention, x: &Tensor) -> Result<Tensor> {
         layer.parts.forward(x, self.keep())
     }
 
     /// `x` [B, N, d] plus cross-attention of its norm to the text states [B, L, c].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     fn cross_attention(&mut self, layer: &Attention, x: &Tensor, text: &Tensor) -> Result<Tensor> {
         Ok(self.watched_cross_attention(layer, x, text, None)?.0)
     }
 
     /// The same, with `column` [B, L] and what comes of it as in [`Attention::seeing`].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     fn watched_cross_attention(
         &mut self,
         layer: &Attention,
@@ -79,6 +91,9 @@ pub trait AttentionProcessor {
     }
 
     /// Told what up block `index` puts out [B, h, w, C].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     fn up_block(&mut self, _index: usize, _output: &Tensor) -> Result<()> {
         Ok(())
     }

@@ -41,11 +41,17 @@ impl Curve {
 }
 
 /// x * sigmoid(1.702 x), the GELU of CLIP.
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     Curve::QuickGelu.of(x)
 }
 
 /// The exact GELU.
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     Curve::Gelu.of(x)
 }
@@ -59,6 +65,9 @@ pub(super) fn geglu_composed(x: &Tensor) -> Result<Tensor> {
 
 /// Clamps to [0, 1] with gradient 1 on the closed interval, as PyTorch 2.0 had it: a value that sits
 /// exactly on a bound still learns.
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn clamp_unit(x: &Tensor) -> Result<Tensor> {
     let kept = x.detach();
     let y = kept.clamp(0f32, 1f32)?;

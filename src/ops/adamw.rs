@@ -55,6 +55,9 @@ pub struct Trained<'a> {
 
 /// Step number `step`, from 1, on all of `trained`; the norm of their gradients before clipping, `[1]` in f64. If it is
 /// not finite, nothing has changed.
+///
+/// # Errors
+/// If values and gradients do not fit.
 pub fn step(trained: &mut [Trained], settings: &Settings, step: usize) -> Result<Tensor> {
     if let Some(first) = trained.first()
         && place(first.value) == Place::Cuda

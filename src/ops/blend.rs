@@ -9,6 +9,9 @@ use super::{cpu, cuda};
 
 /// With [feature, mask] = `fused` [B, N, d + 1]: `x` + m feature + (1 - m) `own` [B, N, d], and m [B, N, 1], the mask
 /// clamped to [0, 1]. The clamp's gradient is 1 on the closed interval (see [`clamp_unit`]).
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn blend(fused: &Tensor, own: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
     let (batch, length, width) = own.dims3()?;
     if fused.dims() != [batch, length, width + 1] || x.dims() != own.dims() {

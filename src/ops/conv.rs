@@ -71,12 +71,18 @@ impl Conv2d {
     }
 
     /// Maps `x` [B, h, w, in] to [B, h', w', out].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_with(x, Around::default())
     }
 
     /// Like [`forward`](Self::forward), with something around it. All that is kept for the gradient is
     /// `x` itself.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward_with(&self, x: &Tensor, around: Around) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
         if channels != self.from {

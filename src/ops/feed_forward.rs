@@ -33,6 +33,9 @@ impl FeedForward {
 
     /// Maps `x` [B, N, d]. Values and gates, the largest tensors of a training step, are kept for the
     /// gradient or computed again.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
         let layers = Arc::clone(&self.layers);
         if layers.proj.is_trained() {

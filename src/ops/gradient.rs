@@ -30,6 +30,9 @@ pub(crate) fn with_backward(
 }
 
 /// `y`, an untracked tensor of the shape of `x`, with the gradient as if it were `x` and something constant.
+///
+/// # Errors
+/// If shapes do not fit.
 pub fn with_gradient_of(x: &Tensor, y: Tensor) -> Result<Tensor> {
     with_backward(x, y, |dy| Ok(dy.clone()))
 }

@@ -34,6 +34,9 @@ impl Linear {
     }
 
     /// The weight [out, in] in f32, a copy.
+    ///
+    /// # Errors
+    /// If there is no room.
     pub fn weight(&self) -> Result<Tensor> {
         match &self.weight {
             Weight::Cpu(panels) => Tensor::from_vec(panels.unpacked(), (self.to, self.from), &candle_core::Device::Cpu),
@@ -54,16 +57,25 @@ impl Linear {
     }
 
     /// Maps `x` [..., in] to [..., out].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.run(x, None, None)
     }
 
     /// Maps `x` [..., in] to [..., out] and adds `residual` [..., out]. Nothing is kept for the gradient.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward_plus(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         self.run(x, None, residual)
     }
 
     /// Maps `norm` of `x` [..., in] to [..., out]. The normed values are not kept for the gradient.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn after(&self, norm: &(impl Norm + Clone + 'static), x: &Tensor) -> Result<Tensor> {
         self.run(x, Some(Arc::new(norm.clone())), None)
     }
@@ -174,11 +186,17 @@ impl TrainedLinear {
     }
 
     /// Maps `x` [..., in] to [..., out], with the gradients of all.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.beside([x])
     }
 
     /// Maps [a | b] [..., in], of which `a` and `b` are the halves, to [..., out], with the gradients of all.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn of_halves(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         self.beside([a, b])
     }

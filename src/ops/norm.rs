@@ -9,8 +9,14 @@ use super::{cpu, cuda};
 /// A normalisation.
 pub trait Norm: Send + Sync {
     /// Normalises `x`.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
     /// The gradient of the input `x` from that of the result.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor>;
 }
 

@@ -27,6 +27,9 @@ pub struct SelfAttention {
 impl SelfAttention {
     /// x + out(attention(norm(x))) of `x` [B, N, d]. Queries, keys and values are kept for the gradient or
     /// computed again; the heads' result is kept.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor, keep: Keep) -> Result<Tensor> {
         if self.to_out.is_trained() {
             return self.composed(x);
@@ -45,6 +48,9 @@ impl SelfAttention {
     }
 
     /// The queries of norm(x), and what they see of its keys and values, both [B, N, d]: what comes before the output map.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn queries_and_seen(&self, x: &Tensor) -> Result<[Tensor; 2]> {
         let x = &self.to_out.suited(x)?;
         let sizes = Sizes::of(x, x, x, &self.options())?;

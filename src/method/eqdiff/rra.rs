@@ -146,6 +146,9 @@ impl ReferenceAttention {
 
     /// `x` [B, N, d] plus self-attention of its norm, fused with attention to the reference's keys and values. R divides B: each
     /// reference serves B / R successive samples. `column` [R, M] is the reference's mask as one more value column.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward(
         &self,
         layer: &Attention,

@@ -36,6 +36,9 @@ pub trait Sampler {
 
     /// The latents [1, 4, h, w] of a picture after step `i`, given those before it, what the denoiser predicted of them
     /// and the picture's past.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     fn step(&self, i: usize, latents: &Tensor, predicted: &Tensor, past: &mut Past) -> Result<Tensor>;
 
     /// The level of the latents before step `i`, and after the last one.
