@@ -185,12 +185,15 @@ impl Scorer {
 /// More prompts than this are not kept.
 const TEXTS: usize = 1000;
 
+/// Gives the picture that a prompt should give, where that is known.
+type Truth = dyn Fn(&str) -> Option<RgbImage>;
+
 /// A subject as the encoders see it.
 pub struct Concept {
     seen: Seen,
     looks: Option<Looks>,
     /// The picture that a prompt should give.
-    truth: Box<dyn Fn(&str) -> Option<RgbImage>>,
+    truth: Box<Truth>,
     /// What is seen in those that were asked for.
     truths: RefCell<HashMap<String, Option<Seen>>>,
 }
