@@ -52,7 +52,7 @@ fn invented(training: &Training, cell: &Cell) -> Scores {
 fn judged(training: &Training, cell: &Cell) -> Vec<(&'static str, f32)> {
     let ours = if training.method.name == training.method.title { 0. } else { 0.2 };
     let share = |attribute: Attribute| {
-        let right = chance(&format!("{} {}", attribute.name(), cell.id)) + ours > 0.4;
+        let right = chance(&format!("{} {} {}", attribute.name(), training.id, cell.id)) + ours > 0.4;
         (attribute.name(), if right { 1. } else { 0. })
     };
     Attribute::ALL.map(share).into()

@@ -185,7 +185,7 @@ impl Scorer {
 /// More prompts than this are not kept.
 const TEXTS: usize = 1000;
 
-/// The picture that a prompt should give, if that is known.
+/// Gives the picture that a prompt should give, where that is known.
 type Truth = dyn Fn(&str) -> Option<RgbImage>;
 
 /// A subject as the encoders see it.

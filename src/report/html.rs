@@ -107,7 +107,7 @@ impl Page {
     /// Adds a table. The first `text_columns` hold words and are aligned left, the others numbers.
     pub fn table(&mut self, header: &[&str], text_columns: usize, rows: &[Row]) {
         let class = |column: usize| if column < text_columns { " class=\"text\"" } else { "" };
-        self.add(format_args!("<div class=\"scroll\"><table>\n<thead><tr>"));
+        self.add(format_args!("<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>"));
         for (i, cell) in header.iter().enumerate() {
             self.add(format_args!("<th scope=\"col\"{}>{}</th>", class(i), escape(cell)));
         }

@@ -98,7 +98,8 @@ fn levels(svg: &mut String, axis: &Axis, name: &str) {
 /// A mark around the origin of the method of that number.
 fn mark(number: usize, size: f64) -> String {
     let (s, d) = (size, size * 1.3);
-    let path = match number % 4 {
+    // colours that come again have other shapes then
+    let path = match (number + number / COLOURS) % 4 {
         0 => format!("M{s} 0A{s} {s} 0 1 1 {:.1} 0A{s} {s} 0 1 1 {s} 0Z", -s),
         1 => format!("M{0:.1} {0:.1}H{1:.1}V{1:.1}H{0:.1}Z", -s * 0.9, s * 0.9),
         2 => format!("M0 {0:.1}L{1:.1} 0L0 {1:.1}L{0:.1} 0Z", -d, d),
@@ -268,6 +269,12 @@ mod tests {
             assert!(texts.windows(2).all(|pair| pair[0] != pair[1]), "{texts:?}");
         }
         assert!(Axis::around(std::iter::empty()).is_none());
+    }
+
+    #[test]
+    fn marks_differ() {
+        let marks: std::collections::HashSet<String> = (0..2 * COLOURS).map(|number| mark(number, 5.)).collect();
+        assert_eq!(marks.len(), 2 * COLOURS);
     }
 
     #[test]

@@ -121,7 +121,9 @@ fn head(input: &StudyInput, truth: bool) -> String {
     let column = |name: &str| format!("<th scope=\"col\">{}</th>", escape(name));
     let columns: String = input.plan.methods.iter().map(|method| column(&method.name)).collect();
     let columns = columns + &if truth { column("as it should be") } else { String::new() };
-    format!("<div class=\"scroll\"><table class=\"grid\"><thead><tr><th></th>{columns}</tr></thead><tbody>\n")
+    format!(
+        "<div class=\"scroll\" tabindex=\"0\"><table class=\"grid\"><thead><tr><td></td>{columns}</tr></thead><tbody>\n"
+    )
 }
 
 /// What a row has beside the methods' pictures.

@@ -99,7 +99,11 @@ fn table(page: &mut Page, table: &Table, long: bool) -> Result<()> {
         html += "<p><input type=\"search\" class=\"filter\" placeholder=\"only rows with…\" aria-label=\"only rows with\"></p>";
     }
     let class = if long { " class=\"sort\"" } else { "" };
-    let _ = write!(html, "<div class=\"scroll{}\"><table{class}>\n<thead><tr>", if long { " long" } else { "" });
+    let _ = write!(
+        html,
+        "<div class=\"scroll{}\" tabindex=\"0\"><table{class}>\n<thead><tr>",
+        if long { " long" } else { "" }
+    );
     let side = |column: usize| if column < table.words { " class=\"text\"" } else { "" };
     for (i, head) in table.header.iter().enumerate() {
         let head = escape(head);
