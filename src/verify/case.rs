@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use serde::de::DeserializeOwned;
 
+use crate::ops::Precision;
 use crate::weights::Weights;
 
 /// Activations and pictures: relative L2 distance.
@@ -21,6 +22,30 @@ pub(super) const METRIC: f64 = 1e-4;
 pub(super) const TF32: f64 = 5e-3;
 /// All of these, where weights are kept in half precision.
 pub(super) const HALF: f64 = 2e-2;
+
+/// What no bound is narrower than in a precision.
+#[derive(Clone, Copy)]
+pub(super) struct Least {
+    /// Of results.
+    pub(super) result: f64,
+    /// Of gradients: through all layers, and where large terms cancel.
+    pub(super) gradient: f64,
+    /// Of variables after a first step, which takes each value of a gradient, however small, for its sign alone.
+    pub(super) step: f64,
+}
+
+impl Least {
+    /// That of a device.
+    pub(super) fn of(device: &Device, precision: Precision) -> Self {
+        let (result, gradient, step) = match precision {
+            Precision::F32 => (0., 0., 0.),
+            Precision::Tf32 => (TF32, 5e-2, 0.5),
+            Precision::Bf16 if device.is_cuda() => (HALF, 0.2, 0.5),
+            Precision::F16 | Precision::Bf16 => (HALF, HALF, HALF),
+        };
+        Self { result, gradient, step }
+    }
+}
 
 /// One comparison.
 #[derive(Clone, Debug)]
@@ -43,13 +68,23 @@ impl Check {
 /// Collects the checks of one case after another.
 pub(super) struct Checks<'a> {
     show: &'a mut dyn FnMut(&Check),
-    least_bound: f64,
+    least: Least,
 }
 
 impl<'a> Checks<'a> {
-    /// No bound is narrower than `least_bound`.
-    pub(super) fn new(show: &'a mut dyn FnMut(&Check), least_bound: f64) -> Self {
-        Self { show, least_bound }
+    /// No bound is narrower than the `least`.
+    pub(super) fn new(show: &'a mut dyn FnMut(&Check), least: Least) -> Self {
+        Self { show, least }
+    }
+
+    /// The bound of gradients.
+    pub(super) fn of_gradients(&self) -> f64 {
+        GRADIENT.max(self.least.gradient)
+    }
+
+    /// The bound of variables after a step.
+    pub(super) fn of_steps(&self) -> f64 {
+        GRADIENT.max(self.least.step)
     }
 
     /// The relative L2 distance of tensors of as many numbers; infinite for others.
@@ -69,7 +104,7 @@ impl<'a> Checks<'a> {
     }
 
     pub(super) fn check(&mut self, name: String, error: f64, bound: f64) {
-        (self.show)(&Check { name, error, bound: bound.max(self.least_bound) });
+        (self.show)(&Check { name, error, bound: bound.max(self.least.result) });
     }
 }
 

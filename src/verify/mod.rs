@@ -21,7 +21,7 @@ use include_dir::{Dir, include_dir};
 use crate::base::Base;
 use crate::ops::{Keep, Precision};
 pub use case::Check;
-use case::Checks;
+use case::{Checks, Least};
 
 /// A small set of cases that is part of the program.
 static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/golden");
@@ -54,12 +54,7 @@ pub fn run(
     if !folder.join("model").is_dir() {
         bail!("{} holds no recorded cases: there is no folder `model` in it", folder.display());
     }
-    let least_bound = match precision {
-        Precision::F32 => 0.,
-        Precision::Tf32 => case::TF32,
-        Precision::F16 | Precision::Bf16 => case::HALF,
-    };
-    let mut checks = Checks::new(show, least_bound);
+    let mut checks = Checks::new(show, Least::of(device, precision));
     // folders that scripts recorded one kind of case in have no other
     let ours = folder.join("first_step.json").is_file();
     if !ours && !methods::are_in(folder) {

@@ -142,7 +142,8 @@ impl Case {
         };
         let mut recorded_in_full = variables.keys().filter_map(|v| Some((v, full("grad", v)?)));
         recorded_in_full.try_for_each(|(variable, key)| {
-            checks.tensors(format!("{name}: grad {variable}"), grad(variable)?, &self.get(&key)?, GRADIENT)
+            let bound = checks.of_gradients();
+            checks.tensors(format!("{name}: grad {variable}"), grad(variable)?, &self.get(&key)?, bound)
         })?;
         for variable in all {
             grad_norms.push(norm_of(grad(variable)?)?);
@@ -160,7 +161,8 @@ impl Case {
         }
         for (variable, value) in variables {
             if let Some(key) = full("out.after", variable) {
-                checks.tensors(format!("{name}: after {variable}"), value, &self.get(&key)?, GRADIENT)?;
+                let bound = checks.of_steps();
+                checks.tensors(format!("{name}: after {variable}"), value, &self.get(&key)?, bound)?;
             }
         }
         for variable in all {
