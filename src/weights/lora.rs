@@ -64,12 +64,12 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Reads a safetensors file with kohya's, PEFT's or diffusers' names.
+    /// Reads a file, safetensors or a pickle of tensors, with kohya's, PEFT's or diffusers' names.
     ///
     /// # Errors
     /// If it is damaged, or no LoRA of two matrices for Stable Diffusion 1.x; the message names it and the tensor.
     pub fn open(path: &Path, weight: f64, device: &Device) -> Result<Self> {
-        let weights = Weights::open(path, device)?;
+        let weights = Weights::open_or_unpickle(path, device)?;
         Self::of(&weights, weight).with_context(|| format!("{} cannot be used as a LoRA", weights.file()))
     }
 
