@@ -197,3 +197,18 @@ fn pickled_embeddings_are_imported() {
         place.fails(1, &[part, name], &command.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
+
+/// An adapter's keys and values come in the place of the base's: what a LoRA makes of those is not lost.
+#[test]
+fn loras_change_what_adapters_draw() {
+    let place = place();
+    place.ok(&["export", "a", "--to", "webui", "--rank", "99", "--name", "it", "--out", "w"]);
+    let draw = |more: &[&str], out: &str| {
+        let fixed = ["sample", "--adapter", "a", "--prompt", "a S* thing", "--steps", "2", "--out", out];
+        place.ok(&[&fixed[..], more].concat());
+        image::open(&common::pictures(&place.path(out))[0]).expect("a picture").to_rgb8()
+    };
+    let alone = draw(&[], "alone");
+    assert!(alone != draw(&["--lora", "w/it-lora.safetensors:50"], "more"));
+    assert!(alone == draw(&["--lora", "w/it-lora.safetensors:0"], "none"));
+}

@@ -9,6 +9,7 @@ pub mod texts;
 mod whole;
 
 use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -19,7 +20,7 @@ use crate::model::clip::TowerConfig;
 use crate::model::unet::{LATENTS, UnetConfig};
 use crate::model::{ClipText, Config, Scheduler, Tokenizer, Unet, Vae};
 use crate::ops::{Precision, prepare};
-use crate::weights::{Lora, Part, Weights};
+use crate::weights::{Lora, Part, Weights, with_loras};
 use source::Model;
 
 pub use device::{advice, device};
@@ -172,6 +173,16 @@ pub struct Parts {
 
 impl Parts {
     /// # Errors
+impl Base {
+    /// Tensors that come in the place of the UNet's, with the changes that its LoRAs make: else those would be lost there.
+    ///
+    /// # Errors
+    /// If a change does not fit.
+    pub fn with_loras(&self, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+        Ok(with_loras(tensors, Part::Unet, &self.parts.loras)?)
+    }
+}
+
     /// As [`Base::load`], also below.
     pub fn unet(&self) -> Result<Unet> {
         Ok(Unet::load(&self.unet_weights()?, config(&self.folder, "unet/config.json")?)?)

@@ -155,6 +155,25 @@ impl Lora {
     }
 }
 
+/// Tensors of a model with the changes of LoRAs, wherever they come from.
+///
+/// # Errors
+/// As [`Lora::change`].
+pub fn with_loras(
+    mut tensors: BTreeMap<String, Tensor>,
+    part: Part,
+    loras: &[Lora],
+) -> candle_core::Result<BTreeMap<String, Tensor>> {
+    for lora in loras {
+        for (name, tensor) in &mut tensors {
+            if let Some(change) = lora.change(part, name, tensor.dims())? {
+                *tensor = (&*tensor + change.to_device(tensor.device())?)?;
+            }
+        }
+    }
+    Ok(tensors)
+}
+
 /// Which matrix of which model a tensor is about, and what it is of it.
 fn place(name: &str) -> Option<((Part, String), Role)> {
     let (stem, role) = ENDINGS.iter().find_map(|(ending, role)| Some((name.strip_suffix(ending)?, *role)))?;

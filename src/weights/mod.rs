@@ -26,7 +26,7 @@ use values::Failure;
 
 pub use foreign::by_name as foreign;
 pub use header::text as header_text;
-pub use lora::Lora;
+pub use lora::{Lora, with_loras};
 pub use original::Part;
 pub use source::text;
 
