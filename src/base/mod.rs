@@ -3,13 +3,14 @@
 mod device;
 mod hub;
 mod metrics;
+mod sam;
 mod sd1;
 mod source;
 pub mod texts;
 mod whole;
 
-use std::sync::Arc;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -25,6 +26,7 @@ use source::Model;
 
 pub use device::{advice, device};
 pub use metrics::{Clip, load_dino, load_judge, load_vision, things};
+pub use sam::load_sam;
 pub use sd1::RANDOM_SD14;
 pub use source::Folder;
 
@@ -171,8 +173,6 @@ pub struct Parts {
     pub loras: Arc<[Lora]>,
 }
 
-impl Parts {
-    /// # Errors
 impl Base {
     /// Tensors that come in the place of the UNet's, with the changes that its LoRAs make: else those would be lost there.
     ///
@@ -183,6 +183,8 @@ impl Base {
     }
 }
 
+impl Parts {
+    /// # Errors
     /// As [`Base::load`], also below.
     pub fn unet(&self) -> Result<Unet> {
         Ok(Unet::load(&self.unet_weights()?, config(&self.folder, "unet/config.json")?)?)

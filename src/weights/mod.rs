@@ -1,12 +1,13 @@
 //! Reading safetensors checkpoints by the names of their tensors.
 
+mod builder;
 mod checkpoint;
 mod foreign;
 mod header;
 mod lora;
 mod original;
-mod random;
 mod pickle;
+mod random;
 mod source;
 mod values;
 
@@ -265,9 +266,9 @@ impl Weights {
 mod tests {
     use std::collections::HashMap;
 
-    use super::*;
     use candle_core::DType;
 
+    use super::*;
 
     fn save(path: &Path, tensors: &[(&str, Tensor)]) -> Result<()> {
         let tensors: HashMap<_, _> = tensors.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
