@@ -31,11 +31,16 @@ impl Axis {
             return None;
         }
         let spread = (high - low).max(0.01 * high.abs()).max(1e-3);
-        let rough = spread / 4.;
-        let unit = 10f64.powf(rough.log10().floor());
-        let step = [1., 2., 5., 10.].into_iter().map(|n| n * unit).find(|step| *step >= rough).unwrap_or(rough);
+        let step = step(spread);
         let (low, high) = (low - 0.06 * spread, high + 0.06 * spread);
         Some(Self { low: (low / step).floor() * step, high: (high / step).ceil() * step, step })
+    }
+
+    /// From nothing to a value above it.
+    pub(super) fn up_to(high: f64) -> Self {
+        let high = high.max(1e-3);
+        let step = step(high);
+        Self { low: 0., high: (high / step).ceil() * step, step }
     }
 
     fn share(&self, value: f64) -> f64 {
@@ -53,6 +58,13 @@ impl Axis {
         let text = format!("{value:.digits$}");
         if text.trim_start_matches('-').chars().all(|c| c == '0' || c == '.') { text.replace('-', "") } else { text }
     }
+}
+
+/// A round step, of which about four make a spread.
+fn step(spread: f64) -> f64 {
+    let rough = spread / 4.;
+    let unit = 10f64.powf(rough.log10().floor());
+    [1., 2., 5., 10.].into_iter().map(|n| n * unit).find(|step| *step >= rough).unwrap_or(rough)
 }
 
 pub(super) fn across(axis: &Axis, value: f64) -> f64 {
@@ -138,11 +150,15 @@ mod tests {
             assert!(texts.windows(2).all(|pair| pair[0] != pair[1]), "{texts:?}");
         }
         assert!(Axis::around(std::iter::empty()).is_none());
+        for high in [0., 0.07, 1., 20., 600.] {
+            let axis = Axis::up_to(high);
+            assert!(axis.low == 0. && axis.high >= high && (2..=6).contains(&axis.ticks().count()), "{high}");
+        }
     }
 
     #[test]
     fn lines_stay_in_their_chart_and_are_short() {
-        let axes = (Axis::around([0., 2000.].into_iter()).unwrap(), Axis::around([0., 1.].into_iter()).unwrap());
+        let axes = (Axis::up_to(2000.), Axis::up_to(1.));
         let points: Vec<_> = (0..2000).map(|i| (f64::from(i), if i == 0 { 9. } else { 0.5 })).collect();
         let mut svg = String::new();
         line(&mut svg, (&axes.0, &axes.1), &points, 9);

@@ -52,9 +52,7 @@ pub fn course_page(course: &Course) -> Result<Page> {
 
 fn losses(losses: &Losses) -> String {
     let Losses { series, last, top } = losses;
-    let (Some(x), Some(y)) = (Axis::around([0., *last].into_iter()), Axis::around([0., *top].into_iter())) else {
-        return String::new();
-    };
+    let (x, y) = (Axis::up_to(*last), Axis::up_to(*top));
     let mut svg = String::new();
     levels(&mut svg, &y, "loss");
     columns(&mut svg, &x, "step");
@@ -68,7 +66,7 @@ fn losses(losses: &Losses) -> String {
              d=\"M0 8H16\"/></svg><b>{name}</b>{value}</span>"
         );
     }
-    format!("<p class=\"legend\">{legend}</p><div class=\"charts two\">{}</div>", framed("Losses", &svg))
+    format!("<p class=\"legend\">{legend}</p><div class=\"charts two\">{}</div>", framed("Total and its terms", &svg))
 }
 
 #[cfg(test)]

@@ -261,4 +261,4 @@ const PREVIEWS: &str = "previews";
 pub const PAGE: &str = "training.html";
 
 /// Previews on that page, at most: it is written at every checkpoint.
-const SHOWN: usize = 24;
+const SHOWN: usize = 12;
