@@ -269,6 +269,10 @@ fn two_subjects_are_in_one_picture() {
     }
     let drawn = |folder: &str| image::open(&pictures(&place.path(folder))[0]).expect("a picture").to_rgb8();
     assert!(drawn("both") != drawn("swapped") && drawn("both") != drawn("other"));
+    let one = ["--prompt", "a S* cup beside a S2* hat", "--explain"];
+    place.fails(2, &["--explain", "one --adapter"], &[&both[..], &one].concat());
+    let grid = ["--prompt", "a S* cup beside a S2* hat", "--grid", "reference=0,1"];
+    place.fails(2, &["--grid reference", "several subjects"], &[&both[..], &grid].concat());
     place.fails(
         1,
         &["nowhere"],

@@ -167,3 +167,48 @@ fn loras_are_added_to_a_base_or_become_an_adapter() {
         &["sample", "--no-adapter", "--prompt", "a dog", "--lora", files[0], "--out", "x"],
     );
 }
+
+/// Files that PyTorch wrote.
+#[test]
+fn pickled_embeddings_are_imported() {
+    let (place, base) = (Place::new(), tiny_base());
+    let pickle = |name: &str| format!("{}/tests/pickles/{name}", env!("CARGO_MANIFEST_DIR"));
+    let import = |name: &str, out: &str| {
+        let file = pickle(name);
+        let more = ["--base", &base, "--class", "toy", "--out", out];
+        [vec!["import".to_string(), file], more.iter().map(ToString::to_string).collect()].concat()
+    };
+    // of diffusers, of AUTOMATIC1111, and of the authors of textual inversion, who keep a ParameterDict
+    for name in ["learned_embeds.bin", "toy.pt", "embeddings.pt"] {
+        let command = import(name, name);
+        place.ok(&command.iter().map(String::as_str).collect::<Vec<_>>());
+        let tensors = safetensors::load(place.path(name).join("adapter.safetensors"), &Device::Cpu).expect("tensors");
+        let vector = tensors["s_low"].to_vec1::<f32>().expect("a vector");
+        assert!(vector.len() == 32 && vector[0] == -0.05 && vector[31] == 0.05, "{name}: {vector:?}");
+    }
+    place.ok(&["sample", "--adapter", "toy.pt", "--prompt", "a S* toy", "--steps", "1", "--out", "d"]);
+    let whole = std::fs::read(pickle("toy.pt")).expect("a file");
+    for (name, bytes) in [("cut.pt", &whole[..whole.len() / 2]), ("none.pt", b"PK\x03\x04nothing")] {
+        std::fs::write(place.path(name), bytes).expect("a file");
+        place.fails(1, &[name], &["import", name, "--base", &base, "--class", "toy", "--out", "x"]);
+    }
+    for (name, part) in [("two.pt", "[2, 32]"), ("old.bin", "may run code"), ("nowhere.pt", "nowhere.pt")] {
+        let command = import(name, "x");
+        place.fails(1, &[part, name], &command.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+/// An adapter's keys and values come in the place of the base's: what a LoRA makes of those is not lost.
+#[test]
+fn loras_change_what_adapters_draw() {
+    let place = place();
+    place.ok(&["export", "a", "--to", "webui", "--rank", "99", "--name", "it", "--out", "w"]);
+    let draw = |more: &[&str], out: &str| {
+        let fixed = ["sample", "--adapter", "a", "--prompt", "a S* thing", "--steps", "2", "--out", out];
+        place.ok(&[&fixed[..], more].concat());
+        image::open(&common::pictures(&place.path(out))[0]).expect("a picture").to_rgb8()
+    };
+    let alone = draw(&[], "alone");
+    assert!(alone != draw(&["--lora", "w/it-lora.safetensors:50"], "more"));
+    assert!(alone == draw(&["--lora", "w/it-lora.safetensors:0"], "none"));
+}

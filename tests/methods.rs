@@ -66,6 +66,15 @@ fn what_was_learnt_is_drawn_matched_and_exported() {
         let matched = draw(&format!("matched-{preset}"), &common);
         let guided = draw(&format!("guided-{preset}"), &[&common[..], &["--matching-guidance", "50"]].concat());
         assert!(matched != plain && matched != guided, "{preset}");
+        let said = |out: &str| {
+            let file = picture(&place.path(&format!("{out}-{preset}")), "a-s-thing-0");
+            (String::from_utf8_lossy(&bytes(&file)).into_owned(), file.display().to_string())
+        };
+        let (text, file) = said("guided");
+        assert!(text.contains("DreamMatcher: true, Matching guidance: 50"), "{text}");
+        assert!(said("matched").0.contains("DreamMatcher: true") && !said("plain").0.contains("DreamMatcher"));
+        let out = format!("guided-{preset}");
+        assert!(place.ok(&["sample", "--adapter", preset, "--like", &file, "--out", &out]).contains("1 of 1 pictures"));
     }
     for (adapter, layout, file) in [
         ("ti", "diffusers", "learned_embeds.safetensors"),
@@ -97,4 +106,37 @@ fn what_makes_no_sense_is_wrong_usage() {
     let elite =
         ["sample", "--base", &base, "--elite", "nowhere", "--subject", "thing", "--prompt", "a S*", "--offline"];
     place.fails(1, &["vision tower"], &elite);
+}
+
+/// What an adapter has no part for is told, and changes neither picture nor its text.
+#[test]
+fn options_without_effect_are_told() {
+    let (place, base) = (place(), tiny_base());
+    place.ok(&train(&base, "ti", "ti", &["--steps", "1"]));
+    place.ok(&train(&base, "dreambooth", "db", &["--steps", "1", "--num-class-images", "0"]));
+    for (adapter, option, part) in [
+        ("ti", "--high", "embedding of the high band"),
+        ("ti", "--reference-strength", "reference attention"),
+        ("db", "--low", "embedding of the low band"),
+        ("db", "--high", "embedding of the high band"),
+        ("db", "--reference-strength", "reference attention"),
+    ] {
+        let fixed = ["sample", "--adapter", adapter, "--prompt", "a S* thing", "--steps", "1", "--out", adapter];
+        place.ok(&fixed);
+        let said = place.ok(&[&fixed[..], &[option, "0.5"]].concat());
+        assert!(said.contains(&format!("{option} has no effect: it turns the {part}")), "{said}");
+        assert!(said.contains("1 of 1 pictures"), "{said}");
+        assert!(!place.ok(&[&fixed[..], &[option, "1"]].concat()).contains("no effect"));
+        let axis = format!("{}=0,1", option.trim_start_matches("--").trim_end_matches("-strength"));
+        place.fails(2, &["--grid", part], &[&fixed[..], &["--grid", &axis]].concat());
+    }
+    let ti = ["sample", "--adapter", "ti", "--prompt", "a S* thing", "--steps", "1", "--out", "ti"];
+    assert!(!place.ok(&[&ti[..], &["--low", "0.5"]].concat()).contains("no effect"));
+    assert!(place.ok(&[&ti[..], &["--reference", "thing/0.png"]].concat()).contains("--reference has no effect"));
+    assert!(place.ok(&[&ti[..], &["--variations", "0.5"]].concat()).contains("--variations has no effect"));
+    place.fails(2, &["--explain", "--grid"], &[&ti[..], &["--explain", "--grid", "guidance=1,2"]].concat());
+    place.fails(2, &["--explain", "nothing of"], &["sample", "--adapter", "db", "--prompt", "a S*", "--explain"]);
+    let said = place.ok(&[&ti[..], &["--dreammatcher", "--sampler", "ddim", "--grid", "low=0,1"]].concat());
+    assert!(!said.contains("no effect"), "{said}");
+    place.fails(2, &["DreamMatcher"], &[&ti[..], &["--dreammatcher", "--grid", "reference=0,1"]].concat());
 }

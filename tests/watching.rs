@@ -35,7 +35,10 @@ fn trainings_are_listed_and_watched() {
     let steps: Vec<u64> = events.iter().map(|(step, _)| *step).collect();
     assert_eq!(steps, [1, 2, 3]);
     assert!(events.iter().all(|(_, tags)| *tags == ["total", "denoise", "gradient_norm"]), "{events:?}");
+    let page = || String::from_utf8_lossy(&bytes(&place.path("outputs/cup/training.html"))).into_owned();
+    assert!(page().contains("3 of 3 steps") && page().contains("<b>denoise</b>") && !page().contains("refresh"));
     place.ok(&["train", "--resume", "--steps", "4"]);
+    assert!(page().contains("4 of 4 steps"));
     assert_eq!(scalars(&bytes(&place.path("outputs/cup/events.out.tfevents.0.eqdiff"))).len(), 4);
 
     std::fs::create_dir(place.path("outputs/broken")).expect("a folder");
@@ -46,6 +49,27 @@ fn trainings_are_listed_and_watched() {
     }
     assert!(String::from_utf8_lossy(&bytes(&place.path("runs.html"))).contains("4 of 4 steps"));
     place.fails(2, &["nowhere"], &["runs", "nowhere"]);
+}
+
+/// A page that browsers read again until the training is over, with the previews that there are.
+#[test]
+fn a_training_is_watched_while_it_goes() {
+    let (place, base) = (Place::new(), tiny_base());
+    place.subject("cup");
+    std::fs::write(
+        place.path("often.toml"),
+        "[training]\ncheckpoint_every = 1\npreview_every = 2\n[sampling]\nsteps = 1\n",
+    )
+    .expect("a file");
+    let training = ["train", "--subject", "cup", "--base", &base, "--config", "often.toml", "--num-class-images", "0"];
+    let mut child = place.start(&[&training[..], &["--steps", "100000"]].concat());
+    let path = place.path("outputs/cup/training.html");
+    let page = || std::fs::read_to_string(&path).unwrap_or_default();
+    place.wait_until("two previews", std::time::Duration::from_secs(180), || page().contains("step 4"));
+    assert!(page().contains("http-equiv=\"refresh\"") && page().contains("of 100000 steps"));
+    assert!(page().find("step 4") < page().find("step 2") && page().contains("data:image/png;base64,"));
+    child.kill().expect("an end");
+    child.wait().expect("an end");
 }
 
 #[test]
@@ -64,6 +88,10 @@ fn files_say_what_they_are() {
         (&base, &["base in the diffusers layout", "unet, vae"]),
         (&format!("{base}/unet/diffusion_pytorch_model.safetensors"), &["UNet in the diffusers layout"]),
         (&picture, &["picture that was drawn", "a S* cup", "eqdiff sample --like"]),
+        (
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pickles/learned_embeds.bin"),
+            &["textual inversion embedding", "<toy> [32]"],
+        ),
         ("cup/0.png", &["does not say how it was drawn", "96x80"]),
     ] {
         let said = place.ok(&["info", path]);

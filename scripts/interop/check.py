@@ -7,6 +7,7 @@ given; a few steps of training with a high learning rate make an adapter that ch
 """
 
 import argparse
+import csv
 import re
 import subprocess
 import tempfile
@@ -193,6 +194,118 @@ def png_text(picture, prompt, title, check):
     check(f"PNG text of {title}", found == ([prompt], title, STEPS, GUIDANCE), str(found))
 
 
+def watched(adapter, check):
+    """TensorBoard's own reader."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(adapter)).Reload()
+    with open(adapter / "loss.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for tag in ("total", "denoise", "gradient_norm"):
+        wanted = [(int(row["step"]), float(np.float32(row[tag]))) for row in rows]
+        found = [(event.step, event.value) for event in events.Scalars(tag)]
+        check(f"TensorBoard reads {tag}", found == wanted, f"{len(found)} steps")
+
+
+def pickled(bench, adapter, wanted, prompt, check):
+    """Pickles of diffusers and A1111, as torch writes them."""
+    tensors, names = load_file(adapter / "adapter.safetensors"), {}
+    layer = re.compile(r"(.*\.attn2)\.to_([kv])\.weight")
+    for m, value in ((layer.match(k), v) for k, v in tensors.items()):
+        if m:
+            names[f"{m[1]}.processor.to_{m[2]}_custom_diffusion.weight"] = value
+            names[m[1].replace("attn2", "attn1") + ".processor"] = {}
+    torch.save(names, bench.work / "pytorch_custom_diffusion_weights.bin")
+    embedding = torch.nn.Parameter(summed(adapter)[None].clone())
+    files = {"learned_embeds.bin": {"<it>": embedding.detach()[0]},
+             "it.pt": {"string_to_token": {"*": 265}, "string_to_param": {"*": embedding}, "name": "it", "step": 7,
+                       "sd_checkpoint": None, "sd_checkpoint_name": None},
+             "embeddings.pt": {"string_to_token": {"*": torch.tensor(265)},
+                               "string_to_param": torch.nn.ParameterDict({"*": embedding})}}
+    for name, content in files.items():
+        torch.save(content, bench.work / name)
+        out = bench.work / f"from-{name}"
+        bench.eqdiff("import", "pytorch_custom_diffusion_weights.bin", name, "--base", bench.base, "--class", "thing",
+                     "--out", out)
+        ours = bench.draw(f"drawn-{name}", "--adapter", out, "--prompt", prompt)
+        check.pictures(f"import of pickles with {name}", read(ours), wanted, BOUND)
+
+
+def randomise(module, seed):
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in module.parameters():
+            fan = value[0].numel() if value.ndim > 1 else 2500
+            value.copy_(torch.randn(value.shape, generator=draw) * fan ** -0.5 + (value.ndim == 1) * value.mean().round())
+
+
+def tidied(mask):
+    """Without crumbs beside the largest piece and without pinholes, as eqdiff leaves masks."""
+    for level, share in ((True, 0.05), (False, 0.003)):
+        pieces, left = [], set(zip(*np.nonzero(mask == level)))
+        while left:
+            piece = [left.pop()]
+            for y, x in piece:
+                beside = {(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)} & left
+                left -= beside
+                piece.extend(beside)
+            pieces.append(piece)
+        whole = max(map(len, pieces), default=0) if level else mask.sum()
+        mask = mask.copy()
+        for y, x in (place for piece in pieces if len(piece) < share * whole for place in piece):
+            mask[y, x] = not level
+    return mask
+
+
+def segment_anything(bench, check):
+    """Segment Anything and MobileSAM by their authors' code, with random weights of the published shapes."""
+    from mobile_sam import SamPredictor, sam_model_registry
+    width, height, box = 320, 240, (70, 60, 210, 200)
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    inside = (x - 140) ** 2 + (y - 130) ** 2 < 70 ** 2
+    picture = np.where(inside[..., None], [200, 60, 40], np.stack([x * 0.5, y * 0.8, 255 - y * 0.7], -1)).astype(np.uint8)
+    Image.fromarray(picture).save(bench.work / "thing.png")
+    asked = {"a point": ([(140, 130)], [1], None), "a box": ([], [], box), "both": ([(140, 130), (20, 20)], [1, 0], box)}
+    for kind, file in (("vit_t", "mobile_sam.safetensors"), ("vit_b", "sam_vit_b.pth")):
+        model = sam_model_registry[kind]().eval()
+        randomise(model.image_encoder, 1)
+        # candle's have GELU's approximation by tanh in the tiny encoder and the decoder
+        for part in [model.mask_decoder.output_upscaling] + [model.image_encoder] * (kind == "vit_t"):
+            for module in part.modules():
+                if isinstance(module, torch.nn.GELU):
+                    module.approximate = "tanh"
+        predictor = SamPredictor(model)
+        predictor.set_image(picture)
+
+        def masks(points, labels, box):
+            found, shares, _ = predictor.predict(
+                np.array(points) if points else None, np.array(labels) if points else None,
+                np.array(box) if box else None, multimask_output=len(points) == 1 and not box)
+            return found[shares.argmax()]
+
+        for seed in range(1000):  # until no mask is all or nothing
+            randomise(model.mask_decoder, seed)
+            randomise(model.prompt_encoder, seed)
+            with torch.no_grad():  # four places that come of one are alike, and so are neighbours
+                for layer in (0, 3):
+                    kernel = model.mask_decoder.output_upscaling[layer].weight
+                    kernel.copy_(kernel.mean((2, 3), keepdim=True).expand_as(kernel) * 2)
+            there = {name: masks(*prompt) for name, prompt in asked.items()}
+            if all(0.15 < mask.mean() < 0.85 for mask in there.values()):
+                break
+        state = {k: v.contiguous() for k, v in model.state_dict().items()}
+        (save_file if file.endswith("safetensors") else torch.save)(state, bench.work / file)
+        for name, (points, labels, box) in asked.items():
+            marks = [part for (px, py), label in zip(points, labels)
+                     for part in ("--point" if label else "--neg-point", f"{px},{py}")]
+            marks += ["--box", ",".join(map(str, box))] if box else []
+            out = bench.work / f"mask-{kind}-{name}"
+            bench.eqdiff("mask", "thing.png", "--sam", file, *marks, "--out", out)
+            ours, theirs = np.asarray(Image.open(out / "thing.png").convert("L")) > 127, tidied(there[name])
+            share = (ours & theirs).sum() / (ours | theirs).sum()
+            check(f"{kind} asked by {name}", share > 0.98 and 0.05 < theirs.mean() < 0.95,
+                  f"overlap {share:.4f}, {theirs.mean():.0%} of the photo")
+
+
 def summed(adapter):
     tensors = load_file(adapter / "adapter.safetensors")
     return tensors["s_low"] + tensors["s_high"]
@@ -302,13 +415,16 @@ def main():
         samplers(bench, check)
         from_pictures(bench, check)
         foreign_lora(bench, check)
+        segment_anything(bench, check)
         (bench.work / "training.toml").write_text(TRAINING)
         adapter = bench.work / "adapter"
         bench.eqdiff("train", "--subject", args.subject, "--base", bench.base, "--config", "training.toml", "--out", adapter)
         prompt = f"a S* {args.subject} on a wooden floor"
         wanted = read(bench.draw("wanted", "--adapter", adapter, "--no-reference", "--prompt", prompt))
         alone = read(bench.draw("alone", "--no-adapter", "--base", bench.base, "--prompt", prompt))
+        watched(adapter, check)
         diffusers_export(bench, adapter, alone, wanted, prompt, check)
+        pickled(bench, adapter, wanted, prompt, check)
         webui_export(bench, adapter, wanted, prompt, check)
         merged_export(bench, adapter, wanted, prompt, check)
         release_export(bench, adapter, check)

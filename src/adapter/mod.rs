@@ -129,7 +129,8 @@ impl Adapter {
         Ok(Self { folder: folder.to_path_buf(), manifest })
     }
 
-    /// The trained parts, for the base that they were trained on.
+    /// The trained parts, for the base that they were trained on. Where LoRAs change that, they change its keys and values
+    /// here too.
     ///
     /// # Errors
     /// If `base` is another one, or tensors are missing, damaged or misshapen.
@@ -153,7 +154,10 @@ impl Adapter {
         let tensors = load_tensors(&self.folder.join(TENSORS), &base.device)?;
         check_shapes(base, &tensors, &self.manifest.settings)
             .with_context(|| format!("{} does not fit", self.folder.join(TENSORS).display()))?;
-        Ok(tensors)
+        match self.manifest.settings.training.method {
+            MethodName::DreamBooth => Ok(tensors), // the base's layers take them, and change them as their own
+            _ => base.with_loras(tensors),
+        }
     }
 
     /// What its `tensors` mean to `base`.

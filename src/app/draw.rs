@@ -8,6 +8,7 @@ use image::imageops::{self, FilterType};
 use serde::Deserialize;
 
 use super::explain::explain;
+use super::fitting::{check_explained, dial};
 use super::grid::{Axis, Cell, cells, draw_grid, save_sheet};
 use super::like::like;
 use super::lines::{Flags, Line, Preset};
@@ -19,7 +20,6 @@ use crate::evaluation::prompts;
 use crate::files::check_writable;
 use crate::images::png::is_ours;
 use crate::images::{self, shown};
-use crate::method::Dial;
 use crate::method::eqdiff::several::unified;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::samplers::sampler;
@@ -171,9 +171,7 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     if studio.learned.inverts() && size.0 != size.1 {
         bail!(Usage("--dreammatcher: only square pictures are matched to a photo".into()));
     }
-    if matches!(request.reference, Reference::Photo(_)) && studio.learned.recorder().is_none() {
-        observer.warn("this adapter was trained without reference attention: --reference has no effect");
-    }
+    let dial = dial(request, &studio, observer)?;
     let prompts: Vec<String> = lines.iter().map(|line| unified(&line.prompt, subjects).0).collect();
     let presets = presets(request)?;
     let typed = request.negative.as_deref().unwrap_or_default();
@@ -192,19 +190,14 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     style.steps = request.steps.unwrap_or(style.steps);
     style.guidance = request.guidance.unwrap_or(style.guidance);
     style.guidance_rescale = request.guidance_rescale.unwrap_or(style.guidance_rescale);
-    let usual = Dial::default();
     style.special = Special {
         start: source.as_ref().map(start::Source::start),
         variation: request.variations.map(|share| (request.variation_of.unwrap_or(seed), share)),
-        dial: Dial {
-            low: request.dial.low.unwrap_or(usual.low),
-            high: request.dial.high.unwrap_or(usual.high),
-            reference: request.dial.reference.unwrap_or(usual.reference),
-        },
+        dial,
         sketch: request.sketch,
     };
-    if request.explain && studio.adapter.is_none() {
-        bail!(Usage("--explain: without an adapter there is nothing to explain".into()));
+    if request.explain {
+        check_explained(request, &studio)?;
     }
     if request.grid.len() > 2 {
         bail!(Usage("--grid: a sheet has columns and rows, so give it once or twice".into()));
@@ -275,8 +268,14 @@ fn adapter(source: &Source) -> Result<Option<Adapter>> {
 }
 
 /// What the pictures are drawn with.
-fn studio(request: &Request, adapter: Option<Adapter>, observer: &mut dyn Observer) -> Result<Studio> {
+fn studio(request: &Request, mut adapter: Option<Adapter>, observer: &mut dyn Observer) -> Result<Studio> {
     let (machine, base) = (&request.machine, request.base.as_deref());
+    // what is matched in the end is what all adapters draw together
+    let set = adapter.as_mut().map(|adapter| &mut adapter.manifest.settings.sampling).and_then(|sampling| {
+        let matches = std::mem::take(&mut sampling.dreammatcher);
+        matches.then_some(sampling.matching_guidance)
+    });
+    let matching = (request.dreammatcher || set.is_some()).then_some(request.matching_guidance.or(set));
     let mut studio = Studio::open_with(machine, base, adapter, &request.loras, observer)?;
     if let Source::Elite(files, subject) = &request.adapter {
         let subject = subject::find(&subject::Request { subject, ..subject::Request::default() })?;
@@ -286,8 +285,10 @@ fn studio(request: &Request, adapter: Option<Adapter>, observer: &mut dyn Observ
         let more = request.more.iter().map(|folder| Adapter::open(folder)).collect::<Result<Vec<_>>>()?;
         studio = studio.joined(&more)?;
     }
-    let asked = request.dreammatcher && !studio.learned.inverts();
-    if asked { studio.matched(request.matching_guidance) } else { Ok(studio) }
+    match matching {
+        Some(guidance) => studio.matched(guidance.filter(|&guidance| guidance != 0.)),
+        None => Ok(studio),
+    }
 }
 
 /// Pictures that are drawn in the same ways.

@@ -60,13 +60,10 @@ pub fn open(base: &Base, files: &Files, photo: &Photo, offline: bool) -> Result<
 /// else a pickle may hold.
 fn mapper(base: &Base, folder: &Path, name: &str) -> Result<Mapper> {
     let [safe, pickled] = ["safetensors", "pt"].map(|ending| folder.join(format!("{name}.{ending}")));
-    let weights = if safe.is_file() {
-        Weights::open(&safe, &base.device)?
-    } else if pickled.is_file() {
-        Weights::pickled(&pickled, &base.device)?
-    } else {
+    let Some(file) = [&safe, &pickled].into_iter().find(|file| file.is_file()) else {
         bail!("there is neither {} nor {}: ELITE's authors publish them", pickled.display(), safe.display());
     };
+    let weights = Weights::open_or_unpickle(file, &base.device)?;
     Ok(Mapper::load(&weights, &base.unet, base.text.config.hidden_size)?)
 }
 

@@ -60,6 +60,13 @@ fn put<T: FromStr>(place: &mut T, value: &str) -> Option<()> {
     Some(())
 }
 
+impl Axis {
+    /// The setting that changes along it.
+    pub(super) fn name(&self) -> &'static str {
+        self.setting.name
+    }
+}
+
 impl FromStr for Axis {
     type Err = String;
 

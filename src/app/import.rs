@@ -17,7 +17,7 @@ use crate::method::eqdiff::{ConceptEmbedding, Customisation};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::{Layers, Settings};
 use crate::subject::{self, Subject};
-use crate::weights::{Lora, Part};
+use crate::weights::{Lora, Part, with_loras};
 
 /// What to import.
 #[derive(Clone, Debug)]
@@ -135,7 +135,7 @@ fn gathered(files: &[PathBuf], base: &Base) -> Result<(BTreeMap<String, Tensor>,
 }
 
 /// An adapter's tensors with the changes of LoRAs.
-fn changed(mut tensors: BTreeMap<String, Tensor>, loras: &[Lora]) -> Result<BTreeMap<String, Tensor>> {
+fn changed(tensors: BTreeMap<String, Tensor>, loras: &[Lora]) -> Result<BTreeMap<String, Tensor>> {
     for lora in loras {
         let keeps = |part: Part, name: &str| {
             part == Part::Unet && ["attn2_to_k", "attn2_to_v"].iter().any(|ending| name.ends_with(ending))
@@ -149,13 +149,8 @@ fn changed(mut tensors: BTreeMap<String, Tensor>, loras: &[Lora]) -> Result<BTre
         }
         let names = tensors.keys().cloned().collect();
         lora.check(&[(Part::Unet, names)])?;
-        for (name, tensor) in &mut tensors {
-            if let Some(change) = lora.change(Part::Unet, name, tensor.dims())? {
-                *tensor = (&*tensor + change.to_device(tensor.device())?)?;
-            }
-        }
     }
-    Ok(tensors)
+    Ok(with_loras(tensors, Part::Unet, loras)?)
 }
 
 /// All tensors that an adapter of `settings` has: those given, and the base's own keys and values where none are.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use candle_core::Device;
 
 use super::runs::Run;
@@ -54,7 +54,7 @@ fn folder(path: &Path) -> Result<Info> {
 }
 
 fn weights(path: &Path) -> Result<Info> {
-    let weights = Weights::open(path, &Device::Cpu)?;
+    let weights = Weights::open_or_unpickle(path, &Device::Cpu)?;
     let names = weights.names();
     let values: usize =
         names.iter().filter_map(|name| weights.shape(name)).map(|shape| shape.iter().product::<usize>()).sum();
@@ -85,11 +85,12 @@ fn weights(path: &Path) -> Result<Info> {
         "VAE in the diffusers layout"
     } else if has("text_model.encoder.") {
         "text encoder in the diffusers layout"
+    } else if has("mask_decoder.iou_token") {
+        "Segment Anything"
     } else {
-        "safetensors file of a kind that is not known here"
+        "weights of a kind that is not known here"
     };
-    let metadata = header_text(path).with_context(|| format!("cannot read what {} says of itself", shown(path)))?;
-    facts.extend(metadata);
+    facts.extend(header_text(path).unwrap_or_default()); // a pickle has none
     Ok(Info { kind: kind.into(), facts })
 }
 

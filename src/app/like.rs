@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::Observer;
-use super::draw::{Request, Seed, Turned};
+use super::draw::{Request, Seed, Source, Turned};
 use crate::images::Written;
 use crate::images::png::read_parameters;
 use crate::settings::SamplerName;
@@ -34,6 +34,8 @@ pub(super) fn like(path: &Path, request: &Request, observer: &mut dyn Observer) 
     // all variations of a picture have its seed, and one of their own
     let variation: Option<f64> = number(&written, "Variation seed strength");
     let own_seed = if variation.is_some() { "Variation seed" } else { "Seed" };
+    // without an adapter there is no photo to match to
+    let matched = written.setting("DreamMatcher").is_some() && !matches!(request.adapter, Source::BaseAlone);
     let own_prompts = request.prompts.is_empty() && request.prompt_file.is_none();
     Ok(Request {
         prompts: if own_prompts { vec![written.prompt.clone()] } else { request.prompts },
@@ -49,6 +51,10 @@ pub(super) fn like(path: &Path, request: &Request, observer: &mut dyn Observer) 
             .or_else(|| number(&written, "Denoising strength").filter(|_| request.from.is_some())),
         variations: request.variations.or(variation),
         variation_of: variation.and_then(|_| number(&written, "Seed")),
+        dreammatcher: request.dreammatcher || matched,
+        matching_guidance: request
+            .matching_guidance
+            .or_else(|| number(&written, "Matching guidance").filter(|_| matched)),
         dial: Turned {
             low: dial.low.or_else(|| number(&written, "S low")),
             high: dial.high.or_else(|| number(&written, "S high")),

@@ -8,13 +8,14 @@ use image::{DynamicImage, GrayImage, RgbImage};
 
 use super::places::OUTPUTS;
 use super::{Machine, Note, Observer, Usage};
-use crate::base::{Base, MINI};
+use crate::base::{Base, MINI, device, load_sam};
 use crate::files::{check_writable, make_folder};
 use crate::images::png::{is_ours, save_over_ours};
 use crate::images::{self, shown};
+use crate::model::sam::Prompt;
 use crate::report::html::{Card, Figure, Page, check_ours};
 use crate::report::overlay;
-use crate::segmentation::{AttentionCut, Cutting, Looking, Made, MaskMaker, PlainCut, overlap};
+use crate::segmentation::{AttentionCut, Cutting, Looking, Made, MaskMaker, PlainCut, anything, around, overlap};
 use crate::subject::{self, WEAK};
 
 /// Which photos to make masks for, and how. What is not given is found or has a default.
@@ -24,6 +25,7 @@ pub struct Request {
     pub photos: Vec<PathBuf>,
     pub class: Option<String>,
     pub way: Way,
+    pub sam: Option<Anything>,
     pub base: Option<String>,
     pub out: Option<PathBuf>,
     pub compare: bool,
@@ -38,6 +40,21 @@ pub enum Way {
     Attention,
     /// A cut by colours alone, without any model: for plain backgrounds
     Plain,
+}
+
+/// What Segment Anything cuts.
+#[derive(Clone, Debug)]
+pub struct Anything {
+    /// `mobile`, `vit-b`, or a file.
+    pub model: String,
+    /// What it is asked for; if that is nothing, for what the masks cover that are made otherwise.
+    pub prompt: Prompt,
+}
+
+impl Anything {
+    fn is_pointed(&self) -> bool {
+        self.prompt != Prompt::default()
+    }
 }
 
 /// Masks that were made.
@@ -101,11 +118,7 @@ pub fn mask(request: &Request, observer: &mut dyn Observer) -> Result<Masks> {
         }
     }
     let images: Vec<&RgbImage> = bare.iter().map(|photo| &photo.image).collect();
-    let base = match request.way {
-        Way::Attention => Some(request.machine.base(request.base.as_deref().unwrap_or(MINI), observer)?),
-        Way::Plain => None,
-    };
-    let made = with_maker(base.as_ref(), observer, |maker| maker.masks(&images, &class))?;
+    let made = made(request, &images, &class, observer)?;
     make_folder(&out.join("overlays"))?;
     let mut masks = Vec::with_capacity(bare.len());
     for ((photo, name), made) in bare.iter().zip(&names).zip(&made) {
@@ -130,6 +143,62 @@ pub fn mask(request: &Request, observer: &mut dyn Observer) -> Result<Masks> {
     }
     observer.info(&format!("Masks: {}, all on {}", shown(&out), shown(&page)));
     Ok(Masks { masks, page })
+}
+
+/// The masks of all photos.
+fn made(request: &Request, photos: &[&RgbImage], class: &str, observer: &mut dyn Observer) -> Result<Vec<Made>> {
+    let machine = &request.machine;
+    let Some(wanted) = &request.sam else { return rough(request, photos, class, observer) };
+    check_pointed(&wanted.prompt, photos)?;
+    // before a base is loaded and looks: it may be the wrong file
+    let sam = load_sam(&wanted.model, machine.offline, &device(&machine.device)?.0)?;
+    let rough = if wanted.is_pointed() { Vec::new() } else { rough(request, photos, class, observer)? };
+    observer.begin("Cutting", photos.len(), 0);
+    let mut made = Vec::with_capacity(photos.len());
+    for (i, photo) in photos.iter().enumerate() {
+        made.push(match rough.get(i) {
+            None => anything(&sam, photo, &wanted.prompt)?,
+            Some(rough) => match around(&rough.mask) {
+                Some(prompt) => anything(&sam, photo, &prompt)?,
+                None => rough.clone(), // it is empty: there is nothing to ask for
+            },
+        });
+        observer.go_on(1)?;
+    }
+    observer.end();
+    Ok(made)
+}
+
+/// Those that are made without Segment Anything.
+fn rough(request: &Request, photos: &[&RgbImage], class: &str, observer: &mut dyn Observer) -> Result<Vec<Made>> {
+    let base = match request.way {
+        Way::Attention => Some(request.machine.base(request.base.as_deref().unwrap_or(MINI), observer)?),
+        Way::Plain => None,
+    };
+    with_maker(base.as_ref(), observer, |maker| maker.masks(photos, class))
+}
+
+/// Whether what is pointed at is in the photo.
+fn check_pointed(prompt: &Prompt, photos: &[&RgbImage]) -> Result<()> {
+    let places: Vec<[f64; 2]> =
+        prompt.points.iter().map(|(place, _)| *place).chain(prompt.corners.into_iter().flatten()).collect();
+    match (places.is_empty(), photos) {
+        (true, _) => {}
+        (false, [photo]) => {
+            let (width, height) = photo.dimensions();
+            let is_in = |[x, y]: &[f64; 2]| (0. ..f64::from(width)).contains(x) && (0. ..f64::from(height)).contains(y);
+            if let Some([x, y]) = places.iter().find(|place| !is_in(place)) {
+                bail!(Usage(format!("--point, --box: {x},{y} is not in the photo of {width}x{height} pixels")));
+            }
+        }
+        (false, _) => bail!(Usage("--point, --neg-point, --box: what is pointed at is in one photo: give one".into())),
+    }
+    if let Some([[left, top], [right, bottom]]) = prompt.corners
+        && !(left < right && top < bottom)
+    {
+        bail!(Usage("--box: give the left, upper, right and lower edge".into()));
+    }
+    Ok(())
 }
 
 /// Calls `work` with what makes masks: a cut by where the base looks, or, without one, by colours alone.
@@ -207,7 +276,9 @@ fn class(request: &Request) -> Result<String> {
     let class = request.class.as_deref().map(|class| class.trim().to_string());
     match class.or_else(|| subject::class_word(&folder.display().to_string())).filter(|class| !class.is_empty()) {
         Some(class) => Ok(class),
-        None if request.way == Way::Plain => Ok(String::new()),
+        None if request.way == Way::Plain || request.sam.as_ref().is_some_and(Anything::is_pointed) => {
+            Ok(String::new())
+        }
         None => bail!(Usage("give the class word, e.g. --class dog".into())),
     }
 }

@@ -7,6 +7,7 @@ pub mod elite;
 pub mod evaluate;
 mod explain;
 pub mod export;
+mod fitting;
 pub mod grid;
 pub mod import;
 pub mod info;

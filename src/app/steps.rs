@@ -26,7 +26,7 @@ use crate::settings::Settings;
 use crate::subject::Subject;
 use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::class_images::{self, Asked};
-use crate::training::{Event, Next, Trainer};
+use crate::training::{Event, Next, PAGE, Trainer};
 
 /// A training whose folder is there.
 pub(super) struct Run<'a> {
@@ -135,7 +135,10 @@ fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut
                 let losses = names.iter().zip(&record.losses).filter_map(|(name, loss)| Some((*name, (*loss)?)));
                 observer.advance(1, &losses.collect::<Vec<_>>());
             }
-            Event::Saved if study.is_none() && std::mem::take(&mut first) => remember(LAST_ADAPTER, folder, observer),
+            Event::Saved if study.is_none() && std::mem::take(&mut first) => {
+                remember(LAST_ADAPTER, folder, observer);
+                observer.info(&format!("Watch it on {place}/{PAGE}"));
+            }
             Event::Saved | Event::Drawing => {}
             Event::Preview(path) => observer.tell(super::Note::Picture(path)),
         }
@@ -144,7 +147,7 @@ fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut
     observer.end();
     let trained = Trained { folder: folder.to_path_buf(), finished: trainer.steps() >= all };
     if trained.finished {
-        observer.info(&format!("Adapter: {place}  (loss curve: {place}/loss.png, previews: {place}/previews)"));
+        observer.info(&format!("Adapter: {place}  (losses and previews: {place}/{PAGE})"));
         let class = &subject.class;
         observer.info(&format!("Draw with: eqdiff sample --prompt \"{PLACEHOLDER} {class} in van gogh style\""));
     } else {

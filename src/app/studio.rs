@@ -41,6 +41,8 @@ pub struct Studio {
     pub has_subject: bool,
     /// Tells what was learnt from anything else: empty without an adapter.
     pub(super) identity: String,
+    /// The weight of DreamMatcher's guidance, where it matches.
+    matching: Option<f64>,
     defaults: Settings,
     /// Cards that draw too, and how the same is loaded there.
     others: Option<(Vec<usize>, Box<Open<'static>>)>,
@@ -92,6 +94,7 @@ impl Studio {
                 reference: None,
                 loras,
                 identity: String::new(),
+                matching: None,
                 defaults,
                 others: None,
             });
@@ -120,6 +123,7 @@ impl Studio {
             reference,
             loras: Vec::new(),
             identity: digest(&serialised(&tensors, &[])?, 16),
+            matching: None,
             defaults,
             adapter: Some(adapter),
             has_subject: true,
@@ -169,6 +173,7 @@ impl Studio {
         let photo = photo.context("the adapter has no photos")?.image;
         self.reference = Some(imageops::resize(&photo, side, side, FilterType::Nearest));
         self.learned = Box::new(DreamMatcher::new(self.learned, word, Options { guidance, ..Options::default() }));
+        self.matching = Some(guidance.unwrap_or(0.));
         self.identity += &format!(" dreammatcher {}", guidance.unwrap_or(0.));
         Ok(self)
     }
@@ -297,7 +302,8 @@ impl Studio {
             }
             Drawn::Picture(i, picture) => {
                 let (path, order) = (&paths[missing[i]], &chosen[i]);
-                save_png(path, &picture, &[("parameters", &self.parameters(order, style).to_string())])?;
+                let matching = self.matching.filter(|_| learned.inverts());
+                save_png(path, &picture, &[("parameters", &self.parameters(order, style, matching).to_string())])?;
                 finished += 1;
                 sketches.done(i);
                 observer.tell(Note::Picture(path));
@@ -316,7 +322,12 @@ impl Studio {
         drawn.map(|()| paths)
     }
 
-    pub(super) fn parameters<'a>(&'a self, order: &'a Order, style: &'a Style) -> Parameters<'a> {
+    /// What the text of a picture says that was drawn with what was learnt.
+    pub(super) fn parameters_of_learned<'a>(&'a self, order: &'a Order, style: &'a Style) -> Parameters<'a> {
+        self.parameters(order, style, self.matching)
+    }
+
+    fn parameters<'a>(&'a self, order: &'a Order, style: &'a Style, matching: Option<f64>) -> Parameters<'a> {
         Parameters {
             prompt: &order.prompt,
             negative: style.negative,
@@ -325,7 +336,7 @@ impl Studio {
             guidance: style.guidance,
             guidance_rescale: style.guidance_rescale,
             seed: style.special.variation.map_or(order.seed, |(seed, _)| seed),
-            others: self.others(order, style),
+            others: self.others(order, style, matching),
             width: style.size.0 as u32,
             height: style.size.1 as u32,
             model: &self.base.name,
@@ -333,7 +344,7 @@ impl Studio {
     }
 
     /// What a picture's text says besides, in the words of AUTOMATIC1111's web UI where it has some.
-    fn others(&self, order: &Order, style: &Style) -> Vec<(&'static str, String)> {
+    fn others(&self, order: &Order, style: &Style, matching: Option<f64>) -> Vec<(&'static str, String)> {
         let Special { start, variation, dial, .. } = &style.special;
         let mut others = Vec::new();
         if let Some(start) = start {
@@ -344,6 +355,10 @@ impl Studio {
         }
         let weights = [("S low", dial.low), ("S high", dial.high), ("Reference strength", dial.reference)];
         others.extend(weights.into_iter().filter(|(_, weight)| *weight != 1.).map(|(name, w)| (name, w.to_string())));
+        if let Some(guidance) = matching {
+            others.push(("DreamMatcher", "true".into()));
+            others.extend((guidance != 0.).then(|| ("Matching guidance", guidance.to_string())));
+        }
         let name = |lora: &WeightedFile| {
             format!("{}:{}", lora.file.file_stem().unwrap_or_default().to_string_lossy(), lora.weight)
         };

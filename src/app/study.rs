@@ -328,7 +328,7 @@ fn draw_block(
         Drawn::Picture(i, picture) => {
             let path = path(&cells[i]);
             if !path.is_file() {
-                let parameters = studio.parameters(&orders[i], style).to_string();
+                let parameters = studio.parameters_of_learned(&orders[i], style).to_string();
                 save_png(&path, &picture, &[("parameters", &parameters)])?;
                 observer.tell(Note::Picture(&path));
             }

@@ -50,11 +50,25 @@ impl Hub {
         Cache::new(self.cache.clone()).model(self.id.clone()).get(path)
     }
 
-    /// A file, downloaded if it has to be.
+    /// A file of a model in the diffusers layout, downloaded if it has to be.
     ///
     /// # Errors
     /// If it is neither here nor can be downloaded; the message says what helps.
     pub fn get(&self, path: &str) -> Result<PathBuf> {
+        let id = &self.id;
+        self.get_or(path, || {
+            format!(
+                "no network? give a directory in the diffusers layout instead, or the embedded base with --base mini; \
+                 {id} is no directory here"
+            )
+        })
+    }
+
+    /// A file, downloaded if it has to be; what to do where that cannot be is part of the error.
+    ///
+    /// # Errors
+    /// If it is neither here nor can be downloaded.
+    pub fn get_or(&self, path: &str, advice: impl Fn() -> String) -> Result<PathBuf> {
         if let Some(found) = self.cached(path) {
             return Ok(found);
         }
@@ -64,13 +78,9 @@ impl Hub {
                 self.id,
                 self.cache.display()
             )),
-            Some(remote) => remote.get(path).with_context(|| {
-                format!(
-                    "cannot download {path} of {} (no network? give a directory in the diffusers layout instead, or \
-                     the embedded base with --base mini; {} is no directory here)",
-                    self.id, self.id
-                )
-            }),
+            Some(remote) => {
+                remote.get(path).with_context(|| format!("cannot download {path} of {} ({})", self.id, advice()))
+            }
         }
     }
 

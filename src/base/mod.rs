@@ -3,11 +3,13 @@
 mod device;
 mod hub;
 mod metrics;
+mod sam;
 mod sd1;
 mod source;
 pub mod texts;
 mod whole;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,11 +21,12 @@ use crate::model::clip::TowerConfig;
 use crate::model::unet::{LATENTS, UnetConfig};
 use crate::model::{ClipText, Config, Scheduler, Tokenizer, Unet, Vae};
 use crate::ops::{Precision, prepare};
-use crate::weights::{Lora, Part, Weights};
+use crate::weights::{Lora, Part, Weights, with_loras};
 use source::Model;
 
 pub use device::{advice, device, other_cards};
 pub use metrics::{Clip, load_dino, load_judge, load_vision, things};
+pub use sam::load_sam;
 pub use sd1::RANDOM_SD14;
 pub use source::Folder;
 
@@ -168,6 +171,16 @@ pub struct Parts {
     pub precision: Precision,
     /// What is added to them.
     pub loras: Arc<[Lora]>,
+}
+
+impl Base {
+    /// Tensors that come in the place of the UNet's, with the changes that its LoRAs make: else those would be lost there.
+    ///
+    /// # Errors
+    /// If a change does not fit.
+    pub fn with_loras(&self, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+        Ok(with_loras(tensors, Part::Unet, &self.parts.loras)?)
+    }
 }
 
 impl Parts {

@@ -17,7 +17,7 @@ Examples:
   eqdiff export outputs/dog --to merged --base sd-v1-4.safetensors
 
 Reference attention travels to nobody but the released code: other programs draw what `eqdiff sample --no-reference`
-draws. NAME.md beside the files says how to use them.";
+draws, which is less like the subject (docs/interop.md has figures). NAME.md beside the files says how to use them.";
 
 /// Arguments of `export`.
 #[derive(Args)]

@@ -12,12 +12,13 @@ use crate::app::import::{Request, import};
 const EXAMPLES: &str = "\
 Examples:
   eqdiff import pytorch_custom_diffusion_weights.safetensors \"<new1>.safetensors\" --class cat --base sd14
-  eqdiff import learned_embeds.safetensors --class toy --base sd14 --out toy
+  eqdiff import learned_embeds.bin --class toy --base sd14 --out toy
   eqdiff import pytorch_custom_diffusion_weights.safetensors freq_embeddings.safetensors --subject photos/dog --base sd14
 
   eqdiff import dog-lora.safetensors dog.safetensors --class dog --base sd14
 
-The result is an adapter like any other: S* stands for the subject. Files must be safetensors. A LoRA may change keys and
+The result is an adapter like any other: S* stands for the subject. Files are safetensors, or pickles of
+tensors as PyTorch writes them since 2020 (.pt, .bin, .pth), which are read without running them. A LoRA may change keys and
 values of cross-attention alone; `eqdiff sample --lora` draws with any other.";
 
 /// Arguments of `import`.

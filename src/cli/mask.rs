@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::{MachineArgs, Outcome};
 use crate::app::Observer;
-use crate::app::mask::{Request, Way, mask};
+use crate::app::mask::{Anything, Request, Way, mask};
+use crate::model::sam::Prompt;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,6 +16,8 @@ Examples:
   eqdiff mask photo1.jpg photo2.jpg --class dog --out masks/
   eqdiff mask my_teapot --way plain                  no model, for plain backgrounds
   eqdiff mask dog --compare                          how near the masks come to the given ones
+  eqdiff mask my_teapot --class teapot --sam mobile  Segment Anything around what the base sees
+  eqdiff mask photo1.jpg --sam sam_vit_b_01ec64.safetensors --box 90,60,410,380 --neg-point 120,350
 
 Photos of one subject help each other: its colours are in all of them, each background is in one.
 `eqdiff train --auto-mask` does the same on the way.";
@@ -32,6 +35,20 @@ pub(super) struct MaskArgs {
     /// How masks are made
     #[arg(long, value_name = "WAY", value_enum, default_value_t)]
     way: Way,
+    /// Let Segment Anything cut what --way finds, or what is pointed at: mobile or vit-b from the Hugging Face hub
+    /// (lmz/candle-sam), or a file with the published names (.safetensors, .pth). Published weights were never run here: it
+    /// is checked on random ones
+    #[arg(long, value_name = "MODEL")]
+    sam: Option<String>,
+    /// With --sam: a place on the subject, in pixels of the upright photo. Repeatable
+    #[arg(long, value_name = "X,Y", requires = "sam", conflicts_with_all = ["way", "base"], value_parser = numbers::<2>)]
+    point: Vec<[f64; 2]>,
+    /// With --sam: a place that is not the subject's. Repeatable
+    #[arg(long, value_name = "X,Y", requires = "sam", conflicts_with_all = ["way", "base"], value_parser = numbers::<2>)]
+    neg_point: Vec<[f64; 2]>,
+    /// With --sam: a box around the subject, left, upper, right and lower edge
+    #[arg(long = "box", value_name = "X,Y,X,Y", requires = "sam", conflicts_with_all = ["way", "base"], value_parser = numbers::<4>)]
+    corners: Option<[f64; 4]>,
     /// The base that looks for the subject [default: mini]
     #[arg(long, value_name = "NAME_OR_DIR")]
     base: Option<String>,
@@ -46,7 +63,29 @@ pub(super) struct MaskArgs {
 }
 
 pub(super) fn run(args: MaskArgs, observer: &mut dyn Observer) -> Result<Outcome> {
-    let MaskArgs { photos, class, way, base, out, compare, machine } = args;
-    let request = Request { photos, class, way, base, out, compare, machine: machine.into() };
+    let marked = |places: Vec<[f64; 2]>, inside| places.into_iter().map(move |place| (place, inside));
+    let prompt = Prompt {
+        points: marked(args.point, true).chain(marked(args.neg_point, false)).collect(),
+        corners: args.corners.map(|[left, top, right, bottom]| [[left, top], [right, bottom]]),
+    };
+    let request = Request {
+        photos: args.photos,
+        class: args.class,
+        way: args.way,
+        sam: args.sam.map(|model| Anything { model, prompt }),
+        base: args.base,
+        out: args.out,
+        compare: args.compare,
+        machine: args.machine.into(),
+    };
     mask(&request, observer).map(|_| Outcome::Done)
+}
+
+/// So many finite numbers, separated by commas.
+fn numbers<const N: usize>(text: &str) -> Result<[f64; N], String> {
+    let numbers = text.split(',').map(|number| number.trim().parse().ok().filter(|number| f64::is_finite(*number)));
+    let numbers: Option<Vec<f64>> = numbers.collect();
+    numbers
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| format!("give {N} numbers, e.g. {}", ["120"; N].join(",")))
 }

@@ -87,6 +87,11 @@ pub trait Learned {
     /// The attention of a pass.
     fn attention<'a>(&'a self, pass: Pass<'a>) -> Box<dyn Recorder + 'a>;
 
+    /// The parts of it that a dial turns.
+    fn dials(&self) -> Dials {
+        Dials::default()
+    }
+
     /// The same as strong as a dial says; none if there is nothing to turn.
     ///
     /// # Errors
@@ -135,6 +140,15 @@ pub struct Dial {
     pub high: f64,
     /// Attention to the reference photo.
     pub reference: f64,
+}
+
+/// Which parts of a [`Dial`] something has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // those of the dial
+pub struct Dials {
+    pub low: bool,
+    pub high: bool,
+    pub reference: bool,
 }
 
 impl Default for Dial {

@@ -68,13 +68,15 @@ pub struct Page {
     in_section: bool,
     /// More styles, and a script.
     extra: (&'static str, &'static str),
+    /// Seconds after which a browser reads the page again.
+    refreshed: Option<u32>,
 }
 
 impl Page {
     /// An empty page with a title and an introduction.
     pub fn new(title: &str, introduction: &str) -> Self {
         let (title, introduction) = (escape(title), escape(introduction));
-        Self { title, introduction, body: String::new(), in_section: false, extra: ("", "") }
+        Self { title, introduction, body: String::new(), in_section: false, extra: ("", ""), refreshed: None }
     }
 
     /// Adds styles to those of all pages.
@@ -85,6 +87,11 @@ impl Page {
     /// Runs a script when the page is there.
     pub(super) fn script(&mut self, code: &'static str) {
         self.extra.1 = code;
+    }
+
+    /// Has browsers read the page again every so many seconds: it is written anew.
+    pub(super) fn refresh(&mut self, seconds: u32) {
+        self.refreshed = Some(seconds);
     }
 
     /// Adds what is HTML already.
@@ -169,14 +176,16 @@ impl Page {
 
     /// The whole file.
     pub fn to_html(&self) -> String {
-        let Self { title, introduction, body, in_section, extra: (css, script) } = self;
+        let Self { title, introduction, body, in_section, extra: (css, script), refreshed } = self;
         let end = if *in_section { "</section>\n" } else { "" };
         let script = if script.is_empty() { String::new() } else { format!("<script>\n{script}</script>\n") };
+        let refresh = refreshed
+            .map_or_else(String::new, |seconds| format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">\n"));
         let version = env!("CARGO_PKG_VERSION");
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
+             <meta name=\"color-scheme\" content=\"light dark\">\n{refresh}<title>{title}</title>\n\
              <style>\n{STYLE}{css}</style>\n</head>\n<body>\n\
              <header><h1>{title}</h1>\n<p>{introduction}</p></header>\n<main>\n{body}{end}</main>\n\
              <footer>{SIGNATURE} {version}.</footer>\n{script}</body>\n</html>\n"

@@ -17,6 +17,30 @@ const COLOURS: [RGBColor; 5] = [
     RGBColor(148, 103, 189),
 ];
 
+/// Losses as they are drawn.
+pub(super) struct Losses<'a> {
+    /// The finite ones by name, as (step, value).
+    pub(super) series: Vec<(&'a str, Vec<(f64, f64)>)>,
+    /// The last step.
+    pub(super) last: f64,
+    /// What all but a few stay below: spikes shall not flatten everything else.
+    pub(super) top: f64,
+}
+
+impl<'a> Losses<'a> {
+    pub(super) fn new(series: &[(&'a str, Vec<(f64, f64)>)]) -> Self {
+        let finite = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
+            points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
+        };
+        let series: Vec<_> = series.iter().map(|(name, points)| (*name, finite(points))).collect();
+        let last = series.iter().flat_map(|(_, points)| points).map(|p| p.0).fold(2f64, f64::max);
+        let mut values: Vec<f64> = series.iter().flat_map(|(_, points)| points).map(|p| p.1).collect();
+        values.sort_by(f64::total_cmp);
+        let top = values.get((values.len() * 99 / 100).min(values.len().saturating_sub(1))).copied().unwrap_or(1.);
+        Self { series, last, top: top.max(1e-6) }
+    }
+}
+
 /// Draws series of (step, value) as light lines with their smoothed course over them.
 ///
 /// # Errors
@@ -24,15 +48,7 @@ const COLOURS: [RGBColor; 5] = [
 pub fn loss_curve(path: &Path, series: &[(&str, Vec<(f64, f64)>)]) -> Result<()> {
     let size = (960, 540);
     let mut image = RgbImage::from_pixel(size.0, size.1, Rgb([255; 3]));
-    let finite = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
-        points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
-    };
-    let series: Vec<(&str, Vec<(f64, f64)>)> = series.iter().map(|(name, points)| (*name, finite(points))).collect();
-    let last = series.iter().flat_map(|(_, points)| points).map(|p| p.0).fold(2f64, f64::max);
-    // a few spikes shall not flatten everything else
-    let mut values: Vec<f64> = series.iter().flat_map(|(_, points)| points).map(|p| p.1).collect();
-    values.sort_by(f64::total_cmp);
-    let top = values.get((values.len() * 99 / 100).min(values.len().saturating_sub(1))).copied().unwrap_or(1.);
+    let Losses { series, last, top } = Losses::new(series);
     {
         let canvas = BitMapBackend::with_buffer(&mut image, size).into_drawing_area();
         let drawn = (|| {
@@ -40,7 +56,7 @@ pub fn loss_curve(path: &Path, series: &[(&str, Vec<(f64, f64)>)]) -> Result<()>
                 .margin(16)
                 .x_label_area_size(40)
                 .y_label_area_size(56)
-                .build_cartesian_2d(0f64..last, 0f64..top.max(1e-6) * 1.1)?;
+                .build_cartesian_2d(0f64..last, 0f64..top * 1.1)?;
             chart
                 .configure_mesh()
                 .light_line_style(WHITE)
@@ -72,7 +88,7 @@ pub fn loss_curve(path: &Path, series: &[(&str, Vec<(f64, f64)>)]) -> Result<()>
 }
 
 /// A running mean over a tenth of the points, at least one.
-fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+pub(super) fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = (points.len() / 20).max(1);
     let mean = |i: usize| {
         let window = &points[i.saturating_sub(reach)..(i + reach + 1).min(points.len())];

@@ -1,5 +1,7 @@
 //! What the program shows people: contact sheets, loss curves, pages. From data and pictures alone.
 
+mod chart;
+mod course;
 mod font;
 pub mod heat;
 pub mod html;
@@ -10,6 +12,7 @@ pub mod page;
 pub mod sheet;
 pub mod study;
 
+pub use course::{Course, course_page};
 pub use loss_curve::loss_curve;
 pub use overlay::overlay;
 pub use overview::overview;

@@ -1,8 +1,9 @@
 //! Masks that are made: where the subject is in photos that nobody has cut it out of.
 //!
 //! Two ways, both of them [`MaskMaker`]s: by colours and borders alone ([`PlainCut`]), and by what the base looks at when it
-//! reads the class word ([`AttentionCut`]).
+//! reads the class word ([`AttentionCut`]). What they find, or the user points at, may ask [`anything`] for a mask.
 
+mod anything;
 mod attention;
 mod colour;
 mod cut;
@@ -13,6 +14,7 @@ use anyhow::Result;
 use image::RgbImage;
 
 pub use crate::subject::{Made, MaskMaker};
+pub use anything::{anything, around};
 pub use attention::{AttentionCut, Looking};
 pub use cut::{Cutting, overlap};
 
@@ -33,18 +35,23 @@ impl Map {
 
     /// The value at a pixel of a photo, between the nearest four.
     fn at(&self, x: u32, y: u32, width: u32, height: u32) -> f64 {
-        let place = |pixel: u32, pixels: u32| {
-            let last = (self.side - 1) as f64;
-            let place = ((f64::from(pixel) + 0.5) * self.side as f64 / f64::from(pixels) - 0.5).clamp(0., last);
-            (place as usize, (place as usize + 1).min(self.side - 1), place.fract())
-        };
-        let ((left, right, across), (above, below, down)) = (place(x, width), place(y, height));
-        let row = |y: usize| {
-            let at = |x: usize| self.values[y * self.side + x];
-            at(left) * (1. - across) + at(right) * across
-        };
-        row(above) * (1. - down) + row(below) * down
+        let place = |pixel: u32, pixels: u32| (f64::from(pixel) + 0.5) * self.side as f64 / f64::from(pixels) - 0.5;
+        between(&self.values, self.side, place(x, width), place(y, height))
     }
+}
+
+/// The value at a place between the nearest four of a square; beyond its edge it is the edge's.
+fn between<T: Copy + Into<f64>>(values: &[T], side: usize, x: f64, y: f64) -> f64 {
+    let near = |place: f64| {
+        let place = place.clamp(0., (side - 1) as f64);
+        (place as usize, (place as usize + 1).min(side - 1), place.fract())
+    };
+    let ((left, right, across), (above, below, down)) = (near(x), near(y));
+    let row = |y: usize| {
+        let at = |x: usize| -> f64 { values[y * side + x].into() };
+        at(left) * (1. - across) + at(right) * across
+    };
+    row(above) * (1. - down) + row(below) * down
 }
 
 /// Cuts by colours and borders alone: for subjects before plain backgrounds, or several photos with different ones.

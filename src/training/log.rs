@@ -112,14 +112,19 @@ impl Log {
         }))
     }
 
+    /// The losses that there are by name, as (step, value).
+    pub fn series(&self) -> Vec<(&'static str, Vec<(f64, f64)>)> {
+        let points = |i: usize| self.records.iter().filter_map(move |r| Some((r.step as f64, r.losses[i]?)));
+        let series = self.names.iter().enumerate().map(|(i, name)| (*name, points(i).collect::<Vec<_>>()));
+        series.filter(|(_, points)| !points.is_empty()).collect()
+    }
+
     /// Draws the losses.
     ///
     /// # Errors
     /// If the picture cannot be written.
     pub fn draw(&self, path: &Path) -> Result<()> {
-        let points = |i: usize| self.records.iter().filter_map(move |r| Some((r.step as f64, r.losses[i]?)));
-        let series = self.names.iter().enumerate().map(|(i, name)| (*name, points(i).collect::<Vec<_>>()));
-        loss_curve(path, &series.filter(|(_, points)| !points.is_empty()).collect::<Vec<_>>())
+        loss_curve(path, &self.series())
     }
 }
 

@@ -14,10 +14,10 @@ use super::state;
 use crate::adapter::{self, Manifest};
 use crate::base::Base;
 use crate::files::{Set, make_own_folder};
-use crate::images::png::save_png;
+use crate::images::{self, png::save_png};
 use crate::method::Method;
 use crate::model::tokenizer::PLACEHOLDER;
-use crate::report::contact_sheet;
+use crate::report::{Course, contact_sheet, course_page};
 use crate::sampling::{Drawn, Order, Special, Style, draw};
 
 /// What a run tells while it works.
@@ -179,7 +179,28 @@ impl<'a, M: Method> Trainer<'a, M> {
         set.add(LOSSES, &self.log.csv()?)?;
         set.commit()?;
         events::update(&self.folder.join(events::FILE), &self.log.events())?;
-        self.log.draw(&self.folder.join("loss.png"))
+        self.log.draw(&self.folder.join("loss.png"))?;
+        self.show()
+    }
+
+    /// Writes the page of the losses and previews.
+    fn show(&self) -> Result<()> {
+        let step = |path: PathBuf| {
+            let step = path.file_stem()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
+            Some((step, path))
+        };
+        let files = std::fs::read_dir(self.folder.join(PREVIEWS)).into_iter().flatten().flatten();
+        let mut files: Vec<(usize, PathBuf)> = files.filter_map(|entry| step(entry.path())).collect();
+        files.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
+        // a preview that cannot be read is no reason to stop
+        let read = |(step, path): (usize, PathBuf)| Some((step, images::open(&path).ok()?));
+        let course = Course {
+            title: format!("{} {}", self.manifest.placeholder, self.manifest.class),
+            steps: (self.steps(), self.manifest.settings.training.steps),
+            losses: self.log.series(),
+            previews: files.into_iter().take(SHOWN).filter_map(read).collect(),
+        };
+        course_page(&course)?.write(&self.folder.join(PAGE))
     }
 
     fn trained(&self) -> BTreeMap<String, Tensor> {
@@ -188,7 +209,7 @@ impl<'a, M: Method> Trainer<'a, M> {
     }
 
     fn preview_path(&self) -> PathBuf {
-        self.folder.join(format!("previews/step-{:06}.png", self.steps()))
+        self.folder.join(format!("{PREVIEWS}/step-{:06}.png", self.steps()))
     }
 
     /// Draws the subject with fixed prompts and seeds. Stopped in the middle there is no preview: the next run draws it.
@@ -225,10 +246,19 @@ impl<'a, M: Method> Trainer<'a, M> {
         }
         drawn?;
         let path = self.preview_path();
-        make_own_folder(&self.folder.join("previews"))?;
+        make_own_folder(&self.folder.join(PREVIEWS))?;
         save_png(&path, &contact_sheet(&cells, 2), &[])?;
+        self.show()?;
         observe(Event::Preview(&path))
     }
 }
 
 const LOSSES: &str = "loss.csv";
+
+const PREVIEWS: &str = "previews";
+
+/// The page to watch a training on.
+pub const PAGE: &str = "training.html";
+
+/// Previews on that page, at most: it is written at every checkpoint.
+const SHOWN: usize = 12;

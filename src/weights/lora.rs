@@ -64,12 +64,12 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Reads a safetensors file with kohya's, PEFT's or diffusers' names.
+    /// Reads a file, safetensors or a pickle of tensors, with kohya's, PEFT's or diffusers' names.
     ///
     /// # Errors
     /// If it is damaged, or no LoRA of two matrices for Stable Diffusion 1.x; the message names it and the tensor.
     pub fn open(path: &Path, weight: f64, device: &Device) -> Result<Self> {
-        let weights = Weights::open(path, device)?;
+        let weights = Weights::open_or_unpickle(path, device)?;
         Self::of(&weights, weight).with_context(|| format!("{} cannot be used as a LoRA", weights.file()))
     }
 
@@ -153,6 +153,25 @@ impl Lora {
         }
         product.reshape(shape).map(Some)
     }
+}
+
+/// Tensors of a model with the changes of LoRAs, wherever they come from.
+///
+/// # Errors
+/// As [`Lora::change`].
+pub fn with_loras(
+    mut tensors: BTreeMap<String, Tensor>,
+    part: Part,
+    loras: &[Lora],
+) -> candle_core::Result<BTreeMap<String, Tensor>> {
+    for lora in loras {
+        for (name, tensor) in &mut tensors {
+            if let Some(change) = lora.change(part, name, tensor.dims())? {
+                *tensor = (&*tensor + change.to_device(tensor.device())?)?;
+            }
+        }
+    }
+    Ok(tensors)
 }
 
 /// Which matrix of which model a tensor is about, and what it is of it.

@@ -1,10 +1,12 @@
 //! Reading safetensors checkpoints by the names of their tensors.
 
+mod builder;
 mod checkpoint;
 mod foreign;
 mod header;
 mod lora;
 mod original;
+mod pickle;
 mod random;
 mod source;
 mod values;
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use half::f16;
 
 use crate::ops::Precision;
@@ -25,7 +27,7 @@ use values::Failure;
 
 pub use foreign::by_name as foreign;
 pub use header::text as header_text;
-pub use lora::Lora;
+pub use lora::{Lora, with_loras};
 pub use original::Part;
 pub use source::text;
 
@@ -80,23 +82,20 @@ impl Weights {
         Ok(Self::of(Checkpoint::of(name.to_string(), Source::Embedded(bytes))?, device))
     }
 
-    /// A pickled dictionary of tensors, as PyTorch writes it. The pickle's instructions are read, not run: whatever is no
-    /// tensor in it is refused.
+    /// A safetensors file, or a pickled dictionary of tensors, as PyTorch writes it. The pickle's instructions are read, not
+    /// run; what they do not say of tensors is left out.
     ///
     /// # Errors
-    /// If it cannot be read, or holds values that are not finite.
-    pub fn pickled(path: &Path, device: &Device) -> Result<Self> {
-        let name = path.display().to_string();
-        let tensors = candle_core::pickle::read_all(path).with_context(|| format!("cannot read {name}"))?;
-        let mut kept = BTreeMap::new();
-        for (key, tensor) in tensors {
-            let tensor = tensor.to_dtype(DType::F32)?;
-            let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
-            ensure!(sum.is_finite(), "{key} in {name} has values that are NaN or infinite: it is damaged");
-            kept.insert(key, tensor.to_device(device)?);
+    /// As [`open`](Self::open), also if a pickle holds no tensors.
+    pub fn open_or_unpickle(path: &Path, device: &Device) -> Result<Self> {
+        if !pickle::begins(path) {
+            return Self::open(path, device);
         }
-        ensure!(!kept.is_empty(), "{name} holds no tensors");
-        Ok(Self::of(Checkpoint::empty(&name), device).replaced(kept))
+        let name = path.display().to_string();
+        let tensors = pickle::tensors(path).with_context(|| format!("the pickle {name} cannot be used"))?;
+        ensure!(!tensors.is_empty(), "the pickle {name} holds no tensors");
+        let source = Source::Made(safetensors::serialize(tensors, None)?);
+        Ok(Self::of(Checkpoint::of(name, source)?, device))
     }
 
     /// Random weights for every tensor that a model of today's layout asks for.
@@ -266,6 +265,8 @@ impl Weights {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+
+    use candle_core::DType;
 
     use super::*;
 

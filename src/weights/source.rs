@@ -13,6 +13,8 @@ use super::foreign;
 pub(super) enum Source {
     /// Part of the program.
     Embedded(&'static [u8]),
+    /// Made of a file in another format.
+    Made(Vec<u8>),
     /// On disk, with its length when it was opened.
     File(File, u64),
 }
@@ -33,6 +35,7 @@ impl Source {
     pub(super) fn len(&self) -> u64 {
         match self {
             Self::Embedded(bytes) => bytes.len() as u64,
+            Self::Made(bytes) => bytes.len() as u64,
             Self::File(_, length) => *length,
         }
     }
@@ -40,14 +43,17 @@ impl Source {
     /// Fills `buffer` from byte `at` on; an error if there are not as many bytes any more.
     pub(super) fn read(&self, buffer: &mut [u8], at: u64) -> Result<()> {
         match self {
-            Self::Embedded(bytes) => {
-                let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).and_then(|b| b.get(..buffer.len()));
-                buffer.copy_from_slice(rest.ok_or(ErrorKind::UnexpectedEof)?);
-                Ok(())
-            }
+            Self::Embedded(bytes) => copy(bytes, buffer, at),
+            Self::Made(bytes) => copy(bytes, buffer, at),
             Self::File(file, _) => read_at(file, buffer, at),
         }
     }
+}
+
+fn copy(bytes: &[u8], buffer: &mut [u8], at: u64) -> Result<()> {
+    let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).and_then(|rest| rest.get(..buffer.len()));
+    buffer.copy_from_slice(rest.ok_or(ErrorKind::UnexpectedEof)?);
+    Ok(())
 }
 
 /// The whole of a text file of a model, which has a few megabytes at most.

@@ -21,12 +21,12 @@ pub enum Found {
     Lora(Lora),
 }
 
-/// Reads a safetensors file of Custom Diffusion, textual inversion, LoRA or the released code.
+/// Reads a file of Custom Diffusion, textual inversion, LoRA or the released code: safetensors, or a pickle of tensors.
 ///
 /// # Errors
 /// If it is damaged, or something else; the message names it and says what.
 pub fn read(path: &Path, device: &Device) -> Result<Found> {
-    let weights = Weights::open(path, device)?;
+    let weights = Weights::open_or_unpickle(path, device)?;
     if weights.names().iter().any(|name| name.contains("lora")) {
         return Ok(Found::Lora(Lora::open(path, 1., device)?));
     }

@@ -8,7 +8,7 @@ mod subspace;
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::{Dial, Learned, Pass, Recorder};
+use super::{Dial, Dials, Learned, Pass, Recorder};
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::model::Unet;
@@ -110,6 +110,11 @@ impl Learned for DreamMatcher {
         }
         let inner = self.inner.attention(Pass { seen: None, ..pass });
         Box::new(Matched::new(self, inner, pass))
+    }
+
+    /// Instead of the reference attention of what it decorates the picture is matched.
+    fn dials(&self) -> Dials {
+        Dials { reference: false, ..self.inner.dials() }
     }
 
     fn turned(&self, dial: Dial) -> candle_core::Result<Option<Box<dyn Learned>>> {

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use candle_core::{Result, Tensor};
 
-use super::{Dial, Learned, Losses, Method, Pass, Recorder};
+use super::{Dial, Dials, Learned, Losses, Method, Pass, Recorder};
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::model::tokenizer::PLACEHOLDER;
@@ -128,6 +128,10 @@ impl Learned for Customisation {
 
     fn attention<'a>(&'a self, pass: Pass<'a>) -> Box<dyn Recorder + 'a> {
         Box::new(Customised::new(self, pass.seen, None))
+    }
+
+    fn dials(&self) -> Dials {
+        Dials { low: true, high: self.concept.high.is_some(), reference: self.has_reference() }
     }
 
     fn turned(&self, dial: Dial) -> Result<Option<Box<dyn Learned>>> {

@@ -13,7 +13,7 @@ use super::{Customisation, Customised};
 use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::method::custom_diffusion::Regularised;
-use crate::method::{Dial, Learned, Pass, Recorder, plain};
+use crate::method::{Dial, Dials, Learned, Pass, Recorder, plain};
 use crate::model::tokenizer::PLACEHOLDER;
 
 /// One of several subjects.
@@ -102,6 +102,10 @@ impl Learned for Several {
 
     fn attention<'a>(&'a self, _: Pass<'a>) -> Box<dyn Recorder + 'a> {
         Box::new(Customised::new(&self.merged, None, None))
+    }
+
+    fn dials(&self) -> Dials {
+        Dials { low: true, high: self.concepts.iter().any(|concept| concept.high.is_some()), reference: false }
     }
 
     fn turned(&self, dial: Dial) -> Result<Option<Box<dyn Learned>>> {

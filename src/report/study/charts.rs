@@ -1,99 +1,13 @@
-//! Charts as SVG, in the page's own colours and typeface: they read in the dark, in the light and on paper.
+//! Charts of a study: methods against each other.
 
 use std::fmt::Write;
 
+use super::super::chart::{Axis, COLOURS, ROOM, SIZE, across, columns, framed, levels, up};
 use super::super::html::escape;
 use super::group_title;
 use crate::evaluation::scores::{Group, Metric};
 use crate::study::statistics::{Estimate, Statistics};
 use crate::study::{Plan, Quantity};
-
-/// A chart's width and height.
-const SIZE: (f64, f64) = (440., 340.);
-
-/// Room around the plot: left, top, right, bottom.
-const ROOM: [f64; 4] = [52., 28., 16., 44.];
-
-/// How many colours and marks there are before they come again.
-const COLOURS: usize = 8;
-
-/// An axis: the numbers that its ends stand for, and a step that people count in.
-struct Axis {
-    low: f64,
-    high: f64,
-    step: f64,
-}
-
-impl Axis {
-    /// Around the values, with some room.
-    fn around(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
-        if low > high {
-            return None;
-        }
-        let spread = (high - low).max(0.01 * high.abs()).max(1e-3);
-        let rough = spread / 4.;
-        let unit = 10f64.powf(rough.log10().floor());
-        let step = [1., 2., 5., 10.].into_iter().map(|n| n * unit).find(|step| *step >= rough).unwrap_or(rough);
-        let (low, high) = (low - 0.06 * spread, high + 0.06 * spread);
-        Some(Self { low: (low / step).floor() * step, high: (high / step).ceil() * step, step })
-    }
-
-    fn share(&self, value: f64) -> f64 {
-        (value - self.low) / (self.high - self.low)
-    }
-
-    fn ticks(&self) -> impl Iterator<Item = f64> {
-        let count = ((self.high - self.low) / self.step).round() as usize;
-        (0..=count).map(|i| self.low + i as f64 * self.step)
-    }
-
-    /// A tick as short as its step allows.
-    fn text(&self, value: f64) -> String {
-        let digits = (-self.step.log10().floor()).clamp(0., 6.) as usize;
-        let text = format!("{value:.digits$}");
-        if text.trim_start_matches('-').chars().all(|c| c == '0' || c == '.') { text.replace('-', "") } else { text }
-    }
-}
-
-fn across(axis: &Axis, value: f64) -> f64 {
-    ROOM[0] + axis.share(value) * (SIZE.0 - ROOM[0] - ROOM[2])
-}
-
-fn up(axis: &Axis, value: f64) -> f64 {
-    SIZE.1 - ROOM[3] - axis.share(value) * (SIZE.1 - ROOM[1] - ROOM[3])
-}
-
-/// The frame of a chart with its title; what is in it comes between.
-fn framed(title: &str, inside: &str) -> String {
-    let (title, (width, height)) = (escape(title), SIZE);
-    format!(
-        "<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\" \
-         aria-label=\"{title}\"><text class=\"title\" x=\"{}\" y=\"16\">{title}</text>{inside}</svg>\n",
-        ROOM[0]
-    )
-}
-
-/// Lines across with their numbers at the left.
-fn levels(svg: &mut String, axis: &Axis, name: &str) {
-    for tick in axis.ticks() {
-        let y = up(axis, tick);
-        let (left, right, text) = (ROOM[0], SIZE.0 - ROOM[2], axis.text(tick));
-        let _ = write!(svg, "<path class=\"line\" d=\"M{left} {y:.1}H{right}\"/>");
-        let _ = write!(
-            svg,
-            "<text class=\"tick\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
-            left - 6.,
-            y + 4.
-        );
-    }
-    let middle = (ROOM[1] + SIZE.1 - ROOM[3]) / 2.;
-    let name = escape(name);
-    let _ = write!(
-        svg,
-        "<text class=\"name\" transform=\"translate(12 {middle}) rotate(-90)\" text-anchor=\"middle\">{name}</text>"
-    );
-}
 
 /// A mark around the origin of the method of that number.
 fn mark(number: usize, size: f64) -> String {
@@ -148,19 +62,7 @@ pub(super) fn scatter(plan: &Plan, statistics: &Statistics, group: Group, [acros
     let (Some(x), Some(y)) = (Axis::around(x), Axis::around(y)) else { return String::new() };
     let mut svg = String::new();
     levels(&mut svg, &y, name(up_it));
-    for tick in x.ticks() {
-        let (at, text) = (across(&x, tick), x.text(tick));
-        let (top, bottom) = (ROOM[1], SIZE.1 - ROOM[3]);
-        let _ = write!(svg, "<path class=\"line\" d=\"M{at:.1} {top}V{bottom}\"/>");
-        let _ = write!(
-            svg,
-            "<text class=\"tick\" x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>",
-            bottom + 15.
-        );
-    }
-    let middle = (ROOM[0] + SIZE.0 - ROOM[2]) / 2.;
-    let (bottom, text) = (SIZE.1 - 8., escape(name(across_it)));
-    let _ = write!(svg, "<text class=\"name\" x=\"{middle}\" y=\"{bottom}\" text-anchor=\"middle\">{text}</text>");
+    columns(&mut svg, &x, name(across_it));
     for (i, (a, b)) in &subjects {
         let _ = write!(
             svg,
@@ -258,18 +160,6 @@ pub(super) fn bars(plan: &Plan, statistics: &Statistics, group: Group, metric: M
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn axes_hold_their_values_in_round_steps() {
-        for values in [vec![0.401, 0.682], vec![1.3], vec![-0.02, 0.03], vec![0.5, 0.5001], vec![12., 980.]] {
-            let axis = Axis::around(values.iter().copied()).unwrap();
-            assert!(values.iter().all(|v| (0. ..=1.).contains(&axis.share(*v))), "{values:?}");
-            assert!((3..=9).contains(&axis.ticks().count()), "{values:?} {}", axis.ticks().count());
-            let texts: Vec<String> = axis.ticks().map(|tick| axis.text(tick)).collect();
-            assert!(texts.windows(2).all(|pair| pair[0] != pair[1]), "{texts:?}");
-        }
-        assert!(Axis::around(std::iter::empty()).is_none());
-    }
 
     #[test]
     fn marks_differ() {

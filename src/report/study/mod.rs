@@ -47,7 +47,7 @@ const LONG: usize = 25;
 pub fn study_page(input: &StudyInput) -> Result<Page> {
     let StudyInput { plan, progress, statistics, tables, .. } = input;
     let mut page = Page::new(&plan.title, &introduction(plan, *progress));
-    page.style(include_str!("study.css"));
+    page.style(concat!(include_str!("../chart.css"), include_str!("study.css")));
     let sentences = findings::findings(plan, statistics);
     if !sentences.is_empty() {
         page.section("What came out", "");

@@ -1,0 +1,225 @@
+//! Pickled tensors, as PyTorch writes them. A pickle is a program for a small stack machine; this one only notes what it
+//! would build, and builds none of it.
+//!
+//! What is noted lies side by side in one list and is referred to by number, so that it takes no more room than the file
+//! has instructions, however often they refer to each other. (candle's reader copies what is referred to, which a file of a
+//! hundred bytes can use to fill any memory.)
+
+mod machine;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{DType, Device, Tensor};
+use zip::ZipArchive;
+
+use machine::{Machine, Object};
+
+/// How archives begin, as which PyTorch writes pickles since 2020.
+const BEGINNING: &[u8] = b"PK\x03\x04";
+
+/// No dictionary of tensors has longer instructions: those of Stable Diffusion's UNet have a tenth of a megabyte.
+const LONGEST: u64 = 4 << 20;
+
+/// Whether a file may be an archive with a pickle.
+pub(super) fn begins(path: &Path) -> bool {
+    let mut start = [0; BEGINNING.len()];
+    // asked before it is opened: a pipe would wait for its writer
+    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == BEGINNING
+}
+
+/// The tensors of a file by name. Those of a dictionary in a dictionary are called `OUTER.INNER`, one that is in none as the
+/// file.
+///
+/// # Errors
+/// If it is no such file, is damaged, or an instruction is none that dictionaries of tensors need.
+pub(super) fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let mut archive =
+        ZipArchive::new(BufReader::new(File::open(path)?)).context("it is no archive, or not a whole one")?;
+    let pickles = archive.file_names().collect::<zip::result::ZipResult<Vec<_>>>()?;
+    let pickles: Vec<String> = pickles.into_iter().filter(|name| name.ends_with("data.pkl")).map(Into::into).collect();
+    let [pickle] = &pickles[..] else { bail!("there are {} pickles in it, not one", pickles.len()) };
+    let mut program = Vec::new();
+    archive.by_name(pickle)?.take(LONGEST + 1).read_to_end(&mut program)?;
+    ensure!(program.len() as u64 <= LONGEST, "its instructions are longer than those of any dictionary of tensors");
+    let mut machine = Machine::default();
+    let root = machine.run(&program)?;
+    let mut found = BTreeMap::new();
+    match &machine.objects[root] {
+        Object::Made { by, .. } if machine.is_torchs(*by) => {
+            found.insert(path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), root);
+        }
+        _ => machine.named(root, "", 0, &mut BTreeSet::new(), &mut found),
+    }
+    // many tensors may say that they lie in one place
+    let mut room = 4 * std::fs::metadata(path)?.len();
+    let folder = pickle.trim_end_matches("data.pkl");
+    let mut tensors = BTreeMap::new();
+    for (name, id) in found {
+        let stored = machine.stored(id).with_context(|| format!("{name} is no tensor that is known here"))?;
+        let Some(stored) = stored else { continue };
+        let tensor = stored.read(&mut archive, folder).with_context(|| format!("{name} cannot be read"))?;
+        let bytes = (tensor.elem_count() * stored.dtype.size_in_bytes()) as u64;
+        room = room.checked_sub(bytes).context("its tensors are larger than the file")?;
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
+
+/// Where a tensor lies.
+struct Stored {
+    /// The name of its storage.
+    key: String,
+    dtype: DType,
+    /// In values, as are the strides.
+    offset: usize,
+    shape: Vec<usize>,
+    strides: Vec<usize>,
+}
+
+impl Stored {
+    fn read(&self, archive: &mut ZipArchive<BufReader<File>>, folder: &str) -> Result<Tensor> {
+        let width = self.dtype.size_in_bytes();
+        let mut file = archive.by_name(&format!("{folder}data/{}", self.key)).context("its values are missing")?;
+        ensure!(file.compressed_size() == file.size(), "its values are compressed, as PyTorch's never are");
+        let values = usize::try_from(file.size())? / width;
+        // so that it takes no more room than it has in the file
+        let count = self.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+        let count = count.filter(|&count| count <= values).context("it is larger than its values")?;
+        let mut bytes = Vec::new();
+        file.by_ref().take((values * width) as u64).read_to_end(&mut bytes)?;
+        let mut chosen = Vec::with_capacity(count * width);
+        for index in 0..count {
+            let (mut rest, mut place) = (index, Some(self.offset));
+            for (&size, &stride) in self.shape.iter().zip(&self.strides).rev() {
+                place = place.and_then(|place| place.checked_add((rest % size).checked_mul(stride)?));
+                rest /= size;
+            }
+            let start = place.and_then(|place| place.checked_mul(width)).unwrap_or(usize::MAX);
+            let value = bytes.get(start..).and_then(|bytes| bytes.get(..width)).context("it lies beyond its values")?;
+            chosen.extend_from_slice(value);
+        }
+        Ok(Tensor::from_raw_buffer(&chosen, self.dtype, &self.shape, &Device::Cpu)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::write::{SimpleFileOptions, ZipWriter};
+
+    use super::*;
+
+    /// A file with that program and storages.
+    fn file(program: &[u8], storages: &[(&str, &[f32])]) -> Result<tempfile::NamedTempFile> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        let mut archive = ZipWriter::new(file.as_file_mut());
+        let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        archive.start_file("it/data.pkl", options)?;
+        archive.write_all(program)?;
+        for (name, values) in storages {
+            archive.start_file(format!("it/data/{name}"), options)?;
+            archive.write_all(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())?;
+        }
+        archive.finish()?;
+        Ok(file)
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+    }
+
+    /// The instructions that torch.save writes for a tensor in storage "0".
+    fn tensor(offset: u8, shape: &[u8], strides: &[u8]) -> Vec<u8> {
+        let tuple =
+            |numbers: &[u8]| [b"(", &numbers.iter().flat_map(|&n| [b'K', n]).collect::<Vec<_>>()[..], b"t"].concat();
+        let storage =
+            [b"(", &text("storage")[..], b"ctorch\nFloatStorage\n", &text("0"), &text("cpu"), b"K\x06tQ"].concat();
+        let head = b"ctorch._utils\n_rebuild_tensor_v2\n(";
+        let hooks = b"\x89ccollections\nOrderedDict\n)RtR";
+        [head, &storage[..], b"K", &[offset], &tuple(shape), &tuple(strides), hooks].concat()
+    }
+
+    const VALUES: [f32; 6] = [0., 1., 2., 3., 4., 5.];
+
+    fn read(program: &[u8]) -> Result<BTreeMap<String, Tensor>> {
+        tensors(file(program, &[("0", &VALUES)])?.path())
+    }
+
+    #[test]
+    fn tensors_are_found_in_dictionaries_of_all_programs() -> Result<()> {
+        let whole = |inside: &[u8]| [b"\x80\x02}q\x00(", inside, b"u."].concat();
+        // diffusers' {"<toy>": tensor}; a transposed one; numbers beside them
+        let flat = [&text("<toy>")[..], &tensor(1, &[3], &[1]), &text("step"), b"K\x07"].concat();
+        let found = read(&whole(&flat))?;
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["<toy>"]);
+        assert_eq!(found["<toy>"].to_vec1::<f32>()?, [1., 2., 3.]);
+        let turned = read(&whole(&[&text("t")[..], &tensor(0, &[3, 2], &[1, 3])].concat()))?;
+        assert_eq!(turned["t"].to_vec2::<f32>()?, [[0., 3.], [1., 4.], [2., 5.]]);
+        // AUTOMATIC1111's {"string_to_param": {"*": parameter}}
+        let parameter =
+            [b"ctorch._utils\n_rebuild_parameter\n(", &tensor(0, &[1, 2], &[2, 1])[..], b"\x88NtR"].concat();
+        let inner = [&b"}"[..], &text("*"), &parameter, b"s"].concat();
+        let webui = [&text("string_to_param")[..], &inner, &text("name"), &text("it")].concat();
+        assert_eq!(read(&whole(&webui))?["string_to_param.*"].dims(), [1, 2]);
+        // the same in a torch.nn.ParameterDict
+        let module = b"ctorch.nn.modules.container\nParameterDict\n)\x81";
+        let state = [&b"}"[..], &text("_parameters"), &inner, b"s"].concat();
+        let old = [&text("string_to_param")[..], module, &state, b"b"].concat();
+        assert_eq!(read(&whole(&old))?.keys().collect::<Vec<_>>(), ["string_to_param.*"]);
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_runs_and_nothing_grows() -> Result<()> {
+        let one = |tensor: Vec<u8>| [b"}", &text("t")[..], &tensor, b"s."].concat();
+        let evil = [b"}", &text("t")[..], b"cposix\nsystem\n", &text("true"), b"\x85Rs."].concat();
+        assert!(read(&evil)?.is_empty());
+        // what refers to itself twice, forty times over, is forty entries
+        let doubled = [b"}", &text("t")[..], b")q\x00", &b"h\x00h\x00\x86q\x00".repeat(40), b"s."].concat();
+        assert!(read(&doubled)?.is_empty());
+        let nested = [b"}q\x00", &[&text("a")[..], b"h\x00s"].concat()[..], b"."].concat();
+        assert!(read(&nested)?.is_empty());
+        for (program, part) in [
+            (one(tensor(4, &[3], &[1])), "beyond its values"),
+            (one(tensor(0, &[7], &[0])), "larger than its values"),
+            (one(tensor(0, &[255, 255, 255], &[1, 1, 1])), "larger than its values"),
+            (one(tensor(0, &[3], &[1, 1])), "its shape does not fit"),
+            (b"}".to_vec(), "cut short"),
+            (b".".to_vec(), "what is not there"),
+            (b"X\xff\xff\xff\xff.".to_vec(), "cut short"),
+            (b"i.".to_vec(), "0x69"),
+            (b"h\x05.".to_vec(), "refer to what is not there"),
+        ] {
+            let said = read(&program).err().map(|error| format!("{error:#}")).unwrap_or_default();
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let lost = tensors(file(&one(tensor(0, &[3], &[1])), &[])?.path());
+        assert!(lost.is_err_and(|error| format!("{error:#}").contains("its values are missing")));
+        // two hundred names of one tensor are more than the file could hold
+        let many: Vec<u8> = (0..200).flat_map(|i| [text(&i.to_string()), b"h\x01".to_vec()].concat()).collect();
+        let long =
+            [&b"ctorch._utils\n_rebuild_tensor_v2\n(("[..], &text("storage"), b"ctorch\nFloatStorage\n"].concat();
+        let shape = b"M\x10\x27\x85K\x01\x85\x89NtR"; // 10000 values
+        let long = [&long[..], &text("0"), &text("cpu"), b"M\x10\x27tQK\x00", shape].concat();
+        let shared = [&long[..], b"q\x01}(", &many, b"u."].concat();
+        let said = tensors(file(&shared, &[("0", &[1.; 10_000])])?.path());
+        assert!(said.is_err_and(|error| format!("{error:#}").contains("larger than the file")));
+        Ok(())
+    }
+
+    #[test]
+    fn halves_of_files_are_refused() -> Result<()> {
+        let whole = std::fs::read(file(b"}.", &[])?.path())?;
+        for length in [0, 4, whole.len() / 2, whole.len() - 1] {
+            let cut = tempfile::NamedTempFile::new()?;
+            std::fs::write(cut.path(), &whole[..length])?;
+            assert!(tensors(cut.path()).is_err(), "{length}");
+        }
+        Ok(())
+    }
+}
