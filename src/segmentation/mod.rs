@@ -1,7 +1,7 @@
 //! Masks that are made: where the subject is in photos that nobody has cut it out of.
 //!
 //! Two ways, both of them [`MaskMaker`]s: by colours and borders alone ([`PlainCut`]), and by what the base looks at when it
-//! reads the class word ([`AttentionCut`]). What they find, or the user points at, may ask [`anything`] for a mask.
+//! reads the class word ([`AttentionCut`]). What they find, or the user points at, Segment Anything may cut ([`anything()`]).
 
 mod anything;
 mod attention;
