@@ -7,7 +7,8 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use super::Observer;
-use super::studio::{Studio, words};
+use super::names::words;
+use super::studio::Studio;
 use crate::images;
 use crate::images::png::save_over_ours;
 use crate::report::contact_sheet;

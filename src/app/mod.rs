@@ -14,6 +14,7 @@ pub mod info;
 mod like;
 mod lines;
 pub mod mask;
+mod names;
 pub mod page;
 pub mod places;
 pub mod resume;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
 
-use super::studio::words;
+use super::names::words;
 use crate::adapter::Adapter;
 use crate::evaluation::scores::{Evaluation, ImageScores, Scores, title};
 use crate::images;
