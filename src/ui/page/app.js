@@ -91,6 +91,7 @@ endings();
 on("jobs", now);
 on("line", now);
 addEventListener("hashchange", () => {
+  for (const box of document.querySelectorAll("dialog[open]")) box.close(); // they belong to the page that was left
   show();
   view.focus({ preventScroll: true }); // a screen reader goes on there
 });

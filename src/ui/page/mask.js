@@ -16,7 +16,7 @@ async function loaded(url) {
 /** Ways to have masks proposed. */
 const WAYS = [
   { value: "", title: "By colours", text: "At once. For plain grounds, or several photos before different ones." },
-  { value: "mini", title: "By looking for it, with the built-in base", text: "It knows 24 kinds of things, drawn ones best." },
+  { value: "mini", title: "By looking for it, with the built-in base", text: "It knows a small world of toys, drawn ones best." },
   { value: "sd14", title: "By looking for it, with Stable Diffusion 1.4", text: "For real photos. Downloads 4 GB the first time, and takes its time without a GPU." },
 ];
 

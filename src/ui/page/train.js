@@ -7,7 +7,7 @@ import { jobLine, progressOf } from "./jobs.js";
 
 /** The bases that have a name; any other is typed. */
 const BASES = [
-  { value: "mini", title: "The built-in one", text: "Small and quick, 128 x 128 pixels: to see how it goes. It knows 24 kinds of things." },
+  { value: "mini", title: "The built-in one", text: "Small and quick, 128 x 128 pixels: to see how it goes. It knows a small world of toys." },
   { value: "sd14", title: "Stable Diffusion 1.4", text: "The real one, 512 x 512 pixels. Downloads 4 GB the first time; wants a GPU or patience." },
   { value: "other", title: "Another one", text: "A folder, a .safetensors file, or OWNER/NAME on the Hugging Face hub." },
 ];
