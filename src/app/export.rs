@@ -154,8 +154,7 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
     if export.learned.has_reference() && request.to != Layout::Release {
         observer.warn(
             "reference attention does not travel, since no other program has it: these files draw what eqdiff sample \
-             --no-reference draws, which is less like the subject: of the bundled dog DINO-I is .54 instead of .57, in \
-             other styles .43 instead of .49 (docs/interop.md)",
+             --no-reference draws, which is less like the subject (docs/interop.md has figures)",
         );
     }
     for path in &paths {

@@ -99,7 +99,8 @@ pub fn import(request: &Request, observer: &mut dyn Observer) -> Result<PathBuf>
 fn gathered(files: &[PathBuf], base: &Base) -> Result<(BTreeMap<String, Tensor>, Vec<Lora>)> {
     let (mut tensors, mut loras, mut embedding, mut bands) = (BTreeMap::new(), Vec::new(), None, None);
     for file in files {
-        let twice = || format!("{}: another file has that too", file.display());
+        let twice =
+            || format!("{}: an earlier file holds the same kind, and an adapter has one of each", file.display());
         match read(file, &base.device)? {
             Found::Weights(weights) => {
                 if weights.into_iter().any(|(name, tensor)| tensors.insert(name, tensor).is_some()) {

@@ -130,13 +130,18 @@ pub struct WeightedFile {
     pub weight: f64,
 }
 
+/// Beyond this nothing is left of a picture.
+const HEAVIEST: f64 = 100.;
+
 impl std::str::FromStr for WeightedFile {
     type Err = String;
 
     /// `FILE`, or `FILE:WEIGHT`.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.rsplit_once(':').and_then(|(file, weight)| Some((file, weight.parse().ok()?))) {
-            Some((file, weight)) if !f64::is_finite(weight) => Err(format!("{file}: the weight is not finite")),
+            Some((file, weight)) if !(-HEAVIEST..=HEAVIEST).contains(&weight) => {
+                Err(format!("{file}: a weight of {weight} is beyond sense: 1 is all of it, at most {HEAVIEST}"))
+            }
             Some((file, weight)) => Ok(Self { file: file.into(), weight }),
             None => Ok(Self { file: text.into(), weight: 1. }),
         }
@@ -255,5 +260,21 @@ impl Machine {
             true => format!("the adapter's base is not on this machine: give --base {name} to download it"),
             false => "the adapter's base".to_string(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_files_make_sense() {
+        let parsed =
+            |text: &str| text.parse().map(|WeightedFile { file, weight }| (file.display().to_string(), weight));
+        assert_eq!(parsed("a.safetensors:-0.5"), Ok(("a.safetensors".into(), -0.5)));
+        assert_eq!(parsed("C:\\a.safetensors"), Ok(("C:\\a.safetensors".into(), 1.)));
+        for heavy in ["a:1e39", "a:-101", "a:inf", "a:nan"] {
+            assert!(parsed(heavy).is_err_and(|error| error.contains("at most 100")), "{heavy}");
+        }
     }
 }

@@ -38,7 +38,7 @@ const GIB: f64 = (1u64 << 30) as f64;
 /// Times what is heavy, where the device's limits are known.
 fn speed(device: &Device, precision: Precision) -> Result<()> {
     let Some(limits) = limits(device) else {
-        return print("What this device allows is not known: nothing was timed");
+        return print("Only of a CUDA device is it known what it allows: nothing was timed");
     };
     let (bandwidth, products) = (limits.bandwidth / 1e9, limits.products / 1e12);
     print(format!("By its driver the device moves {bandwidth:.0} GB/s and multiplies {products:.0} TFLOP/s in bf16"))?;
