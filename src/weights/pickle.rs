@@ -89,8 +89,10 @@ impl Stored {
         // so that it takes no more room than it has in the file
         let count = self.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
         let count = count.filter(|&count| count <= values).context("it is larger than its values")?;
-        let mut bytes = Vec::new();
-        file.by_ref().take((values * width) as u64).read_to_end(&mut bytes)?;
+        let (size, mut bytes) = (file.size(), Vec::new());
+        // one more than there are: the archive compares its checksum when it is asked for what follows the last
+        file.by_ref().take(size.saturating_add(1)).read_to_end(&mut bytes).context("its values are damaged")?;
+        ensure!(bytes.len() as u64 == size, "its values are damaged: they are {} bytes, not {size}", bytes.len());
         let mut chosen = Vec::with_capacity(count * width);
         for index in 0..count {
             let (mut rest, mut place) = (index, Some(self.offset));
@@ -113,6 +115,7 @@ mod tests {
     use zip::write::{SimpleFileOptions, ZipWriter};
 
     use super::*;
+    use crate::weights::Weights;
 
     /// A file with that program and storages.
     fn file(program: &[u8], storages: &[(&str, &[f32])]) -> Result<tempfile::NamedTempFile> {
@@ -209,6 +212,26 @@ mod tests {
         let shared = [&long[..], b"q\x01}(", &many, b"u."].concat();
         let said = tensors(file(&shared, &[("0", &[1.; 10_000])])?.path());
         assert!(said.is_err_and(|error| format!("{error:#}").contains("larger than the file")));
+        Ok(())
+    }
+
+    #[test]
+    fn changed_values_are_refused() -> Result<()> {
+        let whole = std::fs::read(
+            file(&[b"}", &text("t")[..], &tensor(0, &[6], &[1]), b"s."].concat(), &[("0", &VALUES)])?.path(),
+        )?;
+        let last = VALUES[5].to_le_bytes();
+        let place = whole.windows(4).position(|bytes| bytes == last).context("the last value")?;
+        let mut changed = whole.clone();
+        changed[place + 1] ^= 1;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("toy.pt");
+        std::fs::write(&path, &whole)?;
+        assert!(Weights::open_or_unpickle(&path, &Device::Cpu).is_ok());
+        std::fs::write(&path, &changed)?;
+        let said =
+            Weights::open_or_unpickle(&path, &Device::Cpu).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        assert!(said.contains("toy.pt") && said.contains("t cannot be read: its values are damaged"), "{said}");
         Ok(())
     }
 
