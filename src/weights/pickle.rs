@@ -58,7 +58,8 @@ pub(super) fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let mut room = 4 * std::fs::metadata(path)?.len();
     let folder = pickle.trim_end_matches("data.pkl");
     let mut tensors = BTreeMap::new();
-    for (name, id) in found {
+    // the first program for embeddings keeps the numbers of their tokens beside them
+    for (name, id) in found.into_iter().filter(|(name, _)| !name.starts_with("string_to_token.")) {
         let stored = machine.stored(id).with_context(|| format!("{name} is no tensor that is known here"))?;
         let Some(stored) = stored else { continue };
         let tensor = stored.read(&mut archive, folder).with_context(|| format!("{name} cannot be read"))?;
@@ -212,6 +213,27 @@ mod tests {
         let shared = [&long[..], b"q\x01}(", &many, b"u."].concat();
         let said = tensors(file(&shared, &[("0", &[1.; 10_000])])?.path());
         assert!(said.is_err_and(|error| format!("{error:#}").contains("larger than the file")));
+        Ok(())
+    }
+
+    #[test]
+    fn integers_are_read_as_they_are() -> Result<()> {
+        let kinds = ["Long", "Int", "Short", "Byte"];
+        let (float, alpha) = (b"FloatStorage", text("alpha"));
+        let program = [b"}", &alpha[..], &tensor(0, &[1], &[1]), b"s."].concat();
+        let at = program.windows(float.len()).position(|bytes| bytes == float).context("the storage")?;
+        for kind in kinds {
+            let other = format!("{kind}Storage");
+            let program = [&program[..at], other.as_bytes(), &program[at + float.len()..]].concat();
+            // sixteen, little-endian, in eight bytes
+            let file = file(&program, &[("0", &[f32::from_bits(16), 0.])])?;
+            let weights = Weights::open_or_unpickle(file.path(), &Device::Cpu)?;
+            assert_eq!(weights.any("alpha")?.to_dtype(DType::F32)?.to_vec1::<f32>()?, [16.], "{kind}");
+        }
+        // {"string_to_token": {"*": tensor}, "string_to_param": {"*": tensor}}
+        let inner = [&b"}"[..], &text("*"), &tensor(0, &[1], &[1]), b"s"].concat();
+        let both = [b"}(", &text("string_to_token")[..], &inner, &text("string_to_param"), &inner, b"u."].concat();
+        assert_eq!(read(&both)?.keys().collect::<Vec<_>>(), ["string_to_param.*"]);
         Ok(())
     }
 
