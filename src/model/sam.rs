@@ -71,6 +71,9 @@ const TINY: usize = 1024;
 /// No square is larger.
 const LARGEST: usize = 2048;
 
+/// Nor has more places along its side. The memory that is taken to look at all of them grows with the fourth power of it.
+const WIDEST: usize = 64;
+
 /// Means and deviations of ImageNet's channels, of levels up to 255.
 const MEAN: [f32; 3] = [123.675, 116.28, 103.53];
 const DEVIATION: [f32; 3] = [58.395, 57.12, 57.375];
@@ -155,12 +158,21 @@ fn vit(image: &Weights, width: usize) -> Result<(ImageEncoderViT, usize)> {
         "{} looks at squares of {pixels} pixels by heads of {head} of {inner} channels, which cannot be",
         image.file()
     );
+    ensure!(side <= WIDEST, "{} has {side} places along the side of a square: {WIDEST} can be", image.file());
     // a block's distances tell whether it looks at the whole square or at windows of it
     let distances = |block: usize| image.shape(&format!("blocks.{block}.attn.rel_pos_h"))?.first().copied();
     let blocks: Vec<usize> = (0..).map_while(distances).collect();
     let whole = 2 * side - 1;
     let global: Vec<usize> = (0..blocks.len()).filter(|&block| blocks[block] == whole).collect();
     let window = blocks.iter().find(|&&distances| distances != whole).map_or(0, |distances| distances.div_ceil(2));
+    for (block, &distances) in blocks.iter().enumerate() {
+        ensure!(
+            distances == whole || (1..=side).contains(&window) && distances == 2 * window - 1,
+            "{}: blocks.{block}.attn.rel_pos_h has {distances} distances, which are neither those of {side} places nor \
+             those of the windows",
+            image.file()
+        );
+    }
     let (depth, heads, builder) = (blocks.len(), inner / head, image.builder());
     let vit =
         ImageEncoderViT::new(pixels, patch, 3, inner, depth, heads, width, true, true, true, window, &global, builder)?;
@@ -219,5 +231,45 @@ impl Prompts {
             None => Tensor::cat(&[&vectors, &self.nothing], 0)?,
         }
         .unsqueeze(0)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    /// What is said of an encoder of these sizes, none of whose other tensors are there.
+    fn said(side: usize, patch: usize, distances: &[usize]) -> Result<String> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("sam.safetensors");
+        let mut shapes = vec![("patch_embed.proj.weight".to_string(), vec![4, 3, patch, patch])];
+        shapes.push(("pos_embed".to_string(), vec![1, side, side, 4]));
+        let blocks = distances.iter().enumerate();
+        shapes.extend(blocks.map(|(block, &n)| (format!("blocks.{block}.attn.rel_pos_h"), vec![n, 2])));
+        let zeros = |(name, shape): (String, Vec<usize>)| Ok((name, Tensor::zeros(shape, DType::F32, &Device::Cpu)?));
+        let tensors = shapes.into_iter().map(zeros).collect::<Result<HashMap<_, _>>>()?;
+        candle_core::safetensors::save(&tensors, &path)?;
+        let read = vit(&Weights::open(&path, &Device::Cpu)?, 16);
+        Ok(read.err().map(|error| format!("{error:#}")).unwrap_or_default())
+    }
+
+    #[test]
+    fn sizes_that_no_memory_holds_are_refused() -> Result<()> {
+        for (side, patch, distances, part) in [
+            (64, 16, &[27, 127, 27][..], "missing"), // ViT-B's, of which the rest is
+            (256, 8, &[511], "256 places"),
+            (65, 16, &[129], "65 places"),
+            (4, 16, &[9], "blocks.0.attn.rel_pos_h has 9"),
+            (4, 16, &[5, 7, 3], "blocks.2.attn.rel_pos_h has 3"),
+            (4, 16, &[7, 4], "blocks.1.attn.rel_pos_h has 4"),
+        ] {
+            let said = said(side, patch, distances)?;
+            assert!(said.contains(part) && said.contains("sam.safetensors"), "{side} {distances:?}: {said}");
+        }
+        Ok(())
     }
 }

@@ -86,12 +86,21 @@ impl Weights {
     /// run; what they do not say of tensors is left out.
     ///
     /// # Errors
-    /// As [`open`](Self::open), also if a pickle holds no tensors.
+    /// As [`open`](Self::open), also if it is empty, or a pickle holds no tensors.
     pub fn open_or_unpickle(path: &Path, device: &Device) -> Result<Self> {
-        if !pickle::begins(path) {
+        let name = path.display().to_string();
+        let source = Source::open(path).with_context(|| format!("cannot open {name}"))?;
+        ensure!(source.len() > 0, "the file {name} is empty (an incomplete copy?)");
+        let mut start = [0; 64];
+        let start = &mut start[..source.len().min(64) as usize];
+        source.read(start, 0).with_context(|| format!("cannot read {name}"))?;
+        if !pickle::begins(start) {
+            // what it is tells more than what it is called; a header of safetensors may begin like anything
+            if foreign(path).is_some() {
+                foreign::refuse(start).with_context(|| format!("the file {name} cannot be used"))?;
+            }
             return Self::open(path, device);
         }
-        let name = path.display().to_string();
         let tensors = pickle::tensors(path).with_context(|| format!("the pickle {name} cannot be used"))?;
         ensure!(!tensors.is_empty(), "the pickle {name} holds no tensors");
         let source = Source::Made(safetensors::serialize(tensors, None)?);
@@ -300,6 +309,35 @@ mod tests {
         assert!(error.contains("unet.safetensors") && error.contains("cut short"), "{error}");
         assert!(said(Weights::open(folder.path(), &Device::Cpu)).contains("not a file"));
         assert!(said(Weights::open(&path.with_extension("ckpt"), &Device::Cpu)).contains("pickle"));
+        Ok(())
+    }
+
+    #[test]
+    fn files_are_what_they_hold_before_what_they_are_called() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let said_of = |path: &Path| said(Weights::open_or_unpickle(path, &Device::Cpu));
+        for ending in ["pt", "bin", "safetensors"] {
+            let path = folder.path().join(format!("toy.{ending}"));
+            let lost = said_of(&path);
+            assert!(lost.contains("cannot open") && lost.contains("toy.") && !lost.contains("ickle"), "{lost}");
+            for (bytes, part) in [
+                (&b""[..], "is empty"),
+                (b"<!DOCTYPE html><html><body>Sign in</body></html>", "web page"),
+                (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+            ] {
+                std::fs::write(&path, bytes)?;
+                let said = said_of(&path);
+                assert!(said.contains(part) && said.contains("toy.") && !said.contains("ickle"), "{said}");
+            }
+        }
+        let path = folder.path().join("toy.pt");
+        for bytes in [&b"\x80\x02}q\x00."[..], b"something else"] {
+            std::fs::write(&path, bytes)?;
+            assert!(said_of(&path).contains("toy.pt") && said_of(&path).contains("pickle"), "{}", said_of(&path));
+        }
+        std::fs::remove_file(&path)?;
+        std::fs::create_dir(&path)?;
+        assert!(said_of(&path).contains("not a file"), "{}", said_of(&path));
         Ok(())
     }
 

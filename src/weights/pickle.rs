@@ -24,11 +24,9 @@ const BEGINNING: &[u8] = b"PK\x03\x04";
 /// No dictionary of tensors has longer instructions: those of Stable Diffusion's UNet have a tenth of a megabyte.
 const LONGEST: u64 = 4 << 20;
 
-/// Whether a file may be an archive with a pickle.
-pub(super) fn begins(path: &Path) -> bool {
-    let mut start = [0; BEGINNING.len()];
-    // asked before it is opened: a pipe would wait for its writer
-    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == BEGINNING
+/// Whether a file that starts so may be an archive with a pickle.
+pub(super) fn begins(start: &[u8]) -> bool {
+    start.starts_with(BEGINNING)
 }
 
 /// The tensors of a file by name. Those of a dictionary in a dictionary are called `OUTER.INNER`, one that is in none as the
@@ -58,7 +56,8 @@ pub(super) fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let mut room = 4 * std::fs::metadata(path)?.len();
     let folder = pickle.trim_end_matches("data.pkl");
     let mut tensors = BTreeMap::new();
-    for (name, id) in found {
+    // the first program for embeddings keeps the numbers of their tokens beside them
+    for (name, id) in found.into_iter().filter(|(name, _)| !name.starts_with("string_to_token.")) {
         let stored = machine.stored(id).with_context(|| format!("{name} is no tensor that is known here"))?;
         let Some(stored) = stored else { continue };
         let tensor = stored.read(&mut archive, folder).with_context(|| format!("{name} cannot be read"))?;
@@ -89,8 +88,10 @@ impl Stored {
         // so that it takes no more room than it has in the file
         let count = self.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
         let count = count.filter(|&count| count <= values).context("it is larger than its values")?;
-        let mut bytes = Vec::new();
-        file.by_ref().take((values * width) as u64).read_to_end(&mut bytes)?;
+        let (size, mut bytes) = (file.size(), Vec::new());
+        // one more than there are: the archive compares its checksum when it is asked for what follows the last
+        file.by_ref().take(size.saturating_add(1)).read_to_end(&mut bytes).context("its values are damaged")?;
+        ensure!(bytes.len() as u64 == size, "its values are damaged: they are {} bytes, not {size}", bytes.len());
         let mut chosen = Vec::with_capacity(count * width);
         for index in 0..count {
             let (mut rest, mut place) = (index, Some(self.offset));
@@ -113,6 +114,7 @@ mod tests {
     use zip::write::{SimpleFileOptions, ZipWriter};
 
     use super::*;
+    use crate::weights::Weights;
 
     /// A file with that program and storages.
     fn file(program: &[u8], storages: &[(&str, &[f32])]) -> Result<tempfile::NamedTempFile> {
@@ -209,6 +211,47 @@ mod tests {
         let shared = [&long[..], b"q\x01}(", &many, b"u."].concat();
         let said = tensors(file(&shared, &[("0", &[1.; 10_000])])?.path());
         assert!(said.is_err_and(|error| format!("{error:#}").contains("larger than the file")));
+        Ok(())
+    }
+
+    #[test]
+    fn integers_are_read_as_they_are() -> Result<()> {
+        let kinds = ["Long", "Int", "Short", "Byte"];
+        let (float, alpha) = (b"FloatStorage", text("alpha"));
+        let program = [b"}", &alpha[..], &tensor(0, &[1], &[1]), b"s."].concat();
+        let at = program.windows(float.len()).position(|bytes| bytes == float).context("the storage")?;
+        for kind in kinds {
+            let other = format!("{kind}Storage");
+            let program = [&program[..at], other.as_bytes(), &program[at + float.len()..]].concat();
+            // sixteen, little-endian, in eight bytes
+            let file = file(&program, &[("0", &[f32::from_bits(16), 0.])])?;
+            let weights = Weights::open_or_unpickle(file.path(), &Device::Cpu)?;
+            assert_eq!(weights.any("alpha")?.to_dtype(DType::F32)?.to_vec1::<f32>()?, [16.], "{kind}");
+        }
+        // {"string_to_token": {"*": tensor}, "string_to_param": {"*": tensor}}
+        let inner = [&b"}"[..], &text("*"), &tensor(0, &[1], &[1]), b"s"].concat();
+        let both = [b"}(", &text("string_to_token")[..], &inner, &text("string_to_param"), &inner, b"u."].concat();
+        assert_eq!(read(&both)?.keys().collect::<Vec<_>>(), ["string_to_param.*"]);
+        Ok(())
+    }
+
+    #[test]
+    fn changed_values_are_refused() -> Result<()> {
+        let whole = std::fs::read(
+            file(&[b"}", &text("t")[..], &tensor(0, &[6], &[1]), b"s."].concat(), &[("0", &VALUES)])?.path(),
+        )?;
+        let last = VALUES[5].to_le_bytes();
+        let place = whole.windows(4).position(|bytes| bytes == last).context("the last value")?;
+        let mut changed = whole.clone();
+        changed[place + 1] ^= 1;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("toy.pt");
+        std::fs::write(&path, &whole)?;
+        assert!(Weights::open_or_unpickle(&path, &Device::Cpu).is_ok());
+        std::fs::write(&path, &changed)?;
+        let said =
+            Weights::open_or_unpickle(&path, &Device::Cpu).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        assert!(said.contains("toy.pt") && said.contains("t cannot be read: its values are damaged"), "{said}");
         Ok(())
     }
 

@@ -256,7 +256,7 @@ impl Machine {
         matches!(&self.objects[id], Object::Global(name) if name.starts_with("torch._utils._rebuild_"))
     }
 
-    /// Where a tensor lies; none of one that holds no floating point numbers.
+    /// Where a tensor lies; none of one of numbers that no tensor here has, as truth values.
     pub(super) fn stored(&self, id: Id) -> Result<Option<Stored>> {
         let mut id = id;
         let arguments = loop {
@@ -280,6 +280,10 @@ impl Machine {
             "torch.DoubleStorage" => DType::F64,
             "torch.HalfStorage" => DType::F16,
             "torch.BFloat16Storage" => DType::BF16,
+            "torch.LongStorage" => DType::I64,
+            "torch.IntStorage" => DType::I32,
+            "torch.ShortStorage" => DType::I16,
+            "torch.ByteStorage" => DType::U8,
             _ => return Ok(None),
         };
         let numbers = |id: Id| self.tuple(id)?.iter().map(|&id| self.number(id)).collect::<Result<Vec<_>>>();
