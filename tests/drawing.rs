@@ -224,6 +224,8 @@ fn a_sheet_shows_what_settings_do() {
     {
         place.fails(2, &[part], &draw(&base, "d", &["--prompt", "a dog", "--grid", wrong]));
     }
+    let twice = ["--prompt", "a dog", "--grid", "steps=2", "--grid", "steps=3"];
+    place.fails(2, &["steps is given twice"], &draw(&base, "d", &twice));
 }
 
 #[test]

@@ -124,6 +124,13 @@ fn what_was_exported_comes_back() {
     let weights = files[0];
     place.fails(2, &["embedding"], &["import", weights, "--base", &base, "--class", "thing", "--out", "x"]);
     place.fails(2, &["--class"], &["import", files[1], "--base", &base, "--out", "x"]);
+    let classed = |class: &'static str| [&["import"][..], &files, &["--base", &base, "--class", class]].concat();
+    for class in ["", " "] {
+        place.fails(2, &["--class"], &classed(class));
+    }
+    place.fails(2, &["control characters"], &classed("a\nb"));
+    place.ok(&classed(" ../../toy "));
+    assert!(place.path("outputs/toy-imported/adapter.toml").is_file());
     place.fails(2, &["--subject"], &[&import[..4], &["--base", &base, "--class", "thing", "--out", "x"]].concat());
     place.fails(1, &["32", "mini"], &["import", files[1], "--base", "mini", "--class", "thing", "--out", "x"]);
     place.fails(2, &["back is there already"], &import);

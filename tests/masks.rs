@@ -154,6 +154,7 @@ fn segment_anything_cuts_what_it_is_asked_for() {
         mask("not", &["--point", "30,32", "--neg-point", "5,60"]),
         mask("box", &["--box", "12,14,48,50"]),
         mask("both", &["--box", "12,14,48,50", "--point", "30,32"]),
+        mask("all", &["--box", "0,0,64,64"]), // edges, not pixels
     ];
     assert!(masks.iter().all(|mask| mask.dimensions() == (64, 64)));
     assert!(masks[1..].iter().any(|mask| *mask != masks[0]), "the prompt makes no difference");
@@ -170,7 +171,12 @@ fn segment_anything_cuts_what_it_is_asked_for() {
         (&["120,120"], &["--sam", "sam.safetensors", "--point", "3"]),
         (&["--way"], &["--sam", "sam.safetensors", "--point", "3,4", "--way", "plain"]),
         (&["64,3 is not in the photo of 64x64"], &["--sam", "sam.safetensors", "--point", "64,3"]),
-        (&["--box"], &["--sam", "sam.safetensors", "--box", "30,30,20,40"]),
+        (&["-1,3 is not in the photo"], &["--sam", "sam.safetensors", "--point", "-1,3"]),
+        (&["-1,3 is not in the photo"], &["--sam", "sam.safetensors", "--point", "3,4", "--neg-point", "-1,3"]),
+        (&["-1,3 is not in the photo"], &["--sam", "sam.safetensors", "--box", "-1,3,20,40"]),
+        (&["65,64 is not in the photo"], &["--sam", "sam.safetensors", "--box", "0,0,65,64"]),
+        (&["give the left, upper"], &["--sam", "sam.safetensors", "--box", "30,30,20,40"]),
+        (&["not wanted", "--box"], &["--sam", "sam.safetensors", "--neg-point", "3,4"]),
     ] {
         fails(2, parts, more);
     }

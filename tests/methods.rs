@@ -103,6 +103,7 @@ fn what_makes_no_sense_is_wrong_usage() {
     place.fails(2, &["square"], &sample(&["--dreammatcher", "--size", "128x64"]));
     place.fails(1, &["inverted between timesteps"], &sample(&["--dreammatcher", "--sampler", "lms", "--steps", "3"]));
     place.fails(2, &["dreammatcher"], &sample(&["--matching-guidance", "1"]));
+    place.fails(2, &["0 or more"], &sample(&["--dreammatcher", "--matching-guidance", "-1"]));
     let elite =
         ["sample", "--base", &base, "--elite", "nowhere", "--subject", "thing", "--prompt", "a S*", "--offline"];
     place.fails(1, &["vision tower"], &elite);

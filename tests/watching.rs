@@ -72,6 +72,33 @@ fn a_training_is_watched_while_it_goes() {
     child.wait().expect("an end");
 }
 
+/// The page is written anew without checkpoints too; one that was stopped says how to go on, and somebody else's file is
+/// left alone.
+#[test]
+#[cfg(unix)]
+fn the_page_follows_between_checkpoints_and_says_that_it_stopped() {
+    let (place, base) = (Place::new(), tiny_base());
+    place.subject("cup");
+    std::fs::write(place.path("never.toml"), "[training]\ncheckpoint_every = 0\npreview_every = 0\n").expect("a file");
+    let training = ["train", "--subject", "cup", "--base", &base, "--config", "never.toml", "--num-class-images", "0"];
+    let mut child = place.start(&[&training[..], &["--steps", "100000"]].concat());
+    let path = place.path("outputs/cup/training.html");
+    let page = || std::fs::read_to_string(&path).unwrap_or_default();
+    let limit = std::time::Duration::from_secs(180);
+    place.wait_until("a page", limit, || page().contains("of 100000 steps"));
+    assert!(page().contains(">1 of 100000 steps"), "{}", page());
+    place.wait_until("a later page", limit, || page().contains("of 100000") && !page().contains(">1 of 100000"));
+    assert!(page().contains("refresh") && !page().contains("Stopped"));
+    common::signal(&child, libc::SIGINT);
+    assert_eq!(child.wait().expect("an end").code(), Some(130));
+    assert!(page().contains("Stopped. Go on with: eqdiff train --resume --out outputs/cup"), "{}", page());
+    assert!(!page().contains("refresh"));
+
+    std::fs::write(&path, "<p>mine</p>").expect("a file");
+    place.fails(1, &["training.html", "move it away"], &["train", "--resume"]);
+    assert_eq!(page(), "<p>mine</p>");
+}
+
 #[test]
 fn files_say_what_they_are() {
     let (place, base) = (trained(), tiny_base());

@@ -165,8 +165,8 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
         Reference::Photo(path) => Some(square(path, side, studio.learned.inverts(), observer)?),
         Reference::Default => studio.reference.clone(),
     };
-    if request.matching_guidance.is_some_and(|weight| !weight.is_finite()) {
-        bail!(Usage("--matching-guidance: give a finite number".into()));
+    if request.matching_guidance.is_some_and(|weight| !(weight.is_finite() && weight >= 0.)) {
+        bail!(Usage("--matching-guidance: give a finite number, 0 or more".into()));
     }
     if studio.learned.inverts() && size.0 != size.1 {
         bail!(Usage("--dreammatcher: only square pictures are matched to a photo".into()));
@@ -201,6 +201,11 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     }
     if request.grid.len() > 2 {
         bail!(Usage("--grid: a sheet has columns and rows, so give it once or twice".into()));
+    }
+    if let [columns, rows] = &request.grid[..]
+        && columns.name() == rows.name()
+    {
+        bail!(Usage(format!("--grid: {} is given twice: name all its values in one", rows.name())));
     }
     let mut batches: Vec<Batch> = Vec::new();
     for (i, line) in lines.iter().enumerate() {

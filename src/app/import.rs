@@ -36,16 +36,24 @@ pub struct Request {
 /// # Errors
 /// [`Usage`] if the request makes no sense, else if a file cannot be used or the adapter not be written.
 pub fn import(request: &Request, observer: &mut dyn Observer) -> Result<PathBuf> {
+    let class = request.class.as_deref().map(str::trim);
+    if class == Some("") {
+        bail!(Usage("--class: give the ordinary noun for the subject, e.g. dog".into()));
+    }
     let subject = match &request.subject {
         Some(name) => {
-            let wanted = subject::Request { subject: name, class: request.class.as_deref(), ..Default::default() };
+            let wanted = subject::Request { subject: name, class, ..Default::default() };
             Some(subject::find(&wanted)?)
         }
         None => None,
     };
-    let (name, class) = match (&subject, &request.class) {
+    let (name, class) = match (&subject, class) {
         (Some(subject), _) => (subject.name.clone(), subject.class.clone()),
-        (None, Some(class)) => (class.clone(), class.trim().to_string()),
+        (None, Some(class)) => {
+            let name =
+                subject::name(class).ok_or_else(|| Usage(format!("--class: no name can be made of {class:?}")))?;
+            (name, class.to_string())
+        }
         (None, None) => bail!(Usage("give the class word, e.g. --class dog, or the --subject with its photos".into())),
     };
     let out = request.out.clone().unwrap_or_else(|| Path::new(OUTPUTS).join(format!("{name}-imported")));
@@ -81,6 +89,7 @@ pub fn import(request: &Request, observer: &mut dyn Observer) -> Result<PathBuf>
         class_images: None,
         settings,
     };
+    manifest.check().map_err(|error| Usage(format!("{error:#}")))?;
     let staged = stage_folder(&out)?;
     if let Some(subject) = &subject {
         keep_photos(subject, staged.path())?;

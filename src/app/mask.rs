@@ -180,14 +180,17 @@ fn rough(request: &Request, photos: &[&RgbImage], class: &str, observer: &mut dy
 
 /// Whether what is pointed at is in the photo.
 fn check_pointed(prompt: &Prompt, photos: &[&RgbImage]) -> Result<()> {
-    let places: Vec<[f64; 2]> =
-        prompt.points.iter().map(|(place, _)| *place).chain(prompt.corners.into_iter().flatten()).collect();
-    match (places.is_empty(), photos) {
+    match (*prompt == Prompt::default(), photos) {
         (true, _) => {}
         (false, [photo]) => {
             let (width, height) = photo.dimensions();
-            let is_in = |[x, y]: &[f64; 2]| (0. ..f64::from(width)).contains(x) && (0. ..f64::from(height)).contains(y);
-            if let Some([x, y]) = places.iter().find(|place| !is_in(place)) {
+            let (right, bottom) = (f64::from(width), f64::from(height));
+            // a point is in a pixel, a corner may be on the photo's last edge
+            let has_point = |[x, y]: &[f64; 2]| (0. ..right).contains(x) && (0. ..bottom).contains(y);
+            let has_corner = |[x, y]: &[f64; 2]| (0. ..=right).contains(x) && (0. ..=bottom).contains(y);
+            let point = prompt.points.iter().map(|(place, _)| *place).find(|place| !has_point(place));
+            let corner = prompt.corners.into_iter().flatten().find(|place| !has_corner(place));
+            if let Some([x, y]) = point.or(corner) {
                 bail!(Usage(format!("--point, --box: {x},{y} is not in the photo of {width}x{height} pixels")));
             }
         }
@@ -197,6 +200,9 @@ fn check_pointed(prompt: &Prompt, photos: &[&RgbImage]) -> Result<()> {
         && !(left < right && top < bottom)
     {
         bail!(Usage("--box: give the left, upper, right and lower edge".into()));
+    }
+    if !prompt.points.is_empty() && prompt.corners.is_none() && prompt.points.iter().all(|(_, inside)| !inside) {
+        bail!(Usage("--neg-point: it only says what is not wanted: give a --point or a --box too".into()));
     }
     Ok(())
 }

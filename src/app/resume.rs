@@ -9,8 +9,10 @@ use crate::adapter::{Adapter, MANIFEST, Manifest};
 use crate::base::Base;
 use crate::files::{Lock, write_whole};
 use crate::ops::Precision;
+use crate::report::html::check_ours;
 use crate::settings::Layers;
 use crate::subject::Crop;
+use crate::training::PAGE;
 
 /// Goes on with the training in `request.out`, or with the one that began last. A training that was stopped before its
 /// first step begins anew.
@@ -32,6 +34,7 @@ pub(super) fn resume_on(base: Option<&Base>, request: &Request, observer: &mut d
     let lock = lock.with_context(|| format!("{} is in use: another training writes there", folder.display()))?;
     lock.sweep()?;
     let adapter = Adapter::open(&folder)?; // what another training left meanwhile
+    check_ours(&folder.join(PAGE))?; // before the base is loaded
     let subject = page::subject(&adapter)?;
     let mut manifest = adapter.manifest;
     contradictions(request, &manifest)?;

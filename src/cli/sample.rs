@@ -139,7 +139,7 @@ pub(super) struct SampleArgs {
     #[arg(long, conflicts_with_all = ["no_adapter", "no_reference", "reference_strength", "explain"])]
     dreammatcher: bool,
     /// Weight of DreamMatcher's semantic matching guidance, e.g. 50 [default: none, as it was released]
-    #[arg(long, value_name = "X", requires = "dreammatcher")]
+    #[arg(long, value_name = "X", requires = "dreammatcher", allow_hyphen_values = true)]
     matching_guidance: Option<f64>,
     /// Where the pictures go
     #[arg(long, value_name = "DIR", default_value = "outputs/samples")]

@@ -18,21 +18,27 @@ pub struct Course<'a> {
     pub title: String,
     /// Steps that were taken, and of how many.
     pub steps: (usize, usize),
+    /// How to go on, if it was stopped.
+    pub stopped: Option<String>,
     /// Losses by name, as (step, value).
     pub losses: Vec<(&'a str, Vec<(f64, f64)>)>,
     /// Previews by step, the newest first.
     pub previews: Vec<(usize, RgbImage)>,
 }
 
-/// Lays out the page. That of a training which has reached its end is not read again.
+/// Lays out the page. That of a training which was stopped or has reached its end is not read again.
 ///
 /// # Errors
 /// If a preview cannot be encoded.
 pub fn course_page(course: &Course) -> Result<Page> {
     let (taken, all) = course.steps;
-    let mut page = Page::new(&course.title, &format!("{taken} of {all} steps."));
+    let mut introduction = format!("{taken} of {all} steps.");
+    if let Some(command) = &course.stopped {
+        introduction += &format!(" Stopped. Go on with: {command}");
+    }
+    let mut page = Page::new(&course.title, &introduction);
     page.style(chart::STYLE);
-    if taken < all {
+    if taken < all && course.stopped.is_none() {
         page.refresh(REFRESH);
     }
     page.section("Losses", "Lines are means over a tenth of the steps.");
@@ -73,12 +79,13 @@ fn losses(losses: &Losses) -> String {
 mod tests {
     use super::*;
 
-    fn course(taken: usize) -> String {
+    fn course(taken: usize, stopped: Option<&str>) -> String {
         let line = |factor: f64| (1..=taken).map(|step| (step as f64, factor / step as f64)).collect::<Vec<_>>();
         let preview = |step| (step, RgbImage::new(4, 4));
         let course = Course {
             title: "S* <dog>".into(),
             steps: (taken, 8),
+            stopped: stopped.map(String::from),
             losses: vec![("total", line(1.)), ("prior", line(0.5))],
             previews: vec![preview(4), preview(2)],
         };
@@ -87,12 +94,15 @@ mod tests {
 
     #[test]
     fn a_training_that_goes_on_is_read_again() {
-        let html = course(5);
+        let html = course(5, None);
         assert!(html.contains("http-equiv=\"refresh\" content=\"5\"") && html.contains("5 of 8 steps"), "{html}");
         assert_eq!((html.matches("class=\"course s").count(), html.matches("<figure").count()), (4, 2));
         assert!(html.contains("<b>prior</b> 0.1000") && html.contains("S* &lt;dog&gt;"), "{html}");
         assert!(html.find("step 4") < html.find("step 2"));
-        assert!(!course(8).contains("refresh") && !html.contains("src=\"http"));
-        assert!(course(0).contains("0 of 8 steps"));
+        assert!(!course(8, None).contains("refresh") && !html.contains("src=\"http"));
+        assert!(course(0, None).contains("0 of 8 steps") && !html.contains("Stopped"));
+        let stopped = course(5, Some("eqdiff train --resume --out <a>"));
+        assert!(stopped.contains("Stopped. Go on with: eqdiff train --resume --out &lt;a&gt;"), "{stopped}");
+        assert!(!stopped.contains("refresh"));
     }
 }

@@ -54,7 +54,10 @@ const SIGNATURE: &str = "Written by eqdiff";
 pub fn check_ours(path: &Path) -> Result<()> {
     match std::fs::read(path) {
         Ok(bytes) if !String::from_utf8_lossy(&bytes).contains(SIGNATURE) => {
-            bail!("{} is there already and no page of eqdiff: give another name with --out", path.display())
+            bail!(
+                "{} is there already and no page of eqdiff: move it away, or give another name with --out",
+                path.display()
+            )
         }
         _ => Ok(()),
     }

@@ -140,6 +140,11 @@ fn found(request: &Request, maker: Option<&mut dyn MaskMaker>) -> Result<Subject
     Ok(Subject { name, class, photos, warnings })
 }
 
+/// The name of a subject that is called so, as one file or folder can have it: that of a path is its last part.
+pub fn name(called: &str) -> Option<String> {
+    Store::name(called)
+}
+
 /// A subject's name and class word, without reading its photos.
 ///
 /// # Errors

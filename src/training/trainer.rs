@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Tensor, Var};
@@ -52,6 +53,8 @@ pub struct Trainer<'a, M: Method> {
     log: Log,
     /// The photo that previews refer to.
     reference: RgbImage,
+    /// When the page was written last, and how long that took.
+    shown: (Instant, Duration),
 }
 
 impl<'a, M: Method> Trainer<'a, M> {
@@ -103,6 +106,7 @@ impl<'a, M: Method> Trainer<'a, M> {
             log,
             manifest,
             reference,
+            shown: (Instant::now(), Duration::ZERO),
         })
     }
 
@@ -119,13 +123,16 @@ impl<'a, M: Method> Trainer<'a, M> {
     pub fn run(&mut self, mut observe: impl FnMut(Event) -> Result<Next>) -> Result<()> {
         let settings = self.manifest.settings.training.clone();
         let every = |interval: usize, step: usize| interval > 0 && step.is_multiple_of(interval);
+        if self.steps() > 0 && self.steps() < settings.steps {
+            self.show(Next::Continue)?; // it may say that the training was stopped
+        }
         // a run that was killed between a checkpoint and the preview of the same step draws it now
         if self.steps() > 0
             && every(settings.preview_every, self.steps())
             && !self.preview_path().is_file()
             && self.preview(&mut observe)? == Next::Stop
         {
-            return Ok(());
+            return self.show(Next::Stop);
         }
         while self.steps() < settings.steps {
             self.step().with_context(|| format!("step {}", self.steps() + 1))?;
@@ -133,17 +140,21 @@ impl<'a, M: Method> Trainer<'a, M> {
             let mut next = observe(Event::Step(record, self.log.names()))?;
             let last = next == Next::Stop || self.steps() == settings.steps;
             if last || self.steps() == 1 || every(settings.checkpoint_every, self.steps()) {
-                self.save()?;
+                self.save(next)?;
                 observe(Event::Saved)?;
             }
             if next == Next::Continue && every(settings.preview_every, self.steps()) {
                 next = self.preview(&mut observe)?;
                 if next == Next::Stop {
-                    self.save()?;
+                    self.save(next)?;
                 }
             }
             if next == Next::Stop {
                 break;
+            }
+            let (at, took) = self.shown;
+            if at.elapsed() >= SHOWN_EVERY.max(took * SHARE) {
+                self.show(next)?;
             }
         }
         Ok(())
@@ -169,8 +180,8 @@ impl<'a, M: Method> Trainer<'a, M> {
         self.log.push(step + 1, &values, norm)
     }
 
-    /// Writes the adapter, the optimiser's state and the losses in one step.
-    fn save(&mut self) -> Result<()> {
+    /// Writes the adapter, the optimiser's state and the losses in one step, and the page after it.
+    fn save(&mut self, next: Next) -> Result<()> {
         self.manifest.steps = self.steps();
         let tensors = self.trained();
         let mut set = Set::new(&self.folder);
@@ -180,11 +191,12 @@ impl<'a, M: Method> Trainer<'a, M> {
         set.commit()?;
         events::update(&self.folder.join(events::FILE), &self.log.events())?;
         self.log.draw(&self.folder.join("loss.png"))?;
-        self.show()
+        self.show(next)
     }
 
     /// Writes the page of the losses and previews.
-    fn show(&self) -> Result<()> {
+    fn show(&mut self, next: Next) -> Result<()> {
+        let begun = Instant::now();
         let step = |path: PathBuf| {
             let step = path.file_stem()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
             Some((step, path))
@@ -194,13 +206,18 @@ impl<'a, M: Method> Trainer<'a, M> {
         files.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
         // a preview that cannot be read is no reason to stop
         let read = |(step, path): (usize, PathBuf)| Some((step, images::open(&path).ok()?));
+        let (taken, all) = (self.steps(), self.manifest.settings.training.steps);
+        let stopped = next == Next::Stop && taken < all;
         let course = Course {
             title: format!("{} {}", self.manifest.placeholder, self.manifest.class),
-            steps: (self.steps(), self.manifest.settings.training.steps),
+            steps: (taken, all),
+            stopped: stopped.then(|| format!("eqdiff train --resume --out {}", self.folder.display())),
             losses: self.log.series(),
             previews: files.into_iter().take(SHOWN).filter_map(read).collect(),
         };
-        course_page(&course)?.write(&self.folder.join(PAGE))
+        course_page(&course)?.write(&self.folder.join(PAGE))?;
+        self.shown = (Instant::now(), begun.elapsed());
+        Ok(())
     }
 
     fn trained(&self) -> BTreeMap<String, Tensor> {
@@ -213,7 +230,7 @@ impl<'a, M: Method> Trainer<'a, M> {
     }
 
     /// Draws the subject with fixed prompts and seeds. Stopped in the middle there is no preview: the next run draws it.
-    fn preview(&self, observe: &mut impl FnMut(Event) -> Result<Next>) -> Result<Next> {
+    fn preview(&mut self, observe: &mut impl FnMut(Event) -> Result<Next>) -> Result<Next> {
         let Manifest { settings, class, side, .. } = &self.manifest;
         let prompts = [format!("photo of a {PLACEHOLDER} {class}"), format!("{PLACEHOLDER} {class} in van gogh style")];
         let style = Style {
@@ -248,7 +265,7 @@ impl<'a, M: Method> Trainer<'a, M> {
         let path = self.preview_path();
         make_own_folder(&self.folder.join(PREVIEWS))?;
         save_png(&path, &contact_sheet(&cells, 2), &[])?;
-        self.show()?;
+        self.show(Next::Continue)?;
         observe(Event::Preview(&path))
     }
 }
@@ -259,6 +276,12 @@ const PREVIEWS: &str = "previews";
 
 /// The page to watch a training on.
 pub const PAGE: &str = "training.html";
+
+/// The page is written when that has passed, also without a checkpoint or a preview.
+const SHOWN_EVERY: Duration = Duration::from_secs(10);
+
+/// It takes at most one part in so many of the time: with many large previews it is written less often.
+const SHARE: u32 = 50;
 
 /// Previews on that page, at most: it is written at every checkpoint.
 const SHOWN: usize = 12;
