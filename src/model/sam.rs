@@ -168,7 +168,7 @@ fn vit(image: &Weights, width: usize) -> Result<(ImageEncoderViT, usize)> {
     for (block, &distances) in blocks.iter().enumerate() {
         ensure!(
             distances == whole || (1..=side).contains(&window) && distances == 2 * window - 1,
-            "{}: blocks.{block}.attn.rel_pos_h has {distances} distances, which are neither those of {side} places nor \
+            "{}: image_encoder.blocks.{block}.attn.rel_pos_h has {distances} distances, neither those of {side} places nor \
              those of the windows",
             image.file()
         );
