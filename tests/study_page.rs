@@ -2,26 +2,14 @@
 
 use std::path::Path;
 
+use eqdiff::app::Nobody;
 use eqdiff::app::study::merge;
-use eqdiff::app::{Note, Observer};
 use eqdiff::evaluation::judge::Attribute;
 use eqdiff::evaluation::scores::{Group, Metric, Scores};
 use eqdiff::ops::Precision;
 use eqdiff::study::ledger::{picture, pictures_folder, training_folder};
 use eqdiff::study::{Cell, Entry, Ledger, Plan, Training};
 use image::{Rgb, RgbImage};
-
-struct Nobody;
-
-impl Observer for Nobody {
-    fn tell(&mut self, _: Note) {}
-    fn begin(&mut self, _: &'static str, _: usize, _: usize) {}
-    fn advance(&mut self, _: usize, _: &[(&str, f64)]) {}
-    fn end(&mut self) {}
-    fn stopped(&self) -> bool {
-        false
-    }
-}
 
 /// A number from 0 to 1 that belongs to a text.
 fn chance(text: &str) -> f64 {

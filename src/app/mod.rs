@@ -85,7 +85,7 @@ pub trait Observer {
 }
 
 /// Nobody: for work that another's observer is told of.
-struct Nobody;
+pub struct Nobody;
 
 impl Observer for Nobody {
     fn tell(&mut self, _: Note) {}
