@@ -161,6 +161,7 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     let (width, height) = latent_size(base, size).map_err(|e| Usage(format!("--size: {e}")))?;
     let latents = request.init_latents.as_deref().map(|p| start::init_latents(p, base, (width, height))).transpose()?;
     let reference = match &request.reference {
+        Reference::Photo(_) if studio.learned.recorder().is_none() => None,
         Reference::None => None,
         Reference::Photo(path) => Some(square(path, side, studio.learned.inverts(), observer)?),
         Reference::Default => studio.reference.clone(),

@@ -63,7 +63,7 @@ fn put<T: FromStr>(place: &mut T, value: &str) -> Option<()> {
 
 impl Axis {
     /// The setting that changes along it.
-    pub(super) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         self.setting.name
     }
 }
@@ -79,6 +79,9 @@ impl FromStr for Axis {
         let values: Vec<String> = values.split(',').map(|value| value.trim().to_string()).collect();
         if values.iter().any(String::is_empty) {
             return Err("a value is missing".into());
+        }
+        if let Some(twice) = (1..values.len()).find(|&i| values[..i].contains(&values[i])) {
+            return Err(format!("{} is there twice", values[twice]));
         }
         Ok(Self { setting, values })
     }
@@ -186,7 +189,12 @@ mod tests {
             let said = super::cells(&style, &[wrong.parse()?]).err().unwrap_or_default();
             assert!(said.contains(part), "{said}");
         }
-        for (wrong, part) in [("guidance", "values"), ("colour=1", "reference, low"), ("steps=1,,2", "missing")] {
+        for (wrong, part) in [
+            ("guidance", "values"),
+            ("colour=1", "reference, low"),
+            ("steps=1,,2", "missing"),
+            ("low=1,0,1", "1 is there twice"),
+        ] {
             assert!(wrong.parse::<Axis>().is_err_and(|said| said.contains(part)), "{wrong}");
         }
         Ok(())

@@ -72,7 +72,10 @@ pub fn import(request: &Request, observer: &mut dyn Observer) -> Result<PathBuf>
     let decoupled = tensors.contains_key(ConceptEmbedding::HIGH);
     let parts = format!("[fdte]\nenabled = {decoupled}\n[rra]\nenabled = {has_reference}\n");
     let settings = layers.over(&parts, "the imported files")?.settings()?;
-    let tensors = changed(completed(tensors, &base, &settings)?, &loras)?;
+    let files: Vec<String> = request.files.iter().map(|file| file.display().to_string()).collect();
+    let tensors =
+        completed(tensors, &base, &settings).with_context(|| format!("{} cannot be imported", files.join(", ")))?;
+    let tensors = changed(tensors, &loras)?;
     let manifest = Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
         placeholder: PLACEHOLDER.into(),
@@ -84,7 +87,7 @@ pub fn import(request: &Request, observer: &mut dyn Observer) -> Result<PathBuf>
         side: base.side(),
         steps: 0,
         dtype: base.precision.to_string(),
-        imported: request.files.iter().map(|file| file.display().to_string()).collect(),
+        imported: files,
         preset: String::new(),
         class_images: None,
         settings,
@@ -174,7 +177,12 @@ fn completed(given: BTreeMap<String, Tensor>, base: &Base, settings: &Settings) 
         match all.get_mut(&name) {
             None => bail!("the base {} has no place for {name}", base.name),
             Some(own) if own.dims() != tensor.dims() => {
-                bail!("{name} has shape {:?}, but {:?} in the base {}", tensor.dims(), own.dims(), base.name)
+                bail!(
+                    "{name} has shape {:?}, but {:?} in the base {}: was it made for another one? Name that with --base",
+                    tensor.dims(),
+                    own.dims(),
+                    base.name
+                )
             }
             Some(own) => *own = tensor,
         }

@@ -186,6 +186,7 @@ impl Studio {
             bail!(Usage("--adapter of several subjects: the first one is missing".into()));
         };
         let members = || std::iter::once(adapter).chain(more);
+        let folders: Vec<String> = members().map(|a| a.folder.display().to_string()).collect();
         let classes: Vec<String> = members().map(|a| a.manifest.class.clone()).collect();
         let all = members().map(|member| member.tensors(&self.base)).collect::<Result<Vec<_>>>()?;
         // what both kinds of things are drawn in is to stay as it is
@@ -193,7 +194,8 @@ impl Studio {
         let templates: Vec<String> = templates.flat_map(|set| [set.unstylised, set.stylised].concat()).collect();
         let captions = classes.iter().flat_map(|class| templates.iter().map(|template| fill(template, class)));
         let members = all.iter().zip(&classes).map(|(tensors, class)| Member { tensors, class });
-        let learned = Several::merge(&self.base, &members.collect::<Vec<_>>(), &captions.collect::<Vec<_>>())?;
+        let learned = Several::merge(&self.base, &members.collect::<Vec<_>>(), &captions.collect::<Vec<_>>());
+        let learned = learned.with_context(|| format!("{} cannot be drawn in one picture", folders.join(" and ")))?;
         let bytes = all.iter().map(|tensors| serialised(tensors, &[])).collect::<Result<Vec<_>>>()?;
         Ok(Self { learned: Box::new(learned), reference: None, identity: digest(&bytes.concat(), 16), ..self })
     }

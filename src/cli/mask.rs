@@ -41,15 +41,15 @@ pub(super) struct MaskArgs {
     #[arg(long, value_name = "MODEL")]
     sam: Option<String>,
     /// With --sam: a place on the subject, in pixels of the upright photo. Repeatable
-    #[arg(long, value_name = "X,Y", requires = "sam", conflicts_with_all = ["way", "base"],
+    #[arg(long, value_name = "X,Y", requires = "sam", conflicts_with_all = ["way", "base", "dtype"],
         allow_hyphen_values = true, value_parser = numbers::<2>)]
     point: Vec<[f64; 2]>,
     /// With --sam: a place that is not the subject's. Repeatable
-    #[arg(long, value_name = "X,Y", requires = "sam", conflicts_with_all = ["way", "base"],
+    #[arg(long, value_name = "X,Y", requires = "sam", conflicts_with_all = ["way", "base", "dtype"],
         allow_hyphen_values = true, value_parser = numbers::<2>)]
     neg_point: Vec<[f64; 2]>,
     /// With --sam: a box around the subject, left, upper, right and lower edge
-    #[arg(long = "box", value_name = "X,Y,X,Y", requires = "sam", conflicts_with_all = ["way", "base"],
+    #[arg(long = "box", value_name = "X,Y,X,Y", requires = "sam", conflicts_with_all = ["way", "base", "dtype"],
         allow_hyphen_values = true, value_parser = numbers::<4>)]
     corners: Option<[f64; 4]>,
     /// The base that looks for the subject [default: mini]

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::{MachineArgs, Outcome};
 use crate::app::draw::{Reference, Request, Seed, Source, Turned, draw};
 use crate::app::elite::{Files, VISION};
 use crate::app::grid::Axis;
-use crate::app::{Observer, WeightedFile};
+use crate::app::{Observer, Usage, WeightedFile};
 use crate::method::elite::DETAILS;
 use crate::settings::SamplerName;
 
@@ -155,6 +155,20 @@ pub(super) struct SampleArgs {
 }
 
 pub(super) fn run(args: SampleArgs, observer: &mut dyn Observer) -> Result<Outcome> {
+    let given = [
+        ("reference", "--reference-strength", args.reference_strength.is_some()),
+        ("low", "--low", args.low.is_some()),
+        ("high", "--high", args.high.is_some()),
+        ("guidance", "--guidance", args.guidance.is_some()),
+        ("guidance-rescale", "--guidance-rescale", args.guidance_rescale.is_some()),
+        ("steps", "--steps", args.steps.is_some()),
+        ("sampler", "--sampler", args.sampler.is_some()),
+    ];
+    for axis in &args.grid {
+        if let Some((name, option, _)) = given.iter().find(|(name, _, given)| *given && *name == axis.name()) {
+            bail!(Usage(format!("{option} is what changes along --grid {name}=...: leave one of them out")));
+        }
+    }
     let request = Request {
         prompts: args.prompt,
         prompt_file: args.prompts,

@@ -59,6 +59,9 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Outcome> {
         *(if check.passed() { &mut passed } else { &mut failed }) += 1;
     })?;
     printed?;
+    if passed + failed == 0 {
+        bail!(Usage(format!("--only {}: none of it is compared in {}, only in f32", args.only.join(","), args.dtype)));
+    }
     print(format!("{passed} checks passed, {failed} failed"))?;
-    Ok(if failed == 0 && passed > 0 { Outcome::Done } else { Outcome::Failed })
+    Ok(if failed == 0 { Outcome::Done } else { Outcome::Failed })
 }

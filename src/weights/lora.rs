@@ -52,6 +52,9 @@ struct Layer {
     alpha: Option<f64>,
 }
 
+/// What the names of other kinds of changes contain.
+const KINDS: [(&str, &str); 4] = [(".hada_", "LoHa"), (".lokr_", "LoKr"), ("dora_scale", "DoRA"), (".oft_", "OFT")];
+
 /// The changes that a file makes of a model.
 pub struct Lora {
     /// The file, for messages.
@@ -77,7 +80,10 @@ impl Lora {
         let (mut layers, mut hash) = (BTreeMap::<_, Layer>::new(), Sha256::new());
         for name in weights.names() {
             let (place, role) = place(&name).with_context(|| {
-                format!("{name} is no part of a LoRA of Stable Diffusion 1.x (two matrices, in the names of kohya, PEFT or diffusers)")
+                let kind = KINDS.iter().find(|(part, _)| name.contains(part)).map_or(String::new(), |(_, kind)| {
+                    format!("it is a {kind}, which is not read: merge it into a checkpoint, or extract a LoRA from that; ")
+                });
+                format!("{kind}{name} is no part of a LoRA of Stable Diffusion 1.x (two matrices, in the names of kohya, PEFT or diffusers)")
             })?;
             let tensor = weights.any(&name)?.to_dtype(DType::F32)?;
             hash.update(&name);
@@ -267,8 +273,8 @@ mod tests {
     fn other_files_are_refused_by_name() -> Result<()> {
         let one = || tensor(&[1.], &[1, 1]);
         for (tensors, part) in [
-            (vec![("lora_unet_x.hada_w1_a", one()?)], "hada_w1_a"),
-            (vec![("lora_unet_x.dora_scale", one()?)], "dora_scale"),
+            (vec![("lora_unet_x.hada_w1_a", one()?)], "it is a LoHa"),
+            (vec![("lora_unet_x.dora_scale", one()?)], "it is a DoRA"),
             (vec![("lora_te1_x.lora_up.weight", one()?)], "lora_te1_x"),
             (vec![("unet.x.lora_A.weight", one()?)], "missing"),
             (

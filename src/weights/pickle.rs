@@ -52,20 +52,42 @@ pub(super) fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
         }
         _ => machine.named(root, "", 0, &mut BTreeSet::new(), &mut found),
     }
-    // many tensors may say that they lie in one place
+    let mut stored = Vec::new();
+    // the first program for embeddings keeps the numbers of their tokens beside them
+    for (name, id) in found.into_iter().filter(|(name, _)| !name.starts_with("string_to_token.")) {
+        let place = machine.stored(id).with_context(|| format!("{name} is no tensor that is known here"))?;
+        stored.extend(place.map(|place| (name, place)));
+    }
+    // many tensors may say that they lie in one place, which is read once
+    stored.sort_by(|(_, a), (_, b)| a.key.cmp(&b.key));
     let mut room = 4 * std::fs::metadata(path)?.len();
     let folder = pickle.trim_end_matches("data.pkl");
     let mut tensors = BTreeMap::new();
-    // the first program for embeddings keeps the numbers of their tokens beside them
-    for (name, id) in found.into_iter().filter(|(name, _)| !name.starts_with("string_to_token.")) {
-        let stored = machine.stored(id).with_context(|| format!("{name} is no tensor that is known here"))?;
-        let Some(stored) = stored else { continue };
-        let tensor = stored.read(&mut archive, folder).with_context(|| format!("{name} cannot be read"))?;
-        let bytes = (tensor.elem_count() * stored.dtype.size_in_bytes()) as u64;
-        room = room.checked_sub(bytes).context("its tensors are larger than the file")?;
-        tensors.insert(name, tensor);
+    for together in stored.chunk_by(|(_, a), (_, b)| a.key == b.key) {
+        let storage = storage(&mut archive, &format!("{folder}data/{}", together[0].1.key));
+        let storage = storage.with_context(|| format!("{} cannot be read", together[0].0))?;
+        for (name, place) in together {
+            let tensor = place.read(&storage).with_context(|| format!("{name} cannot be read"))?;
+            let bytes = (tensor.elem_count() * place.dtype.size_in_bytes()) as u64;
+            room = room.checked_sub(bytes).context("its tensors are larger than the file")?;
+            tensors.insert(name.clone(), tensor);
+        }
     }
     Ok(tensors)
+}
+
+/// The bytes that tensors share.
+fn storage(archive: &mut ZipArchive<BufReader<File>>, name: &str) -> Result<Vec<u8>> {
+    let mut file = archive.by_name(name).context("its values are missing")?;
+    ensure!(
+        file.compressed_size() == file.size(),
+        "its values are compressed, as PyTorch's never are: save it again with torch.save"
+    );
+    let (size, mut bytes) = (file.size(), Vec::new());
+    // one more than there are: the archive compares its checksum when it is asked for what follows the last
+    file.by_ref().take(size.saturating_add(1)).read_to_end(&mut bytes).context("its values are damaged")?;
+    ensure!(bytes.len() as u64 == size, "its values are damaged: they are {} bytes, not {size}", bytes.len());
+    Ok(bytes)
 }
 
 /// Where a tensor lies.
@@ -80,18 +102,11 @@ struct Stored {
 }
 
 impl Stored {
-    fn read(&self, archive: &mut ZipArchive<BufReader<File>>, folder: &str) -> Result<Tensor> {
+    fn read(&self, storage: &[u8]) -> Result<Tensor> {
         let width = self.dtype.size_in_bytes();
-        let mut file = archive.by_name(&format!("{folder}data/{}", self.key)).context("its values are missing")?;
-        ensure!(file.compressed_size() == file.size(), "its values are compressed, as PyTorch's never are");
-        let values = usize::try_from(file.size())? / width;
         // so that it takes no more room than it has in the file
         let count = self.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-        let count = count.filter(|&count| count <= values).context("it is larger than its values")?;
-        let (size, mut bytes) = (file.size(), Vec::new());
-        // one more than there are: the archive compares its checksum when it is asked for what follows the last
-        file.by_ref().take(size.saturating_add(1)).read_to_end(&mut bytes).context("its values are damaged")?;
-        ensure!(bytes.len() as u64 == size, "its values are damaged: they are {} bytes, not {size}", bytes.len());
+        let count = count.filter(|&count| count <= storage.len() / width).context("it is larger than its values")?;
         let mut chosen = Vec::with_capacity(count * width);
         for index in 0..count {
             let (mut rest, mut place) = (index, Some(self.offset));
@@ -100,7 +115,8 @@ impl Stored {
                 rest /= size;
             }
             let start = place.and_then(|place| place.checked_mul(width)).unwrap_or(usize::MAX);
-            let value = bytes.get(start..).and_then(|bytes| bytes.get(..width)).context("it lies beyond its values")?;
+            let value =
+                storage.get(start..).and_then(|values| values.get(..width)).context("it lies beyond its values")?;
             chosen.extend_from_slice(value);
         }
         Ok(Tensor::from_raw_buffer(&chosen, self.dtype, &self.shape, &Device::Cpu)?)
