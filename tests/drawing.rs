@@ -219,13 +219,19 @@ fn a_sheet_shows_what_settings_do() {
             .ok(&draw(&base, "d", &["--prompt", "a dog", "--seed", "3", "--steps", "3", "--guidance", "5"]))
             .contains("1 of 1")
     );
-    for (part, wrong) in
-        [("colour", "colour=1,2"), ("steps=x", "steps=2,x"), ("--from", "strength=0.5"), ("steps", "steps=0")]
-    {
+    for (part, wrong) in [
+        ("colour", "colour=1,2"),
+        ("steps=x", "steps=2,x"),
+        ("--from", "strength=0.5"),
+        ("steps", "steps=0"),
+        ("5 is there twice", "guidance=5,1,5"),
+    ] {
         place.fails(2, &[part], &draw(&base, "d", &["--prompt", "a dog", "--grid", wrong]));
     }
     let twice = ["--prompt", "a dog", "--grid", "steps=2", "--grid", "steps=3"];
     place.fails(2, &["steps is given twice"], &draw(&base, "d", &twice));
+    let both = ["--prompt", "a dog", "--guidance", "3", "--grid", "guidance=1,5"];
+    place.fails(2, &["--guidance is what changes along --grid guidance"], &draw(&base, "d", &both));
 }
 
 #[test]

@@ -170,6 +170,7 @@ fn segment_anything_cuts_what_it_is_asked_for() {
         (&["--sam"][..], &["--point", "3,4"][..]),
         (&["120,120"], &["--sam", "sam.safetensors", "--point", "3"]),
         (&["--way"], &["--sam", "sam.safetensors", "--point", "3,4", "--way", "plain"]),
+        (&["--dtype"], &["--sam", "sam.safetensors", "--point", "3,4", "--dtype", "bf16"]),
         (&["64,3 is not in the photo of 64x64"], &["--sam", "sam.safetensors", "--point", "64,3"]),
         (&["-1,3 is not in the photo"], &["--sam", "sam.safetensors", "--point", "-1,3"]),
         (&["-1,3 is not in the photo"], &["--sam", "sam.safetensors", "--point", "3,4", "--neg-point", "-1,3"]),

@@ -133,7 +133,9 @@ fn options_without_effect_are_told() {
     }
     let ti = ["sample", "--adapter", "ti", "--prompt", "a S* thing", "--steps", "1", "--out", "ti"];
     assert!(!place.ok(&[&ti[..], &["--low", "0.5"]].concat()).contains("no effect"));
-    assert!(place.ok(&[&ti[..], &["--reference", "thing/0.png"]].concat()).contains("--reference has no effect"));
+    let said = place.ok(&[&ti[..], &["--reference", "thing/0.png"]].concat());
+    // and the picture is the one that is there
+    assert!(said.contains("--reference has no effect") && said.contains("1 of 1 pictures"), "{said}");
     assert!(place.ok(&[&ti[..], &["--variations", "0.5"]].concat()).contains("--variations has no effect"));
     place.fails(2, &["--explain", "--grid"], &[&ti[..], &["--explain", "--grid", "guidance=1,2"]].concat());
     place.fails(2, &["--explain", "nothing of"], &["sample", "--adapter", "db", "--prompt", "a S*", "--explain"]);
