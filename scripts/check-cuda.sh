@@ -6,9 +6,9 @@
 #             register may spill. Last line: kernels, shapes, worst error, registers, spills.
 #   driver    the whole program on a driver, cuBLAS and cuRAND that are played on this processor (tests/cuda/driver):
 #             every operation and a recorded training step in every precision (--all: all recorded cases, a training and
-#             a picture with what it learnt, which takes hours), pictures on one card and on two; then what a step and a
-#             picture at the sizes of Stable Diffusion 1.4 ask for, counted and not computed. Needs no nvcc. Last line:
-#             checks passed, and what a step asks of the driver.
+#             a picture with what it learnt, which takes hours), pictures on one card, on two, and on two of which one is
+#             full; then what a step and a picture at the sizes of Stable Diffusion 1.4 ask for, counted and not
+#             computed. Needs no nvcc. Last line: checks passed, and what a step asks of the driver.
 #   gpu       on a machine with a GPU: every operation and recorded case in every precision, speeds beside the card's
 #             limits, NVIDIA's sanitizer, a profile of the heaviest kernels. It needs the program (FILE, else
 #             target/release/eqdiff), which may have been built elsewhere, and neither Rust nor a network. Last: a table.
@@ -112,11 +112,11 @@ counted() { # case
     "$eqdiff" bench --count --base random-sd14 --device cuda --dtype bf16 --case "$1" | tee "target/cuda/count-$1.txt"
 }
 
-# The pictures of a call with so many cards, into a folder of that name; how many of them launched anything.
-drawn() { # cards
-    PLAYED_CARDS=$1 PLAYED_REPORT="$folder/report-$1" "$eqdiff" sample --no-adapter --base mini --device cuda --steps 1 \
-        --size 64x64 --prompt 'a red ball' --count 9 --out "$folder/$1" > /dev/null
-    grep -c '^card [0-9]* [1-9]' "$folder/report-$1"
+# The pictures of a call with so many cards, into a folder of the name; how many of them launched anything.
+drawn() { # cards, name
+    PLAYED_CARDS=$1 PLAYED_REPORT="$folder/report-$2" "$eqdiff" sample --no-adapter --base mini --device cuda --steps 1 \
+        --size 64x64 --prompt 'a red ball' --count 9 --out "$folder/$2" 2>&1 > /dev/null | tee "$folder/said-$2" >&2
+    grep -c '^card [0-9]* [1-9]' "$folder/report-$2"
 }
 
 driver() {
@@ -136,10 +136,14 @@ driver() {
         "$eqdiff" sample --adapter "$folder/adapter" --device cuda --steps 2 --prompt 'a S* clock' --out "$folder/drawn" > /dev/null
     fi
     for cards in 1 2; do
-        [ "$(drawn $cards)" = $cards ] || { echo "of $cards cards not all drew" >&2; return 1; }
+        [ "$(drawn $cards $cards)" = $cards ] || { echo "of $cards cards not all drew" >&2; return 1; }
     done
-    diff -r --exclude='contact-sheet.png' "$folder/1" "$folder/2"
-    echo "two cards draw the pictures that one draws"
+    [ "$(PLAYED_FULL=1 drawn 2 full)" = 1 ] && grep -q 'cuda:1 draws no more.*out of memory' "$folder/said-full" ||
+        { echo "a card without memory drew, or nobody was told that it did not" >&2; return 1; }
+    for cards in 2 full; do
+        diff -r --exclude='contact-sheet.png' "$folder/1" "$folder/$cards"
+    done
+    echo "two cards draw the pictures that one draws, also if one of them has no memory"
     rm -r "$folder"
     counted sample_ref
     counted eqdiff_step

@@ -116,7 +116,7 @@ impl Explained<'_> {
         let mut picture = None;
         draw(self.base, learned, self.style, std::slice::from_ref(self.order), |drawn| match drawn {
             Drawn::Steps(steps) => observer.go_on(steps),
-            Drawn::Sketch(..) => Ok(()),
+            Drawn::Sketch(..) | Drawn::Lost(_) => Ok(()),
             Drawn::Picture(_, image) => {
                 picture = Some(image);
                 Ok(())

@@ -25,7 +25,7 @@ use crate::sampling::{Open, Set};
 use crate::settings::Settings;
 use crate::subject::Subject;
 use crate::training::budget::{Budget, MemoryPlan};
-use crate::training::class_images::{self, Asked};
+use crate::training::class_images::{self, Asked, Course};
 use crate::training::{Event, Next, PAGE, Trainer};
 
 /// A training whose folder is there.
@@ -198,16 +198,27 @@ fn class_images(run: &Run, manifest: &Manifest, kept: &Path, observer: &mut dyn 
     };
     let cards = machine.other_cards(base);
     let others: (&[usize], &Open) = (&cards, &again);
-    let images = class_images::generated(base, others, &folder, &asked, settings.prior.class_images, |done, all| {
-        if done == 0 {
-            return if observer.stopped() { bail!(Interrupted) } else { Ok(()) }; // another process draws
+    let count = settings.prior.class_images;
+    let images = class_images::generated(base, others, &folder, &asked, count, |course| match course {
+        Course::Drawn { done, all } => {
+            if begun == 0 {
+                observer.begin("Class images", all, 0);
+            }
+            let more = done - begun;
+            begun = done;
+            observer.go_on(more)
         }
-        if begun == 0 {
-            observer.begin("Class images", all, 0);
+        Course::Waits => {
+            if observer.stopped() {
+                bail!(Interrupted)
+            } else {
+                Ok(())
+            }
         }
-        let more = done - begun;
-        begun = done;
-        observer.go_on(more)
+        Course::Lost(text) => {
+            observer.warn(text);
+            Ok(())
+        }
     })?;
     if begun > 0 {
         observer.end();

@@ -311,6 +311,10 @@ impl Studio {
                 observer.tell(Note::Picture(path));
                 Ok(())
             }
+            Drawn::Lost(text) => {
+                observer.warn(&text);
+                Ok(())
+            }
         });
         sketches.end();
         observer.end();

@@ -324,7 +324,7 @@ fn draw_block(
             counted -= known;
             observer.go_on(steps - known)
         }
-        Drawn::Sketch(..) => Ok(()),
+        Drawn::Sketch(..) | Drawn::Lost(_) => Ok(()),
         Drawn::Picture(i, picture) => {
             let path = path(&cells[i]);
             if !path.is_file() {

@@ -79,7 +79,7 @@ impl Style<'_> {
     }
 }
 
-/// What [`draw`] tells while it works.
+/// What [`draw`] and [`draw_on_all`] tell while they work.
 pub enum Drawn {
     /// So many picture-steps more are done.
     Steps(usize),
@@ -87,6 +87,8 @@ pub enum Drawn {
     Picture(usize, RgbImage),
     /// The picture of the order of that place as it would be if nothing more changed.
     Sketch(usize, RgbImage),
+    /// A card draws no more; a sentence that names it and says why. [`draw_on_all`] alone tells this.
+    Lost(String),
 }
 
 /// Pictures that share their reference passes: more would share them cheaper, fewer are finished sooner.

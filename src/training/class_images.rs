@@ -70,25 +70,35 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// How drawing class images goes.
+pub enum Course<'a> {
+    /// Another process draws them.
+    Waits,
+    /// Picture-steps.
+    #[allow(missing_docs)] // what is done, and in all
+    Drawn { done: usize, all: usize },
+    /// See [`Drawn::Lost`].
+    Lost(&'a str),
+}
+
 /// `count` class images; those that `folder` has not yet are drawn, by the `others` of [`draw_on_all`] too, and saved
-/// there, one by one. One process draws at a time, others wait for it. `progress` is told of picture-steps: done (0 while
-/// it waits) and in all.
+/// there, one by one. One process draws at a time, others wait for it.
 ///
 /// # Errors
-/// If an image cannot be drawn, written or read, or `progress` wants to stop.
+/// If an image cannot be drawn, written or read, or `tell` wants to stop.
 pub fn generated(
     base: &Base,
     others: (&[usize], &Open),
     folder: &Path,
     asked: &Asked,
     count: usize,
-    mut progress: impl FnMut(usize, usize) -> Result<()>,
+    mut tell: impl FnMut(Course) -> Result<()>,
 ) -> Result<Vec<RgbImage>> {
     make_folder(folder)?;
     let path = |i: usize| folder.join(format!("{i:05}.png"));
     let lacks = |i: &usize| !path(*i).is_file();
     let lock = Lock::wait(folder, || match (0..count).any(|i| lacks(&i)) {
-        true => progress(0, 1).map(|()| true),
+        true => tell(Course::Waits).map(|()| true),
         false => Ok(false),
     })?;
     lock.as_ref().map(Lock::sweep).transpose()?;
@@ -118,8 +128,9 @@ pub fn generated(
     draw_on_all(base, &BaseAlone, Some(others), &style, &orders, |drawn| match drawn {
         Drawn::Steps(steps) => {
             done += steps;
-            progress(done, all)
+            tell(Course::Drawn { done, all })
         }
+        Drawn::Lost(text) => tell(Course::Lost(&text)),
         Drawn::Picture(i, image) if lacks(&missing[i]) => save_png(&path(missing[i]), &image, &[("prompt", prompt)]),
         Drawn::Picture(..) | Drawn::Sketch(..) => Ok(()),
     })?;

@@ -1,7 +1,7 @@
 //! Products of matrices by cuBLASLt, each with what is added to it in the same launch.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
@@ -147,15 +147,15 @@ pub(super) fn product(left: &Matrix, right: &Matrix, added: Added, dtype: DType)
     };
     let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
     let libraries = libraries.get_or_insert_default();
-    if !libraries.contains_key(&device.id()) {
-        libraries.insert(device.id(), Library::new(&device)?);
-    }
-    let Some(library) = libraries.get_mut(&device.id()) else { bail!("cuBLASLt was not kept") };
-    if let std::collections::hash_map::Entry::Vacant(place) = library.plans.entry(shape) {
-        place.insert(Plan::find(library.handle, &shape)?);
-    }
-    let Library { handle, workspace, plans } = library;
-    let Some(Some(plan)) = plans.get(&shape) else {
+    let Library { handle, workspace, plans } = match libraries.entry(device.id()) {
+        Entry::Occupied(there) => there.into_mut(),
+        Entry::Vacant(place) => place.insert(Library::new(&device)?),
+    };
+    let plan = match plans.entry(shape) {
+        Entry::Occupied(there) => there.into_mut(),
+        Entry::Vacant(place) => place.insert(Plan::find(*handle, &shape)?),
+    };
+    let Some(plan) = plan else {
         return composed(left, right, Added { residual: residual.as_ref(), ..added }, dtype);
     };
     if let Some(bias) = added.bias {

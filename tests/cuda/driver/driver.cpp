@@ -1,7 +1,8 @@
 // Plays the CUDA driver and cuRAND in the machine's memory, as far as the program calls them.
 //
 // PLAYED_RUN=0: nothing is computed, all is counted. PLAYED_REPORT=FILE: what was called, when the program ends.
-// PLAYED_MEMORY=GIB: a device's memory, 80 without it. PLAYED_CARDS=N: so many devices, 1 without it.
+// PLAYED_MEMORY=GIB: a device's memory, 80 without it. PLAYED_CARDS=N: so many devices, 1 without it. PLAYED_FULL=I: others
+// have taken all memory of that device.
 #include "played.hpp"
 
 #include <algorithm>
@@ -29,6 +30,7 @@ struct Card {
 };
 static const size_t memory = size_t(getenv("PLAYED_MEMORY") ? atof(getenv("PLAYED_MEMORY")) * 1024 : 80 << 10) << 20;
 static std::vector<Card> cards(getenv("PLAYED_CARDS") ? atoi(getenv("PLAYED_CARDS")) : 1);
+static const Card *const full = getenv("PLAYED_FULL") ? &cards.at(atoi(getenv("PLAYED_FULL"))) : nullptr;
 static thread_local Card *current = &cards[0];
 struct Held {
     size_t bytes;
@@ -129,7 +131,7 @@ API Result cuEventSynchronize(void *) { COUNT; return wait(); }
 
 static Result take(Address *to, size_t bytes) {
     if (!bytes) return 1;
-    if (current->taken + bytes > memory) return 2;
+    if (current == full || current->taken + bytes > memory) return 2;
     void *block = aligned_alloc(256, (bytes + 511) / 256 * 256);
     if (!block) return 2;
     if (computes()) memset(block, 0xff, bytes); // NaN: nobody may read what nobody wrote
