@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::signals;
+use super::{signals, told};
 use crate::app::{Note, Observer};
 use crate::images::steers;
 
@@ -95,14 +95,14 @@ impl Observer for Console {
             let path = |path: &Path| path.display().to_string();
             let json = match note {
                 Note::Info(text) => event("info", text),
-                Note::Warning(text) => event("warning", text),
+                Note::Warning(text) => event("warning", told(text)),
                 Note::Picture(file) => harmless(&json!({"event": "picture", "path": path(file)})),
             };
             return self.line(&json);
         }
         match note {
             Note::Info(text) => self.line(text),
-            Note::Warning(text) => self.line(&format!("Warning: {text}")),
+            Note::Warning(text) => self.line(&format!("Warning: {}", told(text))),
             Note::Picture(_) => {}
         }
     }
