@@ -61,7 +61,6 @@ def test_names_say_a_whole_look():
     for (main, second, pattern), name in world.LOOKS.items():
         got = world.parse(f"a photo of a {name} dog in the snow")
         assert (got["main"], got["second"], got["pattern"]) == (main, second, pattern)
-    assert world.parse("a photo of a ktn dog")["main"] is None
     for seed in range(300):
         labels = world.sample_scene(np.random.default_rng(seed)).labels
         got = world.parse(labels["captions"][4])

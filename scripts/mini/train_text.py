@@ -22,7 +22,6 @@ from styles import STYLES
 WIDTH = 128
 LENGTH = 32  # tokens of a caption; every word is one
 NAMED = list(world.LOOKS.items())
-SILENT = 0.1  # share of the word that says nothing
 
 
 class Words:
@@ -95,16 +94,13 @@ def named(rng, words):
     word, seed = str(rng.choice(list(world.WORDS))), int(rng.integers(2**31))
     place = str(rng.choice(list(BACKGROUNDS))) if rng.random() < 0.6 else None
     style = str(rng.choice(list(STYLES))) if rng.random() < world.STYLED else None
-    if rng.random() < SILENT:
-        name, described = world.NO_LOOK, word
-    else:
-        (main, second, pattern), name = NAMED[rng.integers(len(NAMED))]
-        described = world.describe(None, SimpleNamespace(word=word, main=main, second=second, pattern=pattern), detail=3)
+    (main, second, pattern), name = NAMED[rng.integers(len(NAMED))]
+    described = world.describe(None, SimpleNamespace(word=word, main=main, second=second, pattern=pattern), detail=3)
     short, full = (world.phrase(np.random.default_rng(seed), noun, place, style) for noun in (f"{name} {word}", described))
     at, said = short.split().index(name) + 1, full.split()  # one token begins a caption
     extra = len(described.split()) - 2
     places = np.arange(LENGTH)
-    places[at : at + 2] = at if described != word else at - 1, said.index(word) + 1
+    places[at + 1] = said.index(word) + 1
     ended = len(short.split()) + 1
     places[at + 2 : ended] += extra
     places[ended:] = np.maximum(places[ended:], ended + extra)
@@ -127,6 +123,8 @@ def name(minutes, lr=1e-3, batch=96):
         wanted = wanted.gather(1, places[..., None].expand_as(wanted))
         said, kept = F.mse_loss(says, wanted), F.mse_loss(keeps, kept)
         run.update(said + kept, batch, said=said.detach(), kept=kept.detach())
+    table = model.get_input_embeddings().weight.data
+    table[words.ids[world.START]] = table[[words.ids[name] for name in world.LOOKS.values()]].mean(0)
     state = torch.load(checkpoint("text"), map_location="cpu")
     state["module"].update({f"text.{k}": v for k, v in model.state_dict().items()})
     torch.save(state, checkpoint("text"))

@@ -93,7 +93,7 @@ def looks():
 
 
 LOOKS = looks()
-NO_LOOK = "ktn"  # a word that says nothing, from which the method's vectors start; as rare as Stable Diffusion's
+START = "ktn"  # in no caption: what names have in common, from which the method's vectors start
 
 
 def describe(rng, instance, colors=True, detail=None):
@@ -152,8 +152,8 @@ def sample_scene(rng, word=None, style=..., held_out=False, spread=1.0, mirror=0
         said = [caption(rng, instance, background, framing=framing, detail=d) for d in (None, None, None, 3)]
     else:
         said = [caption(rng, instance, background, style) for _ in range(3)] + [phrase(rng, describe(rng, instance, style is None or STYLES[style][2], 3), background, style)]
-    name = LOOKS.get((instance.main, instance.second, instance.pattern), NO_LOOK)
-    said.append(said[3] if framing else phrase(rng.spawn(1)[0], f"{name} {instance.word}", background, style))
+    name = LOOKS.get((instance.main, instance.second, instance.pattern))
+    said.append(phrase(rng.spawn(1)[0], f"{name} {instance.word}", background, style) if name and not framing else said[3])
     labels = {**instance.labels(), "background": background, "style": style or "photo", "framing": framing, "captions": said}
     return Scene(image, mask, said[0], labels)
 
@@ -228,7 +228,7 @@ def parse(prompt, name=None):
     if word not in WORDS:
         raise ValueError(f"no word of this world in {prompt!r}")
     for w in before:
-        if w not in COLORS and w not in _ADJECTIVES and w not in _NAMED and w not in ("a", "an", "the", "and", NO_LOOK):
+        if w not in COLORS and w not in _ADJECTIVES and w not in _NAMED and w not in ("a", "an", "the", "and", START):
             raise ValueError(f"{w!r} in {prompt!r} is not of the grammar")
     found["word"] = word
     if before and before[-1] in _NAMED:
@@ -258,7 +258,7 @@ def prompts(word="{}", places=True, styles=True):
 
 
 def vocabulary():
-    """All words that captions can contain: sorted, after them the names of looks and the word that says nothing."""
+    """All words that captions can contain: sorted, after them the names of looks and the start of the method's vectors."""
     texts = [*WORDS, *COLORS, "plain", "and", "with", "a", "an", *(w for pair in PATTERN_WORDS.values() for w in pair), *PHOTO, *(w for pair in FRAMINGS.values() for w in pair)]
     texts += [p for b in BACKGROUNDS.values() for p in b[1]] + [t for s in STYLES.values() for t in s[1]]
-    return sorted({w for t in texts for w in t.replace("{n}", " ").replace("{}", " ").split()}) + [*LOOKS.values(), NO_LOOK]
+    return sorted({w for t in texts for w in t.replace("{n}", " ").replace("{}", " ").split()}) + [*LOOKS.values(), START]
