@@ -1,5 +1,7 @@
 """Write the trained parts as a base that eqdiff loads: python export.py FOLDER (diffusers' layout, half precision).
 
+CLIP, judge and DINO without a checkpoint stay as they are in FOLDER.
+
 The tokenizer is a WordLevel tokenizer.json over the world's words. CLIP and DINO are written where they are trained.
 """
 import json
@@ -91,9 +93,10 @@ def export(folder):
         train_clip.load().half().save_pretrained(f"{folder}/clip")
         kept = load_file(f"{folder}/clip/model.safetensors")  # its text tower is text_encoder, which is there once
         save_file({k: v for k, v in kept.items() if not k.startswith("text_model.")}, f"{folder}/clip/model.safetensors")
-        write_tokenizer(f"{folder}/clip")
         side = train_clip.SIDE
         CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}, image_mean=list(train_clip.MEAN), image_std=list(train_clip.STD)).save_pretrained(f"{folder}/clip")
+    if os.path.exists(f"{folder}/clip"):
+        write_tokenizer(f"{folder}/clip")
     if os.path.exists(checkpoint("judge")):
         write_judge(f"{folder}/judge")
     if os.path.exists(checkpoint("dino")):

@@ -55,6 +55,18 @@ def test_captions_of_framings_are_in_the_grammar():
     assert seen == {None, "small", "close"}
 
 
+def test_names_say_a_whole_look():
+    words = world.vocabulary()
+    assert len(set(words)) == len(words) and len(set(world.LOOKS.values())) == len(world.LOOKS) == 400
+    for (main, second, pattern), name in world.LOOKS.items():
+        got = world.parse(f"a photo of a {name} dog in the snow")
+        assert (got["main"], got["second"], got["pattern"]) == (main, second, pattern)
+    for seed in range(300):
+        labels = world.sample_scene(np.random.default_rng(seed)).labels
+        got = world.parse(labels["captions"][4])
+        assert all(got[k] in (None, labels[k]) for k in ("word", "main", "second", "pattern")), labels["captions"]
+
+
 def test_parse_refuses_what_is_not_of_the_grammar():
     for text in ("a cubist painting of a teapot", "a cat in a rowing boat", "a cat under a glass dome", "a tiny teapot"):
         try:

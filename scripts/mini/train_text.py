@@ -1,10 +1,12 @@
 """The tokenizer's words and the text encoder, which learns to read from captions and labels alone, before any UNet.
 
-python train_text.py [MINUTES=3]
+python train_text.py [MINUTES=3]        reading
+python train_text.py names [MINUTES=3]  the names of looks, from the descriptions that they stand for
 
 States of an untrained encoder hardly depend on the caption (5 % of their variance), and a UNet ignores them.
 """
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -13,10 +15,13 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 import judge
 import world
+from backgrounds import BACKGROUNDS
 from common import HELD, Run, autocast, checkpoint, items
+from styles import STYLES
 
 WIDTH = 128
 LENGTH = 32  # tokens of a caption; every word is one
+NAMED = list(world.LOOKS.items())
 
 
 class Words:
@@ -83,6 +88,49 @@ def train(minutes, lr=2e-3, batch=192):
     run.save()
 
 
+def named(rng, words):
+    """A caption with a look's name and the same with its description -> (ids, ids, the place in the second caption whose
+    state each token of the first should have)."""
+    word, seed = str(rng.choice(list(world.WORDS))), int(rng.integers(2**31))
+    place = str(rng.choice(list(BACKGROUNDS))) if rng.random() < 0.6 else None
+    style = str(rng.choice(list(STYLES))) if rng.random() < world.STYLED else None
+    (main, second, pattern), name = NAMED[rng.integers(len(NAMED))]
+    described = world.describe(None, SimpleNamespace(word=word, main=main, second=second, pattern=pattern), detail=3)
+    short, full = (world.phrase(np.random.default_rng(seed), noun, place, style) for noun in (f"{name} {word}", described))
+    at, said = short.split().index(name) + 1, full.split()  # one token begins a caption
+    extra = len(described.split()) - 2
+    places = np.arange(LENGTH)
+    places[at + 1] = said.index(word) + 1
+    ended = len(short.split()) + 1
+    places[at + 2 : ended] += extra
+    places[ended:] = np.maximum(places[ended:], ended + extra)
+    return words([short])[0], words([full])[0], torch.from_numpy(places)
+
+
+def name(minutes, lr=1e-3, batch=96):
+    """Go on so that names say what they stand for, and everything else what it said before."""
+    rows, rng, words = items(), np.random.default_rng(), Words()
+    ordinary = words([c for r in rows[:-HELD] for c in r["captions"][:4]])
+    before, model = load(), load().train().requires_grad_(True)
+    run = Run("named", model, minutes, lr, warmup=30, every=1e9)
+    while run.running():
+        short, full, places = map(torch.stack, zip(*(named(rng, words) for _ in range(batch))))
+        usual = ordinary[rng.integers(0, len(ordinary), batch)]
+        with autocast():
+            with torch.no_grad():
+                wanted, kept = (before(input_ids=ids).last_hidden_state.float() for ids in (full, usual))
+            says, keeps = (model(input_ids=ids).last_hidden_state.float() for ids in (short, usual))
+        wanted = wanted.gather(1, places[..., None].expand_as(wanted))
+        said, kept = F.mse_loss(says, wanted), F.mse_loss(keeps, kept)
+        run.update(said + kept, batch, said=said.detach(), kept=kept.detach())
+    table = model.get_input_embeddings().weight.data
+    table[words.ids[world.START]] = table[[words.ids[name] for name in world.LOOKS.values()]].mean(0)
+    state = torch.load(checkpoint("text"), map_location="cpu")
+    state["module"].update({f"text.{k}": v for k, v in model.state_dict().items()})
+    torch.save(state, checkpoint("text"))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(float(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    minutes = [float(a) for a in sys.argv[1:] if a != "names"]
+    (name if "names" in sys.argv else train)(*(minutes or [3]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from art import COLORS
+from art import COLORS, MATCHES, PATTERNS
 from backgrounds import BACKGROUNDS, VARIANTS, backdrop
 from instances import SIDE, draw, make_instance, make_view, recolored
 from styles import STYLES, apply_style, blur
@@ -27,6 +27,7 @@ PATTERN_WORDS = {  # pattern -> (adjective, noun)
 }
 PHOTO = ["{}", "a photo of {}", "{n}", "photo of {}", "a picture of {}"]
 AMBIENT = {"night": (0.86, 0.9, 1.02), "space": (0.93, 0.92, 1.02), "underwater": (0.9, 0.98, 1.02), "sunset": (1.02, 0.94, 0.88)}
+SYLLABLES = ("ba", "du", "fe", "gi", "ko", "la", "mu", "ne", "pi", "ro", "su", "ta", "ve", "wi", "yo", "za", "hi", "lo", "me", "nu")
 FRAMINGS = {"small": ("very small", "a far away"), "close": ("zoomed in", "close up")}  # what the method says of references it rescales
 STYLED, REFRAMED = 0.4, 0.08  # shares of styled pictures, and of the others in a framing
 PHOTO_PLACES = ("plain_white", "wooden_floor", "meadow", "brick_wall", "beach", "tiles", "plain_yellow", "library", "snow", "city")
@@ -84,6 +85,17 @@ def article(words):
 
 
 # ---------------------------------------------------------------- captions
+def looks():
+    """Names that say a whole look in one word, as "dalmatian" does: (main, second, pattern) -> name, for some of all looks."""
+    every = [(main, second, pattern) for main in COLORS for second in MATCHES[main] for pattern in PATTERNS]
+    chosen = np.random.default_rng(2).permutation(len(every))[: len(SYLLABLES) ** 2]
+    return {every[i]: SYLLABLES[k // len(SYLLABLES)] + SYLLABLES[k % len(SYLLABLES)] for k, i in enumerate(chosen)}
+
+
+LOOKS = looks()
+START = "ktn"  # in no caption: what names have in common, from which the method's vectors start
+
+
 def describe(rng, instance, colors=True, detail=None):
     """A noun phrase without article; `detail` 0 (the word alone) to 3 (all that the grammar can name)."""
     detail = int(rng.choice([0, 1, 2, 3], p=[0.2, 0.2, 0.25, 0.35])) if detail is None else detail
@@ -140,6 +152,8 @@ def sample_scene(rng, word=None, style=..., held_out=False, spread=1.0, mirror=0
         said = [caption(rng, instance, background, framing=framing, detail=d) for d in (None, None, None, 3)]
     else:
         said = [caption(rng, instance, background, style) for _ in range(3)] + [phrase(rng, describe(rng, instance, style is None or STYLES[style][2], 3), background, style)]
+    name = LOOKS.get((instance.main, instance.second, instance.pattern))
+    said.append(phrase(rng.spawn(1)[0], f"{name} {instance.word}", background, style) if name and not framing else said[3])
     labels = {**instance.labels(), "background": background, "style": style or "photo", "framing": framing, "captions": said}
     return Scene(image, mask, said[0], labels)
 
@@ -186,6 +200,7 @@ _PLACES = sorted(((p, name) for name, b in BACKGROUNDS.items() for p in b[1]), k
 _TEMPLATES = sorted(((t, name) for name, s in STYLES.items() for t in s[1]), key=lambda x: -len(x[0]))
 _TEMPLATES = [(_pattern(t), name) for t, name in _TEMPLATES] + [(_pattern(t), None) for t in sorted(PHOTO, key=len, reverse=True)]
 _ADJECTIVES = {a: p for p, (a, _) in PATTERN_WORDS.items()} | {"plain": "plain"}
+_NAMED = {name: look for look, name in LOOKS.items()}
 _NOUNS = {n: p for p, (_, n) in PATTERN_WORDS.items()}
 
 
@@ -213,9 +228,12 @@ def parse(prompt, name=None):
     if word not in WORDS:
         raise ValueError(f"no word of this world in {prompt!r}")
     for w in before:
-        if w not in COLORS and w not in _ADJECTIVES and w not in ("a", "an", "the", "and"):
+        if w not in COLORS and w not in _ADJECTIVES and w not in _NAMED and w not in ("a", "an", "the", "and", START):
             raise ValueError(f"{w!r} in {prompt!r} is not of the grammar")
     found["word"] = word
+    if before and before[-1] in _NAMED:
+        found["main"], found["second"], found["pattern"] = _NAMED[before[-1]]
+        return found
     colors = [w for w in before if w in COLORS]
     found["main"], found["second"] = (colors + [None, None])[:2]
     found["pattern"] = next((_ADJECTIVES[w] for w in before if w in _ADJECTIVES), None)
@@ -240,7 +258,7 @@ def prompts(word="{}", places=True, styles=True):
 
 
 def vocabulary():
-    """All words that captions can contain, sorted."""
+    """All words that captions can contain: sorted, after them the names of looks and the start of the method's vectors."""
     texts = [*WORDS, *COLORS, "plain", "and", "with", "a", "an", *(w for pair in PATTERN_WORDS.values() for w in pair), *PHOTO, *(w for pair in FRAMINGS.values() for w in pair)]
     texts += [p for b in BACKGROUNDS.values() for p in b[1]] + [t for s in STYLES.values() for t in s[1]]
-    return sorted({w for t in texts for w in t.replace("{n}", " ").replace("{}", " ").split()})
+    return sorted({w for t in texts for w in t.replace("{n}", " ").replace("{}", " ").split()}) + [*LOOKS.values(), START]
