@@ -55,6 +55,9 @@ fn an_output_that_cannot_be_written_is_an_error() {
 #[test]
 #[cfg(unix)]
 fn a_hangup_stops_a_training_unless_it_is_ignored() {
+    // nohup has these tests ignore it, and with them what they start
+    // SAFETY: the default needs no handler
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
     for (ignored, code) in [(false, Some(130)), (true, None)] {
         let (place, base) = (place(), tiny_base());
         let mut child = if ignored {
