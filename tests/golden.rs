@@ -24,6 +24,15 @@ fn embedded_cases_agree_with_pytorch() {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
+#[test]
+fn nothing_to_compare_is_no_success() {
+    let mut command = Command::cargo_bin("eqdiff").expect("the program");
+    let output = command.args(["verify", "--dtype", "bf16", "--only", "methods"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--only methods: there is no such case in bf16; --dtype f32 has more"), "{said}");
+}
+
 /// Where the processor lacks a width, the best that it has runs.
 #[test]
 fn narrower_vectors_and_half_precision_agree_with_pytorch() {

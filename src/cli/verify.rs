@@ -60,7 +60,8 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Outcome> {
     })?;
     printed?;
     if passed + failed == 0 {
-        bail!(Usage(format!("--only {}: none of it is compared in {}, only in f32", args.only.join(","), args.dtype)));
+        let more = if args.dtype == Precision::F32 { "" } else { "; --dtype f32 has more" };
+        bail!(Usage(format!("--only {}: there is no such case in {}{more}", args.only.join(","), args.dtype)));
     }
     print(format!("{passed} checks passed, {failed} failed"))?;
     Ok(if failed == 0 { Outcome::Done } else { Outcome::Failed })
