@@ -6,7 +6,6 @@ python train_text.py names [MINUTES=3]  the names of looks, from the description
 States of an untrained encoder hardly depend on the caption (5 % of their variance), and a UNet ignores them.
 """
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ import judge
 import world
 from backgrounds import BACKGROUNDS
 from common import HELD, Run, autocast, checkpoint, items
+from instances import make_instance
 from styles import STYLES
 
 WIDTH = 128
@@ -95,7 +95,7 @@ def named(rng, words):
     place = str(rng.choice(list(BACKGROUNDS))) if rng.random() < 0.6 else None
     style = str(rng.choice(list(STYLES))) if rng.random() < world.STYLED else None
     (main, second, pattern), name = NAMED[rng.integers(len(NAMED))]
-    described = world.describe(None, SimpleNamespace(word=word, main=main, second=second, pattern=pattern), detail=3)
+    described = world.describe(None, make_instance(rng, word, main=main, second=second, pattern=pattern), detail=3)
     short, full = (world.phrase(np.random.default_rng(seed), noun, place, style) for noun in (f"{name} {word}", described))
     at, said = short.split().index(name) + 1, full.split()  # one token begins a caption
     extra = len(described.split()) - 2
