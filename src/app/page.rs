@@ -118,3 +118,41 @@ fn drawings(subject: &Subject, folder: &Path, evaluation: &Evaluation) -> Result
 fn loss_curve(adapter: &Adapter) -> Option<RgbImage> {
     images::open(&adapter.folder.join("loss.png")).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::base::Clip;
+    use crate::evaluation::prompts::{builtin, fill, kind_of};
+    use crate::evaluation::scorer::{clip_features, text_features};
+
+    /// What PyTorch's CLIPModel says of the embedded weights: the mean cosine of the dog's true pictures and their prompts.
+    const DOG: f32 = 0.4209;
+
+    #[test]
+    fn the_embedded_clip_knows_true_pictures_by_their_prompts() -> Result<()> {
+        let clip = Clip::load("mini", true, &Device::Cpu)?;
+        for name in subject::bundled() {
+            let subject = subject::find(&subject::Request { subject: &name, ..subject::Request::default() })?;
+            let prompts = builtin(kind_of(&name));
+            let all = prompts.unstylised.iter().chain(&prompts.stylised).map(|text| fill(text, &format!("S* {name}")));
+            let pairs = all.filter_map(|prompt| Some((truth(&subject)(&prompt)?, prompt)));
+            let (pictures, prompts): (Vec<_>, Vec<_>) = pairs.unzip();
+            let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+            let unit = |x: candle_core::Tensor| x.broadcast_div(&x.sqr()?.sum_keepdim(1)?.sqrt()?);
+            let cosines =
+                unit(clip_features(&clip, &pictures)?)?.matmul(&unit(text_features(&clip, &prompts)?)?.t()?)?;
+            let best = cosines.argmax(1)?.to_vec1::<u32>()?;
+            let told = best.iter().enumerate().filter(|(i, best)| *i as u32 == **best).count();
+            assert!(told * 4 >= pictures.len() * 3, "{name}: {told} of {}", pictures.len());
+            if name == "dog" {
+                let cosines = cosines.to_vec2::<f32>()?;
+                let mean = cosines.iter().enumerate().map(|(i, row)| row[i]).sum::<f32>() / cosines.len() as f32;
+                assert!((mean - DOG).abs() < 1e-3, "{mean}");
+            }
+        }
+        Ok(())
+    }
+}

@@ -223,7 +223,7 @@ pub fn text_features(clip: &Clip, texts: &[&str]) -> Result<Tensor> {
     let mut rows = Vec::with_capacity(texts.len());
     for text in texts {
         let tokens = clip.tokenizer.encode(&without_placeholder(text, PLACEHOLDER), PLACEHOLDER)?;
-        rows.push(clip.text.features(&ids_tensor(&[&tokens.ids], &clip.device)?)?);
+        rows.push(clip.text.features(&ids_tensor(&[&tokens.ids], &clip.device)?, tokens.end)?);
     }
     Ok(Tensor::cat(&rows, 0)?)
 }

@@ -1,7 +1,7 @@
 //! CLIP: the text encoder of Stable Diffusion, and both towers for the metrics.
 
 use anyhow::Context;
-use candle_core::{D, IndexOp, Result, Tensor};
+use candle_core::{IndexOp, Result, Tensor};
 use serde::Deserialize;
 
 use super::config::{CHANNELS, Config, EPSILON, LAYERS, SIDE, divides, within};
@@ -302,17 +302,14 @@ impl ClipText {
         self.final_layer_norm.forward(&x)
     }
 
-    /// Features [B, p] in CLIP's shared space, of the states at each text's end token, which has the
-    /// largest id of the vocabulary.
+    /// Features [1, p] in CLIP's shared space, of the state at the end token of one text, which is at place `end`: where
+    /// OpenAI's vocabulary has its largest id, but not every vocabulary.
     ///
     /// # Errors
     /// If shapes do not fit.
-    pub fn features(&self, ids: &Tensor) -> Result<Tensor> {
+    pub fn features(&self, ids: &Tensor, end: usize) -> Result<Tensor> {
         let Some(projection) = &self.projection else { candle_core::bail!("a text encoder without projection") };
-        let states = self.forward(ids, None)?;
-        let ends = ids.to_dtype(candle_core::DType::F32)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
-        let rows = ends.iter().enumerate().map(|(b, &end)| states.i((b, end as usize))).collect::<Result<Vec<_>>>()?;
-        projection.forward(&Tensor::stack(&rows, 0)?)
+        projection.forward(&self.forward(ids, None)?.i((.., end))?)
     }
 }
 

@@ -12,6 +12,8 @@ pub const PLACEHOLDER: &str = "S*";
 pub struct Tokens {
     /// Start token, text, end token, padding: as many as the text length.
     pub ids: Vec<u32>,
+    /// Where the text ends: the place of the first end token.
+    pub end: usize,
     /// Where the placeholder stands.
     pub placeholder: Vec<usize>,
     /// The end of the prompt that did not fit, as it was written.
@@ -137,8 +139,9 @@ impl Tokenizer {
         places.retain(|&place| place <= room);
         let mut ids = vec![self.start];
         ids.extend(text);
+        let end = ids.len();
         ids.resize(self.length, self.end);
-        Ok(Tokens { ids, placeholder_cut: places.len() < all, placeholder: places, cut, unknown })
+        Ok(Tokens { ids, end, placeholder_cut: places.len() < all, placeholder: places, cut, unknown })
     }
 
     /// All that decides how texts are encoded.
