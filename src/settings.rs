@@ -331,6 +331,7 @@ impl Settings {
             }
         }
         not_negative(rra.loss_weight, "rra.loss_weight")?;
+        positive(rra.learning_rate_multiplier, "rra.learning_rate_multiplier")?;
         not_negative(prior.weight, "prior.weight")?;
         not_negative(prior.guidance, "prior.guidance")?;
         not_negative(cross_attention.loss_weight, "cross_attention.loss_weight")?;

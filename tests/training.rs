@@ -33,6 +33,25 @@ fn interrupted_and_resumed_equals_uninterrupted_bit_for_bit() {
 }
 
 #[test]
+fn reference_attention_has_a_rate_of_its_own() {
+    let (place, base) = (place(), tiny_base());
+    let toml = std::fs::read_to_string(place.path("tiny.toml")).expect("a file");
+    std::fs::write(place.path("tiny.toml"), format!("{toml}learning_rate_multiplier = 8.0\n")).expect("a file");
+    place.ok(&train(&base, "faster", &["--steps", "1"]));
+    std::fs::write(place.path("tiny.toml"), toml).expect("a file");
+    place.ok(&train(&base, "alike", &["--steps", "1"]));
+    let [faster, alike] = ["faster", "alike"].map(|name| {
+        candle_core::safetensors::load(place.path(name).join("adapter.safetensors"), &candle_core::Device::Cpu)
+            .expect("an adapter")
+    });
+    let numbers = |tensor: &candle_core::Tensor| tensor.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32");
+    for (name, tensor) in &alike {
+        let same = numbers(tensor) == numbers(&faster[name]);
+        assert_eq!(same, !name.contains(".processor."), "{name}");
+    }
+}
+
+#[test]
 fn what_a_training_began_with_is_used_again_and_not_contradicted() {
     let (place, base) = (place(), tiny_base());
     place.subject("other");

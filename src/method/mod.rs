@@ -50,6 +50,11 @@ pub trait Method {
     /// If there is no room.
     fn initial(&self) -> Result<BTreeMap<String, Tensor>>;
 
+    /// How many times the learning rate the trained tensor of that name takes.
+    fn learning_rate_multiplier(&self, _name: &str) -> f64 {
+        1.
+    }
+
     /// What such tensors mean to the layers.
     ///
     /// # Errors

@@ -26,19 +26,15 @@ impl Settings {
         (1. - self.betas.0.powi(step as i32), 1. - self.betas.1.powi(step as i32))
     }
 
-    /// What values are multiplied by first.
-    pub(crate) fn decay(&self) -> f64 {
-        1. - self.learning_rate * self.weight_decay
-    }
-
-    fn update(&self, norm: f64, step: usize) -> Update {
+    fn update(&self, norm: f64, step: usize, multiplier: f64) -> Update {
+        let learning_rate = self.learning_rate * multiplier;
         Update {
             clip: (self.max_grad_norm / (norm + 1e-6)).min(1.),
             betas: self.betas,
             corrections: self.corrections(step),
-            learning_rate: self.learning_rate,
+            learning_rate,
             eps: self.eps,
-            decay: self.decay(),
+            decay: 1. - learning_rate * self.weight_decay,
         }
     }
 }
@@ -51,6 +47,8 @@ pub struct Trained<'a> {
     pub grad: &'a Tensor,
     /// Of the gradient, first and second.
     pub moments: &'a mut [Tensor; 2],
+    /// How many times the learning rate it is trained with.
+    pub multiplier: f64,
 }
 
 /// Step number `step`, from 1, on all of `trained`; the norm of their gradients before clipping, `[1]` in f64. If it is
@@ -70,8 +68,8 @@ pub fn step(trained: &mut [Trained], settings: &Settings, step: usize) -> Result
     }
     let norm = square.sqrt();
     if norm.is_finite() {
-        let update = settings.update(norm, step);
-        for Trained { value, grad, moments } in trained {
+        for Trained { value, grad, moments, multiplier } in trained {
+            let update = settings.update(norm, step, *multiplier);
             let [new, first, second] = update.apply(value.as_tensor(), grad, moments)?;
             value.set(&new)?;
             **moments = [first, second];

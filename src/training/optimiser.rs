@@ -13,6 +13,8 @@ pub struct AdamW {
     settings: AdamWSettings,
     variables: BTreeMap<String, Var>,
     moments: BTreeMap<String, [Tensor; 2]>,
+    /// How many times the learning rate a variable is trained with, where that is not 1.
+    multipliers: BTreeMap<String, f64>,
     steps: usize,
 }
 
@@ -38,7 +40,12 @@ impl AdamW {
             }
             moments.insert(name.clone(), pair);
         }
-        Ok(Self { settings, variables, moments, steps })
+        Ok(Self { settings, variables, moments, multipliers: BTreeMap::new(), steps })
+    }
+
+    /// The same with as many times the learning rate for each variable as `multiplier` says of its name.
+    pub fn multiplied(self, multiplier: impl Fn(&str) -> f64) -> Self {
+        Self { multipliers: self.variables.keys().map(|name| (name.clone(), multiplier(name))).collect(), ..self }
     }
 
     /// One step along the gradients: their norm before clipping, and the values of `losses`, all read from the device
@@ -50,7 +57,8 @@ impl AdamW {
         let mut trained = Vec::with_capacity(self.variables.len());
         for ((name, value), moments) in self.variables.iter().zip(self.moments.values_mut()) {
             let Some(grad) = grads.get(value) else { candle_core::bail!("{name} received no gradient") };
-            trained.push(adamw::Trained { value, grad, moments });
+            let multiplier = self.multipliers.get(name).copied().unwrap_or(1.);
+            trained.push(adamw::Trained { value, grad, moments, multiplier });
         }
         let norm = adamw::step(&mut trained, &self.settings, self.steps + 1)?;
         let mut all = read(&norm, losses)?.into_iter();
@@ -86,4 +94,39 @@ fn read(norm: &Tensor, losses: &[&Tensor]) -> Result<Vec<f64>> {
     }
     let losses = losses.iter().map(|loss| loss.to_scalar::<f32>().map(f64::from));
     norm.to_vec1()?.into_iter().map(Ok).chain(losses).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_multiplier_is_of_one_variable_alone() -> Result<()> {
+        let settings = |learning_rate| AdamWSettings {
+            learning_rate,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.1,
+            max_grad_norm: f64::INFINITY,
+        };
+        let stepped = |learning_rate, multiplier: fn(&str) -> f64| -> Result<Vec<Vec<f32>>> {
+            let variable = || Var::new(&[1f32, -2., 3.], &Device::Cpu);
+            let variables = BTreeMap::from([("a".to_string(), variable()?), ("b".to_string(), variable()?)]);
+            let mut optimiser =
+                AdamW::new(variables.clone(), settings(learning_rate), 0, BTreeMap::new())?.multiplied(multiplier);
+            for _ in 0..3 {
+                let loss = (variables["a"].sqr()?.sum_all()? + variables["b"].sqr()?.sum_all()?)?;
+                optimiser.step(&loss.backward()?, &[])?;
+            }
+            variables.values().map(|variable| variable.to_vec1()).collect()
+        };
+        let plain = stepped(1e-2, |_| 1.)?;
+        let faster = stepped(5e-2, |_| 1.)?;
+        let mixed = stepped(1e-2, |name| if name == "b" { 5. } else { 1. })?;
+        assert_eq!(mixed[0], plain[0]);
+        assert_eq!(mixed[1], faster[1]);
+        Ok(())
+    }
 }

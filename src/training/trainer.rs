@@ -101,7 +101,8 @@ impl<'a, M: Method> Trainer<'a, M> {
             base,
             folder: folder.to_path_buf(),
             learned: method.learned(&tensors)?,
-            optimiser: AdamW::new(variables, adamw, steps, moments)?,
+            optimiser: AdamW::new(variables, adamw, steps, moments)?
+                .multiplied(|name| method.learning_rate_multiplier(name)),
             method,
             log,
             manifest,

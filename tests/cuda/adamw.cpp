@@ -20,12 +20,14 @@ static void step(const std::vector<size_t> &sizes, double most, bool finite) {
     }
     before = all;
     for (Numbers &n : all) {
-        variables.push_back({n.value.data(), n.grad.data(), n.first.data(), n.second.data(), n.value.size(), pieces});
+        // each at another multiplier
+        double multiplier = 1 + variables.size();
+        variables.push_back({n.value.data(), n.grad.data(), n.first.data(), n.second.data(), n.value.size(), pieces, multiplier});
         pieces += (n.value.size() + PIECE - 1) / PIECE;
     }
-    const double betas[2] = {0.9, 0.999}, corrections[2] = {1 - std::pow(0.9, 3), 1 - std::pow(0.999, 3)}, rate = 1e-2, decay = 1 - 1e-4;
-    Stepping s{float(betas[0]), float(1 - betas[0]), float(betas[1]), float(1 - betas[1]), float(rate / corrections[0]),
-               float(std::sqrt(corrections[1])), 1e-8f, float(decay), most};
+    const double betas[2] = {0.9, 0.999}, corrections[2] = {1 - std::pow(0.9, 3), 1 - std::pow(0.999, 3)}, rate = 1e-2, shrink = 1e-4;
+    Stepping s{float(betas[0]), float(1 - betas[0]), float(betas[1]), float(1 - betas[1]),
+               float(std::sqrt(corrections[1])), 1e-8f, rate / corrections[0], shrink, most};
     auto squares = room<double>(pieces);
     double norm = NAN, clip = std::min(1., most / (std::sqrt(square) + 1e-6));
     int count = variables.size();
@@ -44,7 +46,7 @@ static void step(const std::vector<size_t> &sizes, double most, bool finite) {
             double g = a.grad[i] * clip;
             first[i] = a.first[i] * betas[0] + g * (1 - betas[0]);
             second[i] = a.second[i] * betas[1] + g * g * (1 - betas[1]);
-            value[i] = a.value[i] * decay - rate / corrections[0] * first[i] / (std::sqrt(second[i] / corrections[1]) + 1e-8);
+            value[i] = a.value[i] * (1 - shrink * (v + 1)) - (v + 1) * rate / corrections[0] * first[i] / (std::sqrt(second[i] / corrections[1]) + 1e-8);
         }
         verdict("adamw, values", distance(value, b.value), 1e-6);
         verdict("adamw, first moments", distance(first, b.first), 1e-6);

@@ -26,7 +26,7 @@ use fdte::Fdte;
 pub use fdte::{Band, ConceptEmbedding};
 use losses::{LossSettings, training_losses};
 use mgdp::Mgdp;
-use rra::Rra;
+use rra::{ReferenceAttention, Rra};
 
 /// The settings of the method's parts.
 #[derive(Clone, Debug)]
@@ -108,6 +108,10 @@ impl Method for EqDiff<'_> {
 
     fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
         Customisation::initial(&self.base.unet, &self.init, self.recipe.fdte.enabled, self.recipe.rra.enabled)
+    }
+
+    fn learning_rate_multiplier(&self, name: &str) -> f64 {
+        if ReferenceAttention::owns(name) { self.recipe.rra.learning_rate_multiplier } else { 1. }
     }
 
     fn learned(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Customisation> {

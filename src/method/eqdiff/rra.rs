@@ -44,6 +44,10 @@ pub enum Augmentation {
     Paper,
 }
 
+fn one() -> f64 {
+    1.
+}
+
 /// Settings of RRA.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +68,9 @@ pub struct Rra {
     pub reference_noise: ReferenceNoise,
     /// Augmented references made of each photo, encoded once.
     pub references_per_photo: usize,
+    /// How many times the learning rate its weights take.
+    #[serde(default = "one")]
+    pub learning_rate_multiplier: f64,
 }
 
 /// Whether reference attention sits in this layer: self-attention of the middle and the up blocks.
@@ -134,6 +141,11 @@ impl ReferenceAttention {
 
     fn key(layer: &str, name: &str) -> String {
         format!("{layer}.processor.{name}")
+    }
+
+    /// Whether an adapter's tensor of that name is of reference attention.
+    pub fn owns(name: &str) -> bool {
+        name.split_once(".processor.").is_some_and(|(layer, name)| has_reference(layer) && Self::NAMES.contains(&name))
     }
 
     /// Keys and values [R, M, d] of the features F^r [R, M, d] that the reference pass had in this layer.

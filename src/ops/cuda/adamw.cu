@@ -1,18 +1,21 @@
 // One AdamW step of all trained variables together, in place: the common norm of their gradients, then their update.
 #include "common.cuh"
 
-/// One variable: its values, their gradient and moments, and where it begins in the list of all pieces.
+/// One variable: its values, their gradient and moments, where it begins in the list of all pieces, and how many times the
+/// learning rate it is trained with.
 struct Variable {
     float *value;
     const float *grad;
     float *first, *second;
     unsigned long long count, first_piece;
+    double multiplier;
 };
 
 /// The constants of a step.
 struct Stepping {
     float first_keep, first_share, second_keep, second_share; // the moments' decay, and what a gradient adds
-    float rate, root, eps, decay;                             // learning rate over 1 - beta^t, sqrt(1 - beta2^t), ...
+    float root, eps;                                          // sqrt(1 - beta2^t), and what is added to a root
+    double rate, shrink;                                      // learning rate over 1 - beta^t, and times the weight decay
     double most;                                              // what the norm is clipped to
 };
 
@@ -54,11 +57,12 @@ extern "C" __global__ void adamw(const Variable *variables, int count, const dou
     float clip = ratio < 1 ? ratio : 1;
     const Variable &v = of_piece(variables, count);
     size_t first = (blockIdx.x - v.first_piece) * PIECE, last = first + PIECE < v.count ? first + PIECE : v.count;
+    float rate = s.rate * v.multiplier, decay = 1 - s.shrink * v.multiplier;
     for (size_t i = first + threadIdx.x; i < last; i += blockDim.x) {
         float g = v.grad[i] * clip;
         float m = v.first[i] * s.first_keep + g * s.first_share, w = v.second[i] * s.second_keep + g * g * s.second_share;
         v.first[i] = m;
         v.second[i] = w;
-        v.value[i] = v.value[i] * s.decay - s.rate * m / (sqrtf(w) / s.root + s.eps);
+        v.value[i] = v.value[i] * decay - rate * m / (sqrtf(w) / s.root + s.eps);
     }
 }

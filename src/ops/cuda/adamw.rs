@@ -11,6 +11,9 @@ const ADAMW: Module = module!("adamw");
 /// Values that a block takes.
 const PIECE: usize = 1 << 14;
 
+/// Numbers of 8 bytes that the kernels know of a variable.
+const COLUMNS: usize = 7;
+
 /// As the kernels have it.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -19,10 +22,10 @@ struct Stepping {
     first_share: f32,
     second_keep: f32,
     second_share: f32,
-    rate: f32,
     root: f32,
     eps: f32,
-    decay: f32,
+    rate: f64,
+    shrink: f64,
     most: f64,
 }
 
@@ -35,17 +38,17 @@ pub(crate) fn step(trained: &mut [Trained], settings: &Settings, step: usize) ->
     let Some(first) = trained.first() else { candle_core::bail!("nothing is trained") };
     let device = first.value.as_tensor().clone();
     let mut grads = Vec::with_capacity(trained.len());
-    let mut table = Vec::with_capacity(6 * trained.len());
+    let mut table = Vec::with_capacity(COLUMNS * trained.len());
     let mut pieces = 0;
-    for Trained { value, grad, moments } in trained.iter() {
+    for Trained { value, grad, moments, multiplier } in trained.iter() {
         let grad = grad.to_dtype(DType::F32)?.contiguous()?;
         let addresses = [address(value.as_tensor())?, address(&grad)?, address(&moments[0])?, address(&moments[1])?];
         table.extend(addresses.map(|address| address as i64));
-        table.extend([value.elem_count() as i64, pieces as i64]);
+        table.extend([value.elem_count() as i64, pieces as i64, multiplier.to_bits() as i64]);
         pieces += value.elem_count().div_ceil(PIECE);
         grads.push(grad);
     }
-    let table = Tensor::from_vec(table, 6 * trained.len(), device.device())?;
+    let table = Tensor::from_vec(table, COLUMNS * trained.len(), device.device())?;
     let (keep, rest) = (settings.betas, (1. - settings.betas.0, 1. - settings.betas.1));
     let corrections = settings.corrections(step);
     let stepping = Stepping {
@@ -53,10 +56,10 @@ pub(crate) fn step(trained: &mut [Trained], settings: &Settings, step: usize) ->
         first_share: rest.0 as f32,
         second_keep: keep.1 as f32,
         second_share: rest.1 as f32,
-        rate: (settings.learning_rate / corrections.0) as f32,
         root: corrections.1.sqrt() as f32,
         eps: settings.eps as f32,
-        decay: settings.decay() as f32,
+        rate: settings.learning_rate / corrections.0,
+        shrink: settings.learning_rate * settings.weight_decay,
         most: settings.max_grad_norm,
     };
     // SAFETY: the kernels write both
