@@ -89,11 +89,18 @@ impl<'a> Checks<'a> {
 
     /// The relative L2 distance of tensors of as many numbers; infinite for others.
     pub(super) fn tensors(&mut self, name: String, ours: &Tensor, recorded: &Tensor, bound: f64) -> Result<()> {
-        let flat = |t: &Tensor| -> Result<Vec<f64>> {
-            Ok(t.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
-        };
         let as_many = ours.elem_count() == recorded.elem_count();
         let error = if as_many { distance(&flat(ours)?, &flat(recorded)?) } else { f64::INFINITY };
+        self.check(name, error, bound);
+        Ok(())
+    }
+
+    /// The root mean square difference of as many shares, numbers clamped to 0 and 1: of a layer where nearly all are 0, a
+    /// relative distance would be to next to nothing.
+    pub(super) fn shares(&mut self, name: String, ours: &Tensor, recorded: &Tensor, bound: f64) -> Result<()> {
+        let (ours, recorded) = (flat(ours)?, flat(recorded)?);
+        let squares: f64 = ours.iter().zip(&recorded).map(|(a, b)| (a - b).powi(2)).sum();
+        let error = if ours.len() == recorded.len() { (squares / ours.len() as f64).sqrt() } else { f64::INFINITY };
         self.check(name, error, bound);
         Ok(())
     }
@@ -106,6 +113,11 @@ impl<'a> Checks<'a> {
     pub(super) fn check(&mut self, name: String, error: f64, bound: f64) {
         (self.show)(&Check { name, error, bound: bound.max(self.least.result) });
     }
+}
+
+/// The numbers of a tensor.
+fn flat(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
 }
 
 /// |a - b| / |b|, or |a - b| where b is all zero.

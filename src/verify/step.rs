@@ -66,7 +66,7 @@ pub(super) fn step(folder: &Path, name: &str, base: &Base, keep: Keep, checks: &
     case.losses(&step.losses, LOSS, name, checks)?;
     for (layer, mask) in &step.fusion_masks {
         let recorded = case.get(&format!("out.fusion_mask.{layer}"))?;
-        checks.tensors(format!("{name}: fusion mask {layer}"), mask, &recorded, ACTIVATION)?;
+        checks.shares(format!("{name}: fusion mask {layer}"), mask, &recorded, ACTIVATION)?;
     }
     case.optimised(&variables, &step.losses.total, &settings.adamw, &[], name, checks)
 }
