@@ -60,14 +60,15 @@ def read(folder):
 def customised(subject, word, base, out):
     """Train on a subject and draw the prompts with and without the adapter, unless that is done."""
     run = lambda *what: subprocess.run(["eqdiff", *what], check=True, stdout=subprocess.DEVNULL, env={k: v for k, v in os.environ.items() if k != "LD_PRELOAD"})
-    prompts = os.path.join(out, "prompts.txt")
-    with open(prompts, "w") as f:
-        f.write("\n".join(PROMPTS))
+    prompts, plain = os.path.join(out, "prompts.txt"), os.path.join(out, "plain.txt")
+    for path, name in ((prompts, "{}"), (plain, word)):
+        with open(path, "w") as f:
+            f.write("\n".join(p.replace("{}", name) for p in PROMPTS))
     if not os.path.exists(f"{out}/with"):
         run("train", "--base", base, "--subject", subject, "--class", word, "--out", f"{out}/adapter")
         run("sample", "--adapter", f"{out}/adapter", "--prompts", prompts, "--out", f"{out}/with")
     if not os.path.exists(f"{out}/without"):
-        run("sample", "--adapter", f"{out}/adapter", "--no-adapter", "--prompts", prompts, "--out", f"{out}/without")
+        run("sample", "--no-adapter", "--base", base, "--prompts", plain, "--out", f"{out}/without")
 
 
 def method(folder, out, *chosen):
