@@ -125,6 +125,7 @@ mod tests {
 
     use super::*;
     use crate::base::Clip;
+    use crate::evaluation::metrics::unit;
     use crate::evaluation::prompts::{builtin, fill, kind_of};
     use crate::evaluation::scorer::{clip_features, text_features};
 
@@ -142,9 +143,8 @@ mod tests {
             let pairs = all.filter_map(|prompt| Some((truth(&subject)(&prompt)?, prompt)));
             let (pictures, prompts): (Vec<_>, Vec<_>) = pairs.unzip();
             let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
-            let unit = |x: candle_core::Tensor| x.broadcast_div(&x.sqr()?.sum_keepdim(1)?.sqrt()?);
-            let cosines =
-                unit(clip_features(&clip, &pictures)?)?.matmul(&unit(text_features(&clip, &prompts)?)?.t()?)?;
+            let (pictures_seen, texts) = (clip_features(&clip, &pictures)?, text_features(&clip, &prompts)?);
+            let cosines = unit(&pictures_seen)?.matmul(&unit(&texts)?.t()?)?;
             let best = cosines.argmax(1)?.to_vec1::<u32>()?;
             let told = best.iter().enumerate().filter(|(i, best)| *i as u32 == **best).count();
             assert!(told * 4 >= pictures.len() * 3, "{name}: {told} of {}", pictures.len());

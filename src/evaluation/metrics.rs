@@ -57,7 +57,7 @@ pub fn pairwise(images: &Tensor, concept: &Tensor) -> Result<Likeness> {
 ///
 /// # Errors
 /// If there are no rows, or one is not finite.
-fn unit(features: &Tensor) -> Result<Tensor> {
+pub fn unit(features: &Tensor) -> Result<Tensor> {
     let (rows, _) = features.dims2()?;
     if rows == 0 {
         bail!("there are no features to compare")

@@ -28,6 +28,8 @@ pub(super) const HALF: f64 = 2e-2;
 pub(super) struct Least {
     /// Of results.
     pub(super) result: f64,
+    /// Of fusion masks: clamped to 0 nearly everywhere in some layers, so that a distance is relative to next to nothing.
+    pub(super) mask: f64,
     /// Of gradients: through all layers, and where large terms cancel.
     pub(super) gradient: f64,
     /// Of variables after a first step, which takes each value of a gradient, however small, for its sign alone.
@@ -37,13 +39,13 @@ pub(super) struct Least {
 impl Least {
     /// That of a device.
     pub(super) fn of(device: &Device, precision: Precision) -> Self {
-        let (result, gradient, step) = match precision {
-            Precision::F32 => (0., 0., 0.),
-            Precision::Tf32 => (TF32, 5e-2, 0.5),
-            Precision::Bf16 if device.is_cuda() => (HALF, 0.2, 0.5),
-            Precision::F16 | Precision::Bf16 => (HALF, HALF, HALF),
+        let (result, mask, gradient, step) = match precision {
+            Precision::F32 => (0., 0., 0., 0.),
+            Precision::Tf32 => (TF32, TF32, 5e-2, 0.5),
+            Precision::Bf16 if device.is_cuda() => (HALF, 0.2, 0.2, 0.5),
+            Precision::F16 | Precision::Bf16 => (HALF, HALF, HALF, HALF),
         };
-        Self { result, gradient, step }
+        Self { result, mask, gradient, step }
     }
 }
 
@@ -77,6 +79,11 @@ impl<'a> Checks<'a> {
         Self { show, least }
     }
 
+    /// The bound of fusion masks.
+    pub(super) fn of_masks(&self) -> f64 {
+        ACTIVATION.max(self.least.mask)
+    }
+
     /// The bound of gradients.
     pub(super) fn of_gradients(&self) -> f64 {
         GRADIENT.max(self.least.gradient)
@@ -89,18 +96,11 @@ impl<'a> Checks<'a> {
 
     /// The relative L2 distance of tensors of as many numbers; infinite for others.
     pub(super) fn tensors(&mut self, name: String, ours: &Tensor, recorded: &Tensor, bound: f64) -> Result<()> {
+        let flat = |t: &Tensor| -> Result<Vec<f64>> {
+            Ok(t.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
+        };
         let as_many = ours.elem_count() == recorded.elem_count();
         let error = if as_many { distance(&flat(ours)?, &flat(recorded)?) } else { f64::INFINITY };
-        self.check(name, error, bound);
-        Ok(())
-    }
-
-    /// The root mean square difference of as many shares, numbers clamped to 0 and 1: of a layer where nearly all are 0, a
-    /// relative distance would be to next to nothing.
-    pub(super) fn shares(&mut self, name: String, ours: &Tensor, recorded: &Tensor, bound: f64) -> Result<()> {
-        let (ours, recorded) = (flat(ours)?, flat(recorded)?);
-        let squares: f64 = ours.iter().zip(&recorded).map(|(a, b)| (a - b).powi(2)).sum();
-        let error = if ours.len() == recorded.len() { (squares / ours.len() as f64).sqrt() } else { f64::INFINITY };
         self.check(name, error, bound);
         Ok(())
     }
@@ -113,11 +113,6 @@ impl<'a> Checks<'a> {
     pub(super) fn check(&mut self, name: String, error: f64, bound: f64) {
         (self.show)(&Check { name, error, bound: bound.max(self.least.result) });
     }
-}
-
-/// The numbers of a tensor.
-fn flat(tensor: &Tensor) -> Result<Vec<f64>> {
-    Ok(tensor.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
 }
 
 /// |a - b| / |b|, or |a - b| where b is all zero.

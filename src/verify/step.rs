@@ -7,7 +7,7 @@ use anyhow::Result;
 use candle_core::{Tensor, Var};
 use serde::Deserialize;
 
-use super::case::{ACTIVATION, Case, Checks, LOSS};
+use super::case::{Case, Checks, LOSS};
 use super::training::{Prompts, RecordedAdamW, predicted, watched};
 use crate::base::Base;
 use crate::base::texts::Texts;
@@ -66,7 +66,8 @@ pub(super) fn step(folder: &Path, name: &str, base: &Base, keep: Keep, checks: &
     case.losses(&step.losses, LOSS, name, checks)?;
     for (layer, mask) in &step.fusion_masks {
         let recorded = case.get(&format!("out.fusion_mask.{layer}"))?;
-        checks.shares(format!("{name}: fusion mask {layer}"), mask, &recorded, ACTIVATION)?;
+        let bound = checks.of_masks();
+        checks.tensors(format!("{name}: fusion mask {layer}"), mask, &recorded, bound)?;
     }
     case.optimised(&variables, &step.losses.total, &settings.adamw, &[], name, checks)
 }
