@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::matching::{Match, Outputs, Places, descriptors};
@@ -123,12 +123,12 @@ impl<'a> Matched<'a> {
         self.pass.seen.ok_or_else(|| candle_core::Error::msg("no reference was looked at"))
     }
 
-    /// The attention that the subject's word got so far [2 B, n].
+    /// The attention that the subject's word got so far [2 B, n], where any thread can read it.
     fn attention_to_word(&self) -> Result<Tensor> {
-        let mean = self.on_word.mean()?;
-        mean.ok_or_else(|| {
-            candle_core::Error::msg("no layer has a quarter of the latents' side: nothing shows the subject")
-        })
+        let Some(mean) = self.on_word.mean()? else {
+            bail!("no layer has a quarter of the latents' side: nothing shows the subject")
+        };
+        mean.to_device(&Device::Cpu)
     }
 
     /// `value` [2 B, N, d] with the reference's values where they are kept.
@@ -244,10 +244,11 @@ impl AttentionProcessor for Matched<'_> {
             return Ok(());
         }
         let (reference, rows, pictures) = (self.reference()?, output.dim(0)?, self.pictures());
-        let (left, dims) = (&self.left, options.dims);
-        let described =
-            |row: usize| descriptors(&outputs_of(reference, row / pictures)?, &outputs_of(left, row)?, dims);
-        let all = (0..rows).into_par_iter().map(described).collect::<Result<Vec<_>>>()?;
+        // a device's tensors are read by the thread that computes there: others do not wait for its kernels
+        let read = |seen: &Seen, rows: usize| (0..rows).map(|row| outputs_of(seen, row)).collect::<Result<Vec<_>>>();
+        let (references, own) = (read(reference, rows.div_ceil(pictures))?, read(&self.left, rows)?);
+        let described = |(row, own)| descriptors(&references[row / pictures], own, options.dims);
+        let all = own.par_iter().enumerate().map(described).collect::<Result<Vec<_>>>()?;
         let stacked =
             |i: usize| Tensor::stack(&all.iter().map(|pair| pair[i].tensor()).collect::<Result<Vec<_>>>()?, 0);
         self.left.insert(DESCRIPTORS, vec![stacked(0)?, stacked(1)?]);

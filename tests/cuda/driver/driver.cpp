@@ -2,10 +2,12 @@
 //
 // PLAYED_RUN=0: nothing is computed, all is counted. PLAYED_REPORT=FILE: what was called, when the program ends.
 // PLAYED_MEMORY=GIB: a device's memory, 80 without it. PLAYED_CARDS=N: so many devices, 1 without it. PLAYED_FULL=I: others
-// have taken all memory of that device.
+// have taken all memory of that device. PLAYED_CAPABILITY=NN: its compute capability, 80 without it.
 #include "played.hpp"
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 
 static std::map<std::string, long> calls, launches;
 /// What was launched of a family of kernels.
@@ -23,18 +25,20 @@ static int wait() {
     return 0;
 }
 
-/// A device: what it has of its memory in use, and the most that it had.
+/// A device: what it has of its memory in use, the most that it had, and what its pool keeps until nobody has its context.
 struct Card {
-    size_t taken = 0, peak = 0;
-    long launches = 0;
+    size_t taken = 0, peak = 0, kept = 0;
+    long launches = 0, holders = 0;
 };
 static const size_t memory = size_t(getenv("PLAYED_MEMORY") ? atof(getenv("PLAYED_MEMORY")) * 1024 : 80 << 10) << 20;
 static std::vector<Card> cards(getenv("PLAYED_CARDS") ? atoi(getenv("PLAYED_CARDS")) : 1);
 static const Card *const full = getenv("PLAYED_FULL") ? &cards.at(atoi(getenv("PLAYED_FULL"))) : nullptr;
 static thread_local Card *current = &cards[0];
+/// A block, and the thread that asked for it, in whose stream its kernels run: another one does not wait for them.
 struct Held {
     size_t bytes;
     Card *card;
+    std::thread::id thread;
 };
 static std::map<void *, Held> blocks;
 
@@ -79,7 +83,7 @@ struct Report {
         fprintf(file, "total allocations %ld\ntotal uploads %ld\ntotal reads %ld\ntotal synchronisations %ld\ntotal peak %zu\n",
                 calls["cuMemAllocAsync"] + calls["cuMemAlloc_v2"], calls["cuMemcpyHtoDAsync_v2"], calls["cuMemcpyDtoHAsync_v2"], waits, peak);
         for (auto &[name, of] : families) fprintf(file, "family %ld %.0f %.0f %s\n", of.launches, of.cost.bytes, of.cost.flop, name.c_str());
-        for (size_t i = 0; i < cards.size(); i++) fprintf(file, "card %zu %ld\n", i, cards[i].launches);
+        for (size_t i = 0; i < cards.size(); i++) fprintf(file, "card %zu %ld %zu\n", i, cards[i].launches, cards[i].kept);
         std::vector<std::pair<long, std::string>> by_count;
         for (auto &[name, count] : launches) by_count.push_back({count, name});
         std::sort(by_count.rbegin(), by_count.rend());
@@ -91,21 +95,24 @@ struct Report {
 typedef int Result;
 typedef uint64_t Address;
 
-API Result cuInit(unsigned) { return 0; }
+/// The driver answers nothing about devices before this.
+static std::atomic<bool> begun;
+API Result cuInit(unsigned) { begun = true; return 0; }
 API Result cuDriverGetVersion(int *version) { *version = 13000; return 0; }
-API Result cuDeviceGetCount(int *count) { *count = cards.size(); return 0; }
-API Result cuDeviceGet(int *device, int i) { *device = i; return i < 0 || size_t(i) >= cards.size() ? 101 : 0; }
+API Result cuDeviceGetCount(int *count) { *count = cards.size(); return begun ? 0 : 3; }
+API Result cuDeviceGet(int *device, int i) { *device = i; return !begun ? 3 : i < 0 || size_t(i) >= cards.size() ? 101 : 0; }
 API Result cuDeviceGetName(char *name, int size, int) { snprintf(name, size, "played on the processor"); return 0; }
 API Result cuDeviceTotalMem_v2(size_t *bytes, int) { *bytes = memory; return 0; }
-/// What an A100 of 80 GiB says of itself.
+/// What an A100 of 80 GiB says of itself, but for the compute capability, where PLAYED_CAPABILITY=75 or the like is given.
 API Result cuDeviceGetAttribute(int *value, int attribute, int) {
+    static const int capability = getenv("PLAYED_CAPABILITY") ? atoi(getenv("PLAYED_CAPABILITY")) : 80;
     static const std::map<int, int> known = {
         {1, 1024},       // threads of a block
         {13, 1410000},   // kHz of its clock
         {16, 108},       // multiprocessors
         {36, 1512000},   // kHz of its memory's clock
         {37, 5120},      // bits of its memory's bus
-        {75, 8}, {76, 0}, // compute capability
+        {75, capability / 10}, {76, capability % 10},
         {115, 1},        // memory pools
     };
     auto found = known.find(attribute);
@@ -114,8 +121,17 @@ API Result cuDeviceGetAttribute(int *value, int attribute, int) {
 }
 API Result cuDeviceGetDefaultMemPool(void **pool, int device) { *pool = &cards[device]; return 0; }
 API Result cuMemPoolSetAttribute(void *, int, void *) { return 0; }
-API Result cuDevicePrimaryCtxRetain(void **context, int device) { *context = &cards[device]; return 0; }
-API Result cuDevicePrimaryCtxRelease_v2(int) { return 0; }
+API Result cuDevicePrimaryCtxRetain(void **context, int device) {
+    TURN;
+    cards[device].holders++;
+    *context = &cards[device];
+    return 0;
+}
+API Result cuDevicePrimaryCtxRelease_v2(int device) {
+    TURN;
+    if (!--cards[device].holders) cards[device].kept = 0;
+    return 0;
+}
 API Result cuCtxSetCurrent(void *card) { current = static_cast<Card *>(card); return 0; }
 API Result cuCtxGetCurrent(void **card) { *card = current; return 0; }
 API Result cuCtxSynchronize() { COUNT; return wait(); }
@@ -135,8 +151,9 @@ static Result take(Address *to, size_t bytes) {
     void *block = aligned_alloc(256, (bytes + 511) / 256 * 256);
     if (!block) return 2;
     if (computes()) memset(block, 0xff, bytes); // NaN: nobody may read what nobody wrote
-    blocks[block] = {bytes, current};
+    blocks[block] = {bytes, current, std::this_thread::get_id()};
     current->peak = max(current->peak, current->taken += bytes);
+    current->kept = max(current->kept, current->taken);
     *to = reinterpret_cast<Address>(block);
     return 0;
 }
@@ -149,19 +166,35 @@ static Result give_back(Address address) {
     blocks.erase(block);
     return 0;
 }
-API Result cuMemPoolGetAttribute(void *card, int attribute, void *value) {
-    if (attribute != 8) return 1; // the most that was used
-    *static_cast<uint64_t *>(value) = static_cast<Card *>(card)->peak;
+API Result cuMemPoolGetAttribute(void *pool, int attribute, void *value) {
+    const Card &card = *static_cast<Card *>(pool);
+    if (attribute != 5 && attribute != 7 && attribute != 8) return 1;
+    *static_cast<uint64_t *>(value) = attribute == 5 ? card.kept : attribute == 7 ? card.taken : card.peak;
     return 0;
 }
 static void *at(Address address) { return reinterpret_cast<void *>(address); }
+/// Whether this thread may read a block: else what it reads depends on who is faster.
+static bool in_order(Address address) {
+    auto block = blocks.upper_bound(at(address));
+    bool ours = block == blocks.begin() || (--block)->second.thread == std::this_thread::get_id();
+    if (!ours) fprintf(stderr, "driver: a thread reads what is computed in the stream of another\n");
+    return ours;
+}
 API Result cuMemAllocAsync(Address *to, size_t bytes, void *) { COUNT; return take(to, bytes); }
 API Result cuMemAlloc_v2(Address *to, size_t bytes) { COUNT; return take(to, bytes); }
 API Result cuMemFreeAsync(Address address, void *) { return give_back(address); }
 API Result cuMemFree_v2(Address address) { return give_back(address); }
-API Result cuMemGetInfo_v2(size_t *free, size_t *total) { *total = memory; *free = memory - current->taken; return 0; }
+API Result cuMemGetInfo_v2(size_t *free, size_t *total) { *total = memory; *free = memory - current->kept; return 0; }
 API Result cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *) { COUNT; if (computes()) memcpy(at(to), from, bytes); return 0; }
-API Result cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) { COUNT; wait(); has_read = true; if (computes()) memcpy(to, at(from), bytes); else memset(to, 0, bytes); return 0; }
+API Result cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) {
+    COUNT;
+    if (!in_order(from)) return 719;
+    wait();
+    has_read = true;
+    if (computes()) memcpy(to, at(from), bytes);
+    else memset(to, 0, bytes);
+    return 0;
+}
 API Result cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *) { COUNT; tally("copies, by the driver", {2. * bytes, 0}); if (computes()) memmove(at(to), at(from), bytes); return 0; }
 API Result cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void *) { COUNT; tally("zeros, by the driver", {double(bytes), 0}); if (computes()) memset(at(to), value, bytes); return 0; }
 API Result cuMemsetD8_v2(Address to, unsigned char value, size_t bytes) { COUNT; if (computes()) memset(at(to), value, bytes); return 0; }
@@ -208,11 +241,11 @@ API Result cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz,
     return 0;
 }
 API Result cuGetErrorName(int error, const char **text) {
-    *text = error == 101 ? "CUDA_ERROR_INVALID_DEVICE" : error == 1 ? "CUDA_ERROR_INVALID_VALUE" : error == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : error == 500 ? "CUDA_ERROR_NOT_FOUND" : "CUDA_ERROR";
+    *text = error == 3 ? "CUDA_ERROR_NOT_INITIALIZED" : error == 719 ? "CUDA_ERROR_LAUNCH_FAILED" : error == 101 ? "CUDA_ERROR_INVALID_DEVICE" : error == 1 ? "CUDA_ERROR_INVALID_VALUE" : error == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : error == 500 ? "CUDA_ERROR_NOT_FOUND" : "CUDA_ERROR";
     return 0;
 }
 API Result cuGetErrorString(int error, const char **text) {
-    *text = error == 101 ? "invalid device ordinal" : error == 1 ? "invalid argument" : error == 2 ? "out of memory" : error == 500 ? "named symbol not found" : "error";
+    *text = error == 3 ? "initialization error" : error == 719 ? "unspecified launch failure" : error == 101 ? "invalid device ordinal" : error == 1 ? "invalid argument" : error == 2 ? "out of memory" : error == 500 ? "named symbol not found" : "error";
     return 0;
 }
 
