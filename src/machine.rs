@@ -1,5 +1,9 @@
 //! What the machine has: memory to plan with, and what the program took of it.
 
+/// Bytes of stack of a thread that computes: candle walks the graph of a training step recursively, deeper than a usual
+/// stack.
+pub const STACK: usize = 512 << 20;
+
 /// Bytes of memory that programs can still take, if the system tells.
 pub fn available_memory() -> Option<u64> {
     if !sysinfo::IS_SUPPORTED_SYSTEM {

@@ -4,12 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use eqdiff::cli::{Cli, exit_code, run};
+use eqdiff::machine::STACK;
 
 #[global_allocator]
 static MEMORY: eqdiff::memory::Recycling = eqdiff::memory::Recycling::new();
-
-/// candle walks the graph of a training step recursively, deeper than a main thread's stack.
-const STACK: usize = 512 << 20;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -6,12 +6,14 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
 
 use anyhow::{Error, Result};
 use candle_core::{Device, DeviceLocation};
 
 use super::{Drawn, Order, Style, blocks, draw};
 use crate::base::Base;
+use crate::machine::STACK;
 use crate::method::Learned;
 
 /// What is drawn with, on one card.
@@ -48,8 +50,13 @@ pub fn draw_on_all(
     std::thread::scope(|scope| {
         let (send, received) = channel();
         for &card in others {
-            let (send, pool) = (send.clone(), &pool);
-            scope.spawn(move || work(card, open, pool, style, orders, &send));
+            let (said, pool) = (send.clone(), &pool);
+            let worker = Builder::new().stack_size(STACK);
+            let begun = worker.spawn_scoped(scope, move || work(card, open, pool, style, orders, &said));
+            if let Err(error) = begun {
+                let lost = Said::Lost { card: format!("cuda:{card}"), steps: 0, error: error.into() };
+                send.send(lost).unwrap_or_else(|_| unreachable!("it is received below"));
+            }
         }
         drop(send);
         let mut front = Front { told: vec![false; orders.len()], again: 0, cards: 1 + others.len(), tell };

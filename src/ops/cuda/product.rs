@@ -1,9 +1,9 @@
 //! Products of matrices by cuBLASLt, each with what is added to it in the same launch.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::hash_map::{Entry, HashMap};
 use std::ffi::c_void;
-use std::sync::{Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cublaslt::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
@@ -94,7 +94,7 @@ struct Shape {
     aligned: [u32; 4],
 }
 
-/// How a product is computed.
+/// How a product is computed; what the library made for it goes with it.
 struct Plan {
     way: sys::cublasLtMatmulDesc_t,
     left: sys::cublasLtMatrixLayout_t,
@@ -111,11 +111,11 @@ struct Library {
     plans: HashMap<Shape, Option<Plan>>,
 }
 
-// SAFETY: what the library makes belongs to no thread, and the lock lets one at a time use it
-unsafe impl Send for Library {}
-
-/// Those of all devices: they live as long as the program.
-static LIBRARIES: Mutex<Option<HashMap<DeviceId, Library>>> = Mutex::new(None);
+thread_local! {
+    /// Those of a thread's devices. A device's stream is its thread's, so the workspace is too; and a card whose worker
+    /// has ended is free.
+    static LIBRARIES: RefCell<HashMap<DeviceId, Library>> = RefCell::default();
+}
 
 /// What NVIDIA advises for Hopper; others do with less.
 const WORKSPACE: usize = 32 << 20;
@@ -134,6 +134,11 @@ pub(super) fn product(left: &Matrix, right: &Matrix, added: Added, dtype: DType)
     let to = address(&y)?;
     let (at_right, at_left) = (start(&right.values)?, start(&left.values)?);
     let addend = residual.as_ref().map_or(Ok(to), address)?;
+    let bias = added.bias.map(address).transpose()?;
+    let composed = || composed(left, right, Added { residual: residual.as_ref(), ..added }, dtype);
+    if bias.is_some_and(|bias| !bias.is_multiple_of(16)) {
+        return composed(); // the library is not told how biases are aligned
+    }
     let shape = Shape {
         m,
         n,
@@ -142,50 +147,46 @@ pub(super) fn product(left: &Matrix, right: &Matrix, added: Added, dtype: DType)
         turned: [left.turned, right.turned],
         types,
         rounded: types[0] == DType::F32 && gemm_reduced_precision_f32(),
-        biased: added.bias.is_some(),
+        biased: bias.is_some(),
         aligned: [at_right, at_left, addend, to].map(|address| 1 << address.trailing_zeros().min(8)),
     };
-    let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
-    let libraries = libraries.get_or_insert_default();
-    let Library { handle, workspace, plans } = match libraries.entry(device.id()) {
-        Entry::Occupied(there) => there.into_mut(),
-        Entry::Vacant(place) => place.insert(Library::new(&device)?),
-    };
-    let plan = match plans.entry(shape) {
-        Entry::Occupied(there) => there.into_mut(),
-        Entry::Vacant(place) => place.insert(Plan::find(*handle, &shape)?),
-    };
-    let Some(plan) = plan else {
-        return composed(left, right, Added { residual: residual.as_ref(), ..added }, dtype);
-    };
-    if let Some(bias) = added.bias {
-        plan.set(sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER, address(bias)?)?;
-    }
-    let (one, beta) = (1f32, residual.is_some() as u8 as f32);
-    let stream = device.cuda_stream();
-    // SAFETY: the matrices are of the sizes that the plan was made for, and live: the stream runs in order
-    unsafe {
-        result::matmul(
-            *handle,
-            plan.way,
-            (&raw const one).cast(),
-            (&raw const beta).cast(),
-            at_right as *const c_void,
-            plan.right,
-            at_left as *const c_void,
-            plan.left,
-            addend as *const c_void,
-            plan.result,
-            to as *mut c_void,
-            plan.result,
-            &plan.algorithm,
-            workspace.device_ptr(&stream).0 as *mut c_void,
-            WORKSPACE,
-            stream.cu_stream().cast(),
-        )
-    }
-    .map_err(Error::wrap)?;
-    Ok(y)
+    LIBRARIES.with_borrow_mut(|libraries| {
+        let Library { handle, workspace, plans } = match libraries.entry(device.id()) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => place.insert(Library::new(&device)?),
+        };
+        let plan = match plans.entry(shape) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => place.insert(Plan::find(*handle, &shape, bias)?),
+        };
+        let Some(plan) = plan else { return composed() };
+        plan.add_bias(bias)?;
+        let (one, beta) = (1f32, residual.is_some() as u8 as f32);
+        let stream = device.cuda_stream();
+        // SAFETY: the matrices are of the sizes that the plan was made for, and live: the stream runs in order
+        unsafe {
+            result::matmul(
+                *handle,
+                plan.way,
+                (&raw const one).cast(),
+                (&raw const beta).cast(),
+                at_right as *const c_void,
+                plan.right,
+                at_left as *const c_void,
+                plan.left,
+                addend as *const c_void,
+                plan.result,
+                to as *mut c_void,
+                plan.result,
+                &plan.algorithm,
+                workspace.device_ptr(&stream).0 as *mut c_void,
+                WORKSPACE,
+                stream.cu_stream().cast(),
+            )
+        }
+        .map_err(Error::wrap)?;
+        Ok(y.clone())
+    })
 }
 
 /// The same of candle's operations.
@@ -209,9 +210,29 @@ impl Library {
     }
 }
 
+impl Drop for Library {
+    fn drop(&mut self) {
+        self.plans.clear();
+        // SAFETY: it was made for this, and nobody else has it. An error of a library that goes is nobody's.
+        let _ = unsafe { result::destroy_handle(self.handle) };
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: they were made for this, and nobody else has them
+        unsafe {
+            let _ = result::destroy_matmul_desc(self.way);
+            for layout in [self.left, self.right, self.result] {
+                let _ = result::destroy_matrix_layout(layout);
+            }
+        }
+    }
+}
+
 impl Plan {
-    /// The fastest way that the library knows, if it knows any.
-    fn find(handle: sys::cublasLtHandle_t, shape: &Shape) -> Result<Option<Self>> {
+    /// The fastest way that the library knows, if it knows any. `bias` is where the first one lies.
+    fn find(handle: sys::cublasLtHandle_t, shape: &Shape, bias: Option<u64>) -> Result<Option<Self>> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
         let how = match shape.rounded {
@@ -241,6 +262,7 @@ impl Plan {
         if shape.biased {
             plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS)?;
         }
+        plan.add_bias(bias)?;
         let wanted = result::create_matmul_pref().map_err(Error::wrap)?;
         let want = |attribute, value: *const c_void, size| {
             // SAFETY: it was made above, and the value has that size
@@ -257,7 +279,7 @@ impl Plan {
         for (side, aligned) in sides.into_iter().zip(&shape.aligned) {
             want(side, (&raw const *aligned).cast(), size_of::<u32>())?;
         }
-        let Self { way, left, right, result, .. } = plan;
+        let (way, left, right, result) = (plan.way, plan.left, plan.right, plan.result);
         // SAFETY: all of them were made above
         let found = unsafe {
             let found = result::get_matmul_algo_heuristic(handle, way, right, left, result, result, wanted);
@@ -272,6 +294,11 @@ impl Plan {
             Err(result::CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => Ok(None),
             Err(error) => Err(Error::wrap(error)),
         }
+    }
+
+    fn add_bias(&self, bias: Option<u64>) -> Result<()> {
+        let pointer = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+        bias.map_or(Ok(()), |bias| self.set(pointer, bias))
     }
 
     fn set<T>(&self, attribute: sys::cublasLtMatmulDescAttributes_t, value: T) -> Result<()> {

@@ -100,7 +100,9 @@ struct Found {
     int reserved[4];
 };
 API Result cublasLtCreate(void **to) { *to = &handle; return 0; }
+API Result cublasLtDestroy(void *) { return 0; }
 API Result cublasLtMatmulDescCreate(Way **way, int how, int) { *way = new Way{how}; return 0; }
+API Result cublasLtMatmulDescDestroy(Way *way) { delete way; return 0; }
 API Result cublasLtMatmulDescSetAttribute(Way *way, int attribute, const void *value, size_t size) {
     void *to = attribute == 3 ? static_cast<void *>(&way->turn_a) : attribute == 4 ? &way->turn_b : attribute == 7 ? &way->epilogue : attribute == 8 ? static_cast<void *>(&way->bias) : nullptr;
     if (!to || size != (attribute == 8 ? 8 : 4)) return 7;
@@ -111,6 +113,7 @@ API Result cublasLtMatrixLayoutCreate(Layout **layout, int type, uint64_t rows, 
     *layout = new Layout{type, rows, columns, pitch};
     return pitch < int64_t(rows) ? 7 : 0;
 }
+API Result cublasLtMatrixLayoutDestroy(Layout *layout) { delete layout; return 0; }
 API Result cublasLtMatmulPreferenceCreate(Wanted **wanted) { *wanted = new Wanted; return 0; }
 API Result cublasLtMatmulPreferenceDestroy(Wanted *wanted) { delete wanted; return 0; }
 API Result cublasLtMatmulPreferenceSetAttribute(Wanted *wanted, int attribute, const void *value, size_t) {
