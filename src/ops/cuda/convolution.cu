@@ -43,14 +43,17 @@ template <> struct Product<float, false> {
     }
 };
 /// Each number as the sum of two of TF32, of which the product of the smaller parts is left out: f32 but for its last bits.
+/// Tensor cores cut what they add off, always towards 0: only a few products are theirs to sum.
 template <> struct Product<float, true> {
     static __device__ __forceinline__ void add(float c[4], const unsigned a[4], const unsigned b[2]) {
         unsigned left[2][4], right[2][2];
         split<4>(left, a);
         split<2>(right, b);
-        mma_tf32(c, left[1], right[0]);
-        mma_tf32(c, left[0], right[1]);
-        mma_tf32(c, left[0], right[0]);
+        float sum[4] = {};
+        mma_tf32(sum, left[1], right[0]);
+        mma_tf32(sum, left[0], right[1]);
+        mma_tf32(sum, left[0], right[0]);
+        for (int i = 0; i < 4; i++) c[i] += sum[i];
     }
     template <int N> static __device__ __forceinline__ void split(unsigned parts[2][N], const unsigned *x) {
         for (int i = 0; i < N; i++) {
