@@ -121,7 +121,7 @@ drawn() { # cards, name
 
 driver() {
     played
-    local dtype passed=0 step cards
+    local dtype passed=0 step cards way
     for dtype in f32 tf32 bf16; do
         "$eqdiff" doctor --device cuda --dtype $dtype > target/cuda/doctor-$dtype.txt || { grep FAILED target/cuda/doctor-$dtype.txt >&2; return 1; }
         passed=$((passed + $(grep -c '^ok' target/cuda/doctor-$dtype.txt)))
@@ -133,13 +133,20 @@ driver() {
     folder=$(mktemp -d)
     if [ -z "$kinds" ]; then
         "$eqdiff" train --subject clock --num-class-images 0 --device cuda --steps 1 --out "$folder/adapter" > /dev/null
-        "$eqdiff" sample --adapter "$folder/adapter" --device cuda --steps 2 --prompt 'a S* clock' --out "$folder/drawn" > /dev/null
+        for way in '' --dreammatcher; do
+            "$eqdiff" sample --adapter "$folder/adapter" --device cuda --steps 3 --prompt 'a S* clock' $way --out "$folder/drawn" > /dev/null
+        done
+    fi
+    if PLAYED_CAPABILITY=75 "$eqdiff" doctor --device cuda > "$folder/old" 2>&1 || ! grep -q 'capability is 7.5' "$folder/old"; then
+        echo "a GPU that is too old was taken" >&2
+        return 1
     fi
     for cards in 1 2; do
         [ "$(drawn $cards $cards)" = $cards ] || { echo "of $cards cards not all drew" >&2; return 1; }
     done
     [ "$(PLAYED_FULL=1 drawn 2 full)" = 1 ] && grep -q 'cuda:1 draws no more.*out of memory' "$folder/said-full" ||
         { echo "a card without memory drew, or nobody was told that it did not" >&2; return 1; }
+    grep -q '^card 1 [0-9]* 0$' "$folder/report-2" || { echo "the second card's memory was not given back" >&2; return 1; }
     for cards in 2 full; do
         diff -r --exclude='contact-sheet.png' "$folder/1" "$folder/$cards"
     done

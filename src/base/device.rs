@@ -56,7 +56,9 @@ pub fn other_cards(name: &str, device: &Device) -> Vec<usize> {
 
 /// What helps against an error of a device.
 pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
-    let full = error.chain().any(|cause| cause.to_string().contains("CUDA_ERROR_OUT_OF_MEMORY"));
+    // the driver's word, and that of its libraries
+    let words = ["CUDA_ERROR_OUT_OF_MEMORY", "STATUS_ALLOC_FAILED", "STATUS_ALLOCATION_FAILED"];
+    let full = error.chain().any(|cause| words.iter().any(|word| cause.to_string().contains(word)));
     full.then_some(
         "the GPU's memory is full: --dtype bf16, a smaller --batch-size or training.side, or --memory N with fewer GiB \
          than it has, so that more is computed twice; see what else runs there with nvidia-smi",
@@ -153,6 +155,7 @@ mod tests {
     fn a_full_device_has_advice() {
         let error = |text: &'static str| anyhow!(candle_core::Error::msg(text)).context("step 3");
         assert!(advice(&error("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")")).is_some());
+        assert!(advice(&error("CublasError(CUBLAS_STATUS_ALLOC_FAILED)")).is_some());
         assert!(advice(&error("something else")).is_none());
     }
 

@@ -11,6 +11,8 @@ static void *library;
 // The address of a function. The program asks for the libraries before it computes on a device (see mod.rs): what is
 // missing here is a function that a library of another version has not.
 __attribute__((used)) static void *resolve(const char *name) {
+    // the one that the program chose, if it asked before
+    for (int i = 0; !library && NAMES[i]; i++) library = dlopen(NAMES[i], RTLD_NOW | RTLD_NOLOAD);
     for (int i = 0; !library && NAMES[i]; i++) library = dlopen(NAMES[i], RTLD_NOW | RTLD_GLOBAL);
     void *found = library ? dlsym(library, name) : 0;
     if (found) return found;

@@ -1,10 +1,10 @@
 //! What this machine has for CUDA.
 
 use candle_core::CudaDevice;
-use candle_core::cuda_backend::cudarc::driver::result::device;
-use candle_core::cuda_backend::cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
+use candle_core::cuda_backend::cudarc::driver::result::{device, init};
+use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute as Attribute;
 
-use super::{LIBRARIES, loaded};
+use super::{LEAST_CAPABILITY, LIBRARIES, capability, loaded, served};
 use crate::ops::place::Limits;
 
 /// Sentences on the libraries, the driver and its devices.
@@ -16,15 +16,9 @@ pub(crate) fn report() -> Vec<String> {
             None => format!("{} is not here", names[0].to_string_lossy()),
         });
     }
-    if loaded(LIBRARIES[0]).is_none() {
-        return lines;
-    }
-    let mut version = 0;
-    // SAFETY: one number is written
-    if unsafe { sys::cuDriverGetVersion(&mut version) }.result().is_ok() {
-        lines.push(format!("The driver serves CUDA {}.{}", version / 1000, version % 1000 / 10));
-    }
-    match device::get_count() {
+    let Some(version) = served() else { return lines };
+    lines.push(format!("The driver serves CUDA {}.{}", version / 1000, version % 1000 / 10));
+    match init().and_then(|()| device::get_count()) {
         Ok(count) => lines.extend((0..count).map(describe)),
         Err(error) => lines.push(format!("The driver gives no devices: {error}")),
     }
@@ -51,30 +45,23 @@ fn products_a_beat(major: i32, minor: i32) -> Option<f64> {
 pub(crate) fn limits(device: &CudaDevice) -> Option<Limits> {
     let stream = device.cuda_stream();
     let attribute = |attribute| stream.context().attribute(attribute).ok().map(f64::from);
-    let (major, minor) = (
-        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
-    );
+    let (major, minor) = capability(stream.context().cu_device());
     // clocks are in kHz; memory moves bits at both edges of its clock
     let bits = attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
     let bandwidth = 2e3 * attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)? * bits / 8.;
     let beats = 1e3 * attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?;
     let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-    let products = 2. * products_a_beat(major as i32, minor as i32)? * multiprocessors * beats;
+    let products = 2. * products_a_beat(major, minor)? * multiprocessors * beats;
     (bandwidth > 0. && products > 0.).then_some(Limits { bandwidth, products })
 }
 
 fn describe(ordinal: i32) -> String {
     let Ok(handle) = device::get(ordinal) else { return format!("cuda:{ordinal} cannot be asked") };
-    // SAFETY: it is a device
-    let attribute = |attribute| unsafe { device::get_attribute(handle, attribute) }.unwrap_or_default();
-    let (major, minor) = (
-        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
-        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
-    );
+    let (major, minor) = capability(handle);
     let name = device::get_name(handle).unwrap_or_else(|_| "a device".into());
     // SAFETY: it is a device
     let gib = unsafe { device::total_mem(handle) }.unwrap_or_default() >> 30;
-    let suits = if major < 8 { ": the kernels here need 8.0" } else { "" };
+    let suits =
+        if major < LEAST_CAPABILITY { format!(": the kernels here need {LEAST_CAPABILITY}.0") } else { String::new() };
     format!("cuda:{ordinal} is {name} with {gib} GiB, compute capability {major}.{minor}{suits}")
 }
