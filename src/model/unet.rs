@@ -289,6 +289,40 @@ impl Unet {
         (0..=deepest).map(level).collect()
     }
 
+    /// Values of one sample's largest attention map, of latents of `side` x `side`.
+    pub fn widest_map(&self, side: usize) -> usize {
+        self.config.heads(0) * side.pow(4)
+    }
+
+    /// Values of all 3x3 filters between the first convolution and the last.
+    pub fn filter_values(&self) -> usize {
+        let UnetConfig { block_out_channels: widths, layers_per_block, .. } = &self.config;
+        let filters = |from: usize, to: usize| 9 * from * to;
+        let (mut from, mut values, mut skips) = (widths[0], 0, vec![widths[0]]);
+        for (level, &to) in widths.iter().enumerate() {
+            for _ in 0..*layers_per_block {
+                values += filters(from, to) + filters(to, to);
+                from = to;
+                skips.push(to);
+            }
+            if level + 1 < widths.len() {
+                values += filters(to, to);
+                skips.push(to);
+            }
+        }
+        values += 4 * filters(from, from);
+        for (level, &to) in widths.iter().enumerate().rev() {
+            for skip in skips.drain(skips.len() - layers_per_block - 1..).rev() {
+                values += filters(from + skip, to) + filters(to, to);
+                from = to;
+            }
+            if level > 0 {
+                values += filters(to, to);
+            }
+        }
+        values
+    }
+
     /// All attention layers, in the order in which a pass meets them.
     pub fn attentions(&self) -> Vec<&Attention> {
         let down = self.down_blocks.iter().flat_map(|b| b.transformers());

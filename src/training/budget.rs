@@ -43,10 +43,31 @@ pub struct MemoryPlan {
     pub free: Option<f64>,
 }
 
-/// Values per token and channel of a transformer that a step holds in any case, with everything around
-/// it, and those inside its blocks. Rounded up from measurements.
-const IN_ANY_CASE: f64 = 20.;
-const INSIDE: f64 = 11.;
+/// What a step takes. Rounded up from measurements.
+#[derive(Clone, Copy)]
+struct Needs {
+    /// GiB, however many samples there are.
+    fixed: f64,
+    /// Values per token and channel of a transformer that are held in any case, with everything around it.
+    around: f64,
+    /// Those inside its blocks.
+    inside: f64,
+}
+
+impl Needs {
+    const OF_PROCESSOR: Self = Self { fixed: 0., around: 20., inside: 11. };
+
+    /// On a device with memory of its own frozen filters are kept turned too, for gradients, and what is not bf16 composes
+    /// attention, whose widest map is there twice.
+    fn of_device(unet: &Unet, side: usize, samples: usize, precision: Precision) -> Self {
+        let (dtype, maps) = match precision {
+            Precision::Bf16 => (DType::BF16, 0),
+            _ => (DType::F32, 2 * samples * unet.widest_map(side)),
+        };
+        let fixed = (unet.filter_values() + maps) as f64 * dtype.size_in_bytes() as f64 / GIB;
+        Self { fixed, around: 34., inside: 8. }
+    }
+}
 
 impl MemoryPlan {
     /// A plan for steps of `samples` samples with latents of `side` x `side` on a device, in its memory if it has its own.
@@ -67,16 +88,18 @@ impl MemoryPlan {
         let dtype = if own.is_some() && precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
         let bytes = dtype.size_in_bytes() as f64;
         let gib = |(tokens, values)| (tokens, (samples * values) as f64 * bytes / GIB);
-        Self::with(&unet.transformer_values(side).into_iter().map(gib).collect::<Vec<_>>(), free)
+        let levels: Vec<_> = unet.transformer_values(side).into_iter().map(gib).collect();
+        let needs = own.map_or(Needs::OF_PROCESSOR, |_| Needs::of_device(unet, side, samples, precision));
+        Self::with(&levels, needs, free)
     }
 
     /// `levels`: tokens of a transformer, and GiB of one value per token and channel of all transformers there; the most
     /// tokens first.
-    fn with(levels: &[(usize, f64)], free: Option<f64>) -> Self {
+    fn with(levels: &[(usize, f64)], needs: Needs, free: Option<f64>) -> Self {
         let gib = |levels: &[(usize, f64)]| levels.iter().map(|(_, gib)| gib).sum::<f64>();
-        let least = IN_ANY_CASE * gib(levels);
+        let least = needs.fixed + needs.around * gib(levels);
         for (i, (tokens, _)) in levels.iter().enumerate() {
-            let step = least + INSIDE * gib(&levels[i..]);
+            let step = least + needs.inside * gib(&levels[i..]);
             if free.is_none_or(|free| step <= free) {
                 return Self { keep: if i == 0 { Keep::ALL } else { Keep { tokens: *tokens } }, step, free };
             }
@@ -115,14 +138,35 @@ fn size(gib: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{Base, MINI};
+
+    #[test]
+    fn a_device_keeps_filters_turned() -> anyhow::Result<()> {
+        let base = Base::load(MINI, true, &Device::Cpu, Precision::F32)?;
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/mini/unet/diffusion_pytorch_model.safetensors");
+        let inner = candle_core::safetensors::load(file, &Device::Cpu)?.into_iter();
+        let inner = inner.filter(|(name, t)| {
+            t.dims().ends_with(&[3, 3]) && !["conv_in.weight", "conv_out.weight"].contains(&name.as_str())
+        });
+        let values = inner.map(|(_, t)| t.elem_count()).sum::<usize>();
+        assert_eq!(base.unet.filter_values(), values);
+
+        let fixed = |precision| Needs::of_device(&base.unet, 16, 4, precision).fixed * GIB;
+        let maps = 2 * 4 * base.unet.widest_map(16);
+        assert_eq!(
+            [fixed(Precision::Bf16), fixed(Precision::F32)],
+            [2 * values, 4 * (values + maps)].map(|bytes| bytes as f64)
+        );
+        Ok(())
+    }
 
     #[test]
     fn what_is_kept_depends_on_what_is_free() {
         let levels = [(4096, 0.06), (1024, 0.03), (64, 0.01)];
-        let keep = |free| MemoryPlan::with(&levels, free).keep;
+        let keep = |free| MemoryPlan::with(&levels, Needs::OF_PROCESSOR, free).keep;
         assert_eq!([keep(None), keep(Some(4.))], [Keep::ALL; 2]);
         assert_eq!([keep(Some(3.)), keep(Some(2.2))], [Keep { tokens: 1024 }, Keep { tokens: 64 }]);
-        let short = MemoryPlan::with(&levels, Some(1.));
+        let short = MemoryPlan::with(&levels, Needs::OF_PROCESSOR, Some(1.));
         assert_eq!(short.keep, Keep::INPUTS);
         assert!(short.to_string().contains("--batch-size"), "{short}");
         assert_eq!([size(0.25), size(1.25)], ["256 MiB", "1.2 GiB"]);
