@@ -7,7 +7,7 @@
 use super::super::product::epilogue::Epilogue;
 use super::super::product::right::Right;
 use super::super::product::split::Split;
-use super::super::product::tiles::{Left, multiply, part_count};
+use super::super::product::tiles::{Left, multiply};
 use super::super::shared::Shared;
 use super::super::simd::{Level, TILE_DEPTH, TILE_ROWS, level};
 use super::input::Input;
@@ -31,7 +31,7 @@ pub(super) fn convolve(out: &mut [f32], input: Input, filters: Right, epilogue: 
     let rows = together * sample + 2 * line + 2;
     let offsets = (0..9).map(|tap| tap / 3 * line + tap % 3).collect();
     // SAFETY: all rows but those beyond the last are filled in below; they reach no pixel
-    let split = unsafe { Split::room(rows + TILE_ROWS, channels, part_count(filters)) };
+    let split = unsafe { Split::room(rows + TILE_ROWS, channels) };
     let mut left = Left { split, offsets, length: channels };
     let out = Shared::new(out);
     for first in (0..batch).step_by(together) {

@@ -21,7 +21,7 @@ use right::{Right, Unpacked};
 use rows::Rows;
 
 use super::shared::Shared;
-use super::simd::{Level, TILE_DEPTH, TILE_ROWS, level, run, run_bf16};
+use super::simd::{Level, TILE_ROWS, level, run, run_bf16};
 
 /// Bytes of the left-hand side that a task works on, so that they stay in a core's cache.
 const LEFT_BYTES: usize = 256 << 10;
@@ -39,7 +39,7 @@ pub(crate) fn product<'a>(out: &mut [f32], left: &impl Rows, right: impl Into<Ri
     let (segments, length) = left.shape();
     assert!(segments * length == right.k() && out.len() == rows * n);
     epilogue.check(rows, n);
-    if level() == Level::Amx && right.k().is_multiple_of(TILE_DEPTH) && rows >= TILE_ROWS / 2 {
+    if level() == Level::Amx && right.has_pairs() && rows >= TILE_ROWS / 2 {
         return tiles::product(out, left, right, epilogue);
     }
     let block =

@@ -1,17 +1,16 @@
-//! Rows of f32 values split in bf16 parts, as tiles multiply them.
+//! Rows of f32 values split in two bf16 parts, as tiles multiply them.
 
 use half::bf16;
 use rayon::prelude::*;
 
 use super::super::room::{Line, room};
 use super::super::shared::Shared;
-use super::super::simd::TILE_ROWS;
 use super::super::simd::amx::{split, split_pairs};
+use super::super::simd::{PARTS, TILE_ROWS};
 
 /// Rows of values in parts.
 pub(crate) struct Split {
     lines: Vec<Line>,
-    parts: usize,
     /// Values from row to row.
     stride: usize,
     /// Values from part to part.
@@ -22,16 +21,16 @@ pub(crate) struct Split {
 pub(crate) type Give<'a> = &'a mut dyn FnMut(usize, &[f32]);
 
 impl Split {
-    /// Room for `rows` rows of `length` values in two or three parts.
+    /// Room for `rows` rows of `length` values.
     ///
     /// # Safety
     /// Values must be written before they are read, but for those of rows whose products nobody looks at.
-    pub(crate) unsafe fn room(rows: usize, length: usize, parts: usize) -> Self {
+    pub(crate) unsafe fn room(rows: usize, length: usize) -> Self {
         // an odd number of lines: the rows of a tile do not fight for the same places of a cache
         let stride = (length.div_ceil(Line::VALUES) | 1) * Line::VALUES;
         let apart = rows.next_multiple_of(TILE_ROWS) * stride;
         // SAFETY: the caller's
-        Self { lines: unsafe { room(parts * apart / Line::VALUES) }, parts, stride, apart }
+        Self { lines: unsafe { room(PARTS * apart / Line::VALUES) }, stride, apart }
     }
 
     /// Splits the first `count` rows, on all threads: `pieces` is given a row and gives its pieces, or none for a row
@@ -46,7 +45,7 @@ impl Split {
                 unsafe { writer.write(row, at, values) };
             });
             if empty {
-                for part in 0..writer.parts {
+                for part in 0..PARTS {
                     // SAFETY: each row is one task's
                     unsafe { writer.values.part(part * writer.apart + row * writer.stride, writer.stride) }
                         .fill(bf16::ZERO);
@@ -57,8 +56,8 @@ impl Split {
 
     /// What threads write rows of their own with.
     pub(crate) fn writer(&mut self) -> Writer<'_> {
-        let &mut Self { ref mut lines, parts, stride, apart } = self;
-        Writer { values: Shared::new(Line::values_mut(lines)), parts, stride, apart }
+        let &mut Self { ref mut lines, stride, apart } = self;
+        Writer { values: Shared::new(Line::values_mut(lines)), stride, apart }
     }
 
     /// The values of a part from (row, column) on.
@@ -72,18 +71,11 @@ impl Split {
     pub(crate) fn stride(&self) -> usize {
         self.stride
     }
-
-    /// Number of parts.
-    #[inline(always)]
-    pub(crate) fn parts(&self) -> usize {
-        self.parts
-    }
 }
 
 /// Splits values into the rows of a [`Split`], on several threads.
 pub(crate) struct Writer<'a> {
     values: Shared<'a, bf16>,
-    parts: usize,
     stride: usize,
     apart: usize,
 }
@@ -99,39 +91,26 @@ impl Writer<'_> {
         // SAFETY: within each part; the rest is the caller's
         unsafe {
             let to = self.values.start().add(row * self.stride + at);
-            match self.parts {
-                2 => split::<2>(from.as_ptr(), from.len(), to, self.apart),
-                _ => split::<3>(from.as_ptr(), from.len(), to, self.apart),
-            }
+            split(from.as_ptr(), from.len(), to, self.apart);
         }
     }
 }
 
-/// Splits `rows` [depth, width] in two or three parts [depth / 2, width, 2] with interleaved rows, one after the other.
+/// Splits `rows` [depth, width] in parts [depth / 2, width, 2] with interleaved rows, one after the other.
 ///
 /// # Safety
 /// Tiles must be there.
 #[inline(always)]
-pub(crate) unsafe fn interleaved<'a>(
-    rows: &[f32],
-    width: usize,
-    parts: usize,
-    room: &'a mut Vec<Line>,
-) -> &'a mut [bf16] {
+pub(crate) unsafe fn interleaved<'a>(rows: &[f32], width: usize, room: &'a mut Vec<Line>) -> &'a mut [bf16] {
     assert!(rows.len().is_multiple_of(2 * width) && width.is_multiple_of(16));
-    let count = parts * rows.len();
+    let count = PARTS * rows.len();
     // SAFETY: all parts of all rows are written below
     let to = Line::values_mut(unsafe { super::super::room::grown(room, count / Line::VALUES) });
     for (i, pair) in rows.chunks_exact(2 * width).enumerate() {
         let (even, odd) = pair.split_at(width);
         let to = to[2 * i * width..].as_mut_ptr();
         // SAFETY: there is room for all parts; the rest is the caller's
-        unsafe {
-            match parts {
-                2 => split_pairs::<2>(even.as_ptr(), odd.as_ptr(), width, to, rows.len()),
-                _ => split_pairs::<3>(even.as_ptr(), odd.as_ptr(), width, to, rows.len()),
-            }
-        }
+        unsafe { split_pairs(even.as_ptr(), odd.as_ptr(), width, to, rows.len()) }
     }
     to
 }

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 
 use half::bf16;
 
-use super::TILE_DEPTH;
+use super::{PARTS, TILE_DEPTH};
 
 /// Whether the processor has the tiles, and the system lets this program use them.
 pub(super) fn detect() -> bool {
@@ -213,13 +213,12 @@ fn upper(x: &mut __m512) -> __m512i {
     bits
 }
 
-/// The parts of `count` values at `from`, of 8 bits of mantissa each, so that three of them are all of an f32: part i
-/// from `to + i * apart` on.
+/// The parts of `count` values at `from`, of 8 bits of mantissa each: part i from `to + i * apart` on.
 ///
 /// # Safety
 /// The processor must have AVX-512; the values must be there, and room for every part.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(crate) unsafe fn split<const PARTS: usize>(from: *const f32, count: usize, to: *mut bf16, apart: usize) {
+pub(crate) unsafe fn split(from: *const f32, count: usize, to: *mut bf16, apart: usize) {
     for i in (0..count).step_by(16) {
         let lanes = first_lanes(count - i);
         // SAFETY: the caller's; lanes beyond the last value are left alone
@@ -238,13 +237,7 @@ pub(crate) unsafe fn split<const PARTS: usize>(from: *const f32, count: usize, t
 /// # Safety
 /// As for [`split`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(crate) unsafe fn split_pairs<const PARTS: usize>(
-    even: *const f32,
-    odd: *const f32,
-    count: usize,
-    to: *mut bf16,
-    apart: usize,
-) {
+pub(crate) unsafe fn split_pairs(even: *const f32, odd: *const f32, count: usize, to: *mut bf16, apart: usize) {
     for i in (0..count).step_by(16) {
         let lanes = first_lanes(count - i);
         // SAFETY: as above

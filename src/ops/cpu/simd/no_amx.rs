@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use half::bf16;
 
-use super::TILE_ROWS;
+use super::{PARTS, TILE_ROWS};
 
 /// Columns of the widest sums.
 const MOST_COLUMNS: usize = 48;
@@ -84,7 +84,7 @@ impl Tiles {
 }
 
 /// The parts of a value, of 8 bits of mantissa each.
-fn parts<const PARTS: usize>(mut x: f32) -> [bf16; PARTS] {
+fn parts(mut x: f32) -> [bf16; PARTS] {
     [(); PARTS].map(|()| {
         let bits = x.to_bits() & 0xffff_0000;
         x -= f32::from_bits(bits);
@@ -92,15 +92,15 @@ fn parts<const PARTS: usize>(mut x: f32) -> [bf16; PARTS] {
     })
 }
 
-/// The parts of `count` values at `from`, so that three of them are all of an f32: part i from `to + i * apart` on.
+/// The parts of `count` values at `from`, of 8 bits of mantissa each: part i from `to + i * apart` on.
 ///
 /// # Safety
 /// The values must be there, and room for every part.
-pub(crate) unsafe fn split<const PARTS: usize>(from: *const f32, count: usize, to: *mut bf16, apart: usize) {
+pub(crate) unsafe fn split(from: *const f32, count: usize, to: *mut bf16, apart: usize) {
     for i in 0..count {
         // SAFETY: the caller's
         unsafe {
-            for (part, value) in parts::<PARTS>(*from.add(i)).into_iter().enumerate() {
+            for (part, value) in parts(*from.add(i)).into_iter().enumerate() {
                 *to.add(part * apart + i) = value;
             }
         }
@@ -111,17 +111,11 @@ pub(crate) unsafe fn split<const PARTS: usize>(from: *const f32, count: usize, t
 ///
 /// # Safety
 /// As for [`split`].
-pub(crate) unsafe fn split_pairs<const PARTS: usize>(
-    even: *const f32,
-    odd: *const f32,
-    count: usize,
-    to: *mut bf16,
-    apart: usize,
-) {
+pub(crate) unsafe fn split_pairs(even: *const f32, odd: *const f32, count: usize, to: *mut bf16, apart: usize) {
     for i in 0..count {
         // SAFETY: the caller's
         unsafe {
-            let pairs = parts::<PARTS>(*even.add(i)).into_iter().zip(parts::<PARTS>(*odd.add(i)));
+            let pairs = parts(*even.add(i)).into_iter().zip(parts(*odd.add(i)));
             for (part, (even, odd)) in pairs.enumerate() {
                 *to.add(part * apart + 2 * i) = even;
                 *to.add(part * apart + 2 * i + 1) = odd;

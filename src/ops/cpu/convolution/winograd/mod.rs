@@ -20,6 +20,7 @@ use super::super::room::Line;
 use super::super::shared::Shared;
 use super::super::simd::{Level, TILE_DEPTH, Vector, lanes, level, run};
 use super::input::Input;
+use crate::ops::weight::Precision;
 
 /// Side of the outputs of a cell.
 const CELL: usize = 4;
@@ -79,9 +80,9 @@ pub(super) fn convolve(out: &mut [f32], input: Input, filters: Right, epilogue: 
     let (rows, across) = cells(&input);
     let channels = input.channels;
     let chunk = (CHUNK_BYTES / (4 * PLACES * channels)).next_multiple_of(8).min(input.batch * rows * across);
-    if level() == Level::Amx && channels.is_multiple_of(TILE_DEPTH) {
+    if level() == Level::Amx && filters.precision() == Precision::Bf16 && channels.is_multiple_of(TILE_DEPTH) {
         // SAFETY: `convolve_with` maps a chunk before it multiplies it
-        let multiplier = unsafe { tiles::Tiles::new(chunk, channels, filters.precision()) };
+        let multiplier = unsafe { tiles::Tiles::new(chunk, channels) };
         convolve_with(out, input, filters, epilogue, chunk, multiplier);
     } else {
         // SAFETY: as above
@@ -137,6 +138,8 @@ fn convolve_with(
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::super::super::product::panels::Panels;
     use super::*;
     use crate::ops::testing::{Draw, at_every_level, gap};
@@ -178,18 +181,26 @@ mod tests {
             for (batch, height, width, channels, n, doubled) in cases {
                 let pixels = batch * height * width;
                 let stored = if doubled { batch * height.div_ceil(2) * width.div_ceil(2) } else { pixels };
-                let (values, filters) = (draw.values(stored * channels), draw.values(n * channels * 9));
+                let (values, mut filters) = (draw.values(stored * channels), draw.values(n * channels * 9));
+                // kept in bf16 they are the same
+                filters.iter_mut().for_each(|filter| *filter = bf16::from_f32(*filter).to_f32());
                 let (bias, residual) = (draw.values(batch * n), draw.values(pixels * n));
                 let input = Input { values: &values, batch, height, width, channels, doubled };
                 assert!(serves(&input));
-                let packed = Panels::pack_filters(&filters, n, channels, 9);
                 let rows_per_bias = height * width;
-                let mut out = vec![f32::NAN; pixels * n];
-                let epilogue = Epilogue { bias: &bias, rows_per_bias, residual: &residual };
-                convolve(&mut out, input, (&packed).into(), epilogue);
                 let rest = |i: usize| bias[i / (n * rows_per_bias) * n + i % n] + residual[i];
-                let gap = gap(&out, &reference(&input, &filters, n, rest));
-                assert!(gap < 1e-4, "{batch} x {height} x {width} x {channels} to {n}: {gap}");
+                let expected = reference(&input, &filters, n, rest);
+                for precision in [Precision::F32, Precision::Bf16] {
+                    let packed = Panels::pack_filters(&filters, n, channels, 9);
+                    let packed = packed.kept_for_convolutions(precision, channels);
+                    let mut out = vec![f32::NAN; pixels * n];
+                    let epilogue = Epilogue { bias: &bias, rows_per_bias, residual: &residual };
+                    convolve(&mut out, input, (&packed).into(), epilogue);
+                    let gap = gap(&out, &expected);
+                    // tiles take 16 bits of mapped inputs and filters
+                    let bound = if (precision, level()) == (Precision::Bf16, Level::Amx) { 1e-3 } else { 1e-4 };
+                    assert!(gap < bound, "{batch} x {height} x {width} x {channels} to {n}, {precision}: {gap}");
+                }
             }
             Ok(())
         });

@@ -1,35 +1,32 @@
-//! The products of Winograd's way on a unit that multiplies tiles of bf16.
+//! The products of Winograd's way with filters in bf16, on a unit that multiplies tiles of bf16.
 
 use half::bf16;
 
 use super::super::super::product::split::{Split, Writer, interleaved};
-use super::super::super::product::tiles::{EXACT, Products};
 use super::super::super::room::Line;
-use super::super::super::simd::{Avx512, TILE_ROWS, Vector, amx};
+use super::super::super::simd::{Avx512, PARTS, TILE_ROWS, Vector, amx};
 use super::{GAP, Multiplier, PLACES, Sink};
-use crate::ops::weight::Precision;
 
-/// Both sides to 16 bits: finer by far than weights in bf16.
-const COARSE: Products = &[(1, 0), (0, 1), (0, 0)];
+/// Which parts of mapped inputs and filters are multiplied, the greatest last: both sides to 16 bits, finer by far than
+/// weights in bf16.
+const PRODUCTS: [(usize, usize); 3] = [(1, 0), (0, 1), (0, 0)];
 
 /// Mapped inputs in parts: [PLACES * chunk, channels], the cells of a place in whole blocks of rows.
 pub(super) struct Tiles {
     mapped: Split,
     chunk: usize,
-    products: Products,
 }
 
 impl Tiles {
-    /// Room for `chunk` cells, to be multiplied with filters that are kept in `precision`.
+    /// Room for `chunk` cells.
     ///
     /// # Safety
     /// Cells must be put in before they are multiplied.
-    pub(super) unsafe fn new(chunk: usize, channels: usize, precision: Precision) -> Self {
+    pub(super) unsafe fn new(chunk: usize, channels: usize) -> Self {
         // tasks begin anywhere, and read whole blocks of rows
         let chunk = chunk.next_multiple_of(8) + TILE_ROWS;
-        let (products, parts) = if precision == Precision::Bf16 { (COARSE, 2) } else { (EXACT, 3) };
         // SAFETY: the caller's; the products of rows beyond the last cell are not looked at
-        Self { mapped: unsafe { Split::room(PLACES * chunk, channels, parts) }, chunk, products }
+        Self { mapped: unsafe { Split::room(PLACES * chunk, channels) }, chunk }
     }
 
     #[inline(always)]
@@ -43,7 +40,7 @@ impl Tiles {
         // SAFETY: this way was chosen for the level
         let unit = unsafe { amx::Tiles::take() };
         let width = C * Avx512::LANES;
-        let (cells, apart) = (to - from, pairs.len() / self.mapped.parts());
+        let (cells, apart) = (to - from, pairs.len() / PARTS);
         let mut last = [0f32; TILE_ROWS * 3 * Avx512::LANES];
         for place in 0..PLACES {
             for cell in (0..cells).step_by(TILE_ROWS) {
@@ -62,7 +59,7 @@ impl Tiles {
                     // SAFETY: there are that many sums
                     unsafe { unit.load::<C>(at.as_ptr(), width) };
                 }
-                for &(i, j) in self.products {
+                for (i, j) in PRODUCTS {
                     let left = self.mapped.at(i, place * self.chunk + from + cell, c);
                     let right = &pairs[j * apart + place * (depth + GAP) * width..];
                     debug_assert!(left.len() >= (TILE_ROWS - 1) * self.mapped.stride() + depth);
@@ -96,7 +93,7 @@ impl Multiplier for Tiles {
     ) {
         let width = filters.len() / (PLACES * (channels.1 + GAP));
         // SAFETY: this way was chosen for the level
-        let pairs = unsafe { interleaved(filters, width, self.mapped.parts(), spare) };
+        let pairs = unsafe { interleaved(filters, width, spare) };
         match width / Avx512::LANES {
             1 => self.products::<1>(sums, pairs, cells, channels),
             2 => self.products::<2>(sums, pairs, cells, channels),
