@@ -1,4 +1,4 @@
-//! What the machine has: memory to plan with, and what the program took of it.
+//! What the machine has: memory to plan with, and what the program takes of it.
 
 /// Bytes of stack of a thread that computes: candle walks the graph of a training step recursively, deeper than a usual
 /// stack.

@@ -130,7 +130,7 @@ fn here(args: &BenchArgs, case: &str) -> Result<Line> {
         runs: args.runs.into(),
     };
     let runs = bench.run(case)?;
-    let peak = memory(&device).map_or_else(peak_memory, |memory| Some(memory.peak));
+    let peak = memory(&device).map_or_else(peak_memory, |memory| memory.peak);
     let mut sorted = runs.clone();
     sorted.sort_by(f64::total_cmp);
     Ok(Line {

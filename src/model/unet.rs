@@ -289,11 +289,6 @@ impl Unet {
         (0..=deepest).map(level).collect()
     }
 
-    /// Values of one sample's largest attention map, of latents of `side` x `side`.
-    pub fn widest_map(&self, side: usize) -> usize {
-        self.config.heads(0) * side.pow(4)
-    }
-
     /// Values of all 3x3 filters between the first convolution and the last.
     pub fn filter_values(&self) -> usize {
         let UnetConfig { block_out_channels: widths, layers_per_block, .. } = &self.config;

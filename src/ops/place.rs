@@ -79,8 +79,8 @@ pub struct Memory {
     pub free: u64,
     /// All of it.
     pub total: u64,
-    /// The most that tensors of this program have taken so far.
-    pub peak: u64,
+    /// The most that tensors of this program have taken so far, if it tells.
+    pub peak: Option<u64>,
 }
 
 /// The memory of a device that has its own, if it tells.

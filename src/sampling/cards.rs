@@ -49,13 +49,16 @@ pub fn draw_on_all(
     let mut first = pool.take(false);
     std::thread::scope(|scope| {
         let (send, received) = channel();
+        let mut workers = Vec::with_capacity(others.len());
         for &card in others {
-            let (said, pool) = (send.clone(), &pool);
+            let (own, pool) = (send.clone(), &pool);
             let worker = Builder::new().stack_size(STACK);
-            let begun = worker.spawn_scoped(scope, move || work(card, open, pool, style, orders, &said));
-            if let Err(error) = begun {
-                let lost = Said::Lost { card: format!("cuda:{card}"), steps: 0, error: error.into() };
-                send.send(lost).unwrap_or_else(|_| unreachable!("it is received below"));
+            match worker.spawn_scoped(scope, move || work(card, open, pool, style, orders, &own)) {
+                Ok(worker) => workers.push(worker),
+                Err(error) => {
+                    let lost = Said::Lost { card: format!("cuda:{card}"), steps: 0, error: error.into() };
+                    send.send(lost).unwrap_or_else(|_| unreachable!("it is received below"));
+                }
             }
         }
         drop(send);
@@ -92,6 +95,10 @@ pub fn draw_on_all(
         let result = own();
         pool.close();
         drop(received); // whoever draws still has nobody to tell
+        for worker in workers {
+            // the scope's own end does not wait for what a thread gives back last: its library and its device
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
         result
     })
 }

@@ -36,12 +36,23 @@ const LIBRARIES: [&[&CStr]; 4] = [
     &[c"libcurand.so.10"],
 ];
 
+/// Those of them that the driver, if there is one, serves.
+fn of_driver(names: &[&'static CStr]) -> impl Iterator<Item = &'static CStr> {
+    let serves =
+        |name: &&CStr| !name.to_bytes().ends_with(b".so.13") || served().is_none_or(|version| version >= 13000);
+    names.iter().copied().filter(serves)
+}
+
 /// The name of the first of them that this machine has, and that its driver serves.
 fn loaded(names: &[&'static CStr]) -> Option<&'static CStr> {
     // SAFETY: loading one of NVIDIA's libraries changes nothing that the program knows
     let load = |name: &CStr| unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-    let serves = |name: &CStr| !name.to_bytes().ends_with(b".so.13") || served().is_none_or(|version| version >= 13000);
-    names.iter().copied().find(|name| serves(name) && !load(name).is_null())
+    of_driver(names).find(|name| !load(name).is_null())
+}
+
+/// What to call them where this machine has none.
+fn missing(names: &[&'static CStr]) -> String {
+    of_driver(names).next().unwrap_or(names[0]).to_string_lossy().into_owned()
 }
 
 /// The newest version of CUDA that the driver serves, if there is one: 13000 is 13.0.
@@ -77,7 +88,7 @@ const LEAST_CAPABILITY: i32 = 8;
 pub(crate) fn open(index: usize) -> Result<Device> {
     for names in LIBRARIES {
         if loaded(names).is_none() {
-            let name = names[0].to_string_lossy();
+            let name = missing(names);
             let driver = names[0] == c"libcuda.so.1";
             let what = if driver { "NVIDIA's driver" } else { "a part of CUDA; see LD_LIBRARY_PATH" };
             candle_core::bail!("{name} is not on this machine: {what}")
@@ -133,7 +144,7 @@ pub(crate) fn memory(device: &CudaDevice) -> Option<Memory> {
     let kept = bytes(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).unwrap_or_default();
     let used = bytes(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT).unwrap_or(kept);
     let free = free as u64 + kept.saturating_sub(used);
-    let peak = bytes(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH).unwrap_or_default();
+    let peak = bytes(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH);
     Some(Memory { free, total: total as u64, peak })
 }
 

@@ -203,9 +203,9 @@ fn composed(left: &Matrix, right: &Matrix, added: Added, dtype: DType) -> Result
 
 impl Library {
     fn new(device: &CudaDevice) -> Result<Self> {
-        let handle = result::create_handle().map_err(Error::wrap)?;
         // SAFETY: nobody reads what is in it before the library has written it
         let workspace = unsafe { device.alloc::<u8>(WORKSPACE)? };
+        let handle = result::create_handle().map_err(Error::wrap)?;
         Ok(Self { handle, workspace, plans: HashMap::new() })
     }
 }

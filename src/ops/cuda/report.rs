@@ -4,7 +4,7 @@ use candle_core::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::result::{device, init};
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute as Attribute;
 
-use super::{LEAST_CAPABILITY, LIBRARIES, capability, loaded, served};
+use super::{LEAST_CAPABILITY, LIBRARIES, capability, loaded, missing, served};
 use crate::ops::place::Limits;
 
 /// Sentences on the libraries, the driver and its devices.
@@ -13,7 +13,7 @@ pub(crate) fn report() -> Vec<String> {
     for names in LIBRARIES {
         lines.push(match loaded(names) {
             Some(name) => format!("{} is here", name.to_string_lossy()),
-            None => format!("{} is not here", names[0].to_string_lossy()),
+            None => format!("{} is not here", missing(names)),
         });
     }
     let Some(version) = served() else { return lines };

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::super::room::{Line, room};
 use super::super::shared::Shared;
 use super::super::simd::amx::{split, split_pairs};
-use super::super::simd::{PARTS, TILE_ROWS};
+use super::super::simd::{TILE_PARTS, TILE_ROWS};
 
 /// Rows of values in parts.
 pub(crate) struct Split {
@@ -30,7 +30,7 @@ impl Split {
         let stride = (length.div_ceil(Line::VALUES) | 1) * Line::VALUES;
         let apart = rows.next_multiple_of(TILE_ROWS) * stride;
         // SAFETY: the caller's
-        Self { lines: unsafe { room(PARTS * apart / Line::VALUES) }, stride, apart }
+        Self { lines: unsafe { room(TILE_PARTS * apart / Line::VALUES) }, stride, apart }
     }
 
     /// Splits the first `count` rows, on all threads: `pieces` is given a row and gives its pieces, or none for a row
@@ -45,7 +45,7 @@ impl Split {
                 unsafe { writer.write(row, at, values) };
             });
             if empty {
-                for part in 0..PARTS {
+                for part in 0..TILE_PARTS {
                     // SAFETY: each row is one task's
                     unsafe { writer.values.part(part * writer.apart + row * writer.stride, writer.stride) }
                         .fill(bf16::ZERO);
@@ -103,7 +103,7 @@ impl Writer<'_> {
 #[inline(always)]
 pub(crate) unsafe fn interleaved<'a>(rows: &[f32], width: usize, room: &'a mut Vec<Line>) -> &'a mut [bf16] {
     assert!(rows.len().is_multiple_of(2 * width) && width.is_multiple_of(16));
-    let count = PARTS * rows.len();
+    let count = TILE_PARTS * rows.len();
     // SAFETY: all parts of all rows are written below
     let to = Line::values_mut(unsafe { super::super::room::grown(room, count / Line::VALUES) });
     for (i, pair) in rows.chunks_exact(2 * width).enumerate() {

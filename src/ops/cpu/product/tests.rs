@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::super::room::Line;
-use super::super::simd::{Kernel, Level, PARTS, Vector, level, run, run_bf16, to_bf16};
+use super::super::simd::{Kernel, Level, TILE_PARTS, Vector, level, run, run_bf16, to_bf16};
 use super::block::{Block, block};
 use super::convert::{Halves, Widen};
 use super::epilogue::Epilogue;
@@ -247,7 +247,7 @@ fn parts_add_up_to_the_value() {
             }
         });
         for (i, value) in values.iter().enumerate() {
-            let sum: f32 = (0..PARTS).map(|part| split.at(part, i / length, i % length)[0].to_f32()).sum();
+            let sum: f32 = (0..TILE_PARTS).map(|part| split.at(part, i / length, i % length)[0].to_f32()).sum();
             let expected = if i / length == 2 { 0. } else { *value };
             assert!((sum - expected).abs() <= bound * value.abs(), "parts of {value}: {sum}");
         }
@@ -258,7 +258,7 @@ fn parts_add_up_to_the_value() {
         for (i, value) in matrix.iter().enumerate() {
             let (row, column) = (i / width, i % width);
             let at = (row / 2 * width + column) * 2 + row % 2;
-            let sum: f32 = (0..PARTS).map(|part| pairs[part * matrix.len() + at].to_f32()).sum();
+            let sum: f32 = (0..TILE_PARTS).map(|part| pairs[part * matrix.len() + at].to_f32()).sum();
             assert!((sum - value).abs() <= bound * value.abs(), "parts of {value}: {sum}");
         }
         Ok(())

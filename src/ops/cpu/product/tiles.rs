@@ -2,14 +2,14 @@
 //!
 //! The left side is f32: two bf16 of 8 bits of mantissa each are its first 16 (Henry, Tang and Heinecke, "Leveraging the
 //! bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019). Three parts of both sides, in six
-//! products, would be all of f32; but that is slower than f32 itself is.
+//! products, would be all of f32; but over a whole pass that is slower than f32 itself.
 
 use half::bf16;
 use rayon::prelude::*;
 
 use super::super::shared::Shared;
 use super::super::simd::amx::Tiles;
-use super::super::simd::{Avx512, Kernel, PARTS, TILE_ROWS, Vector, run};
+use super::super::simd::{Avx512, Kernel, TILE_PARTS, TILE_ROWS, Vector, run};
 use super::epilogue::{Epilogue, load_column, store_column};
 use super::panels::columns;
 use super::right::Right;
@@ -42,7 +42,7 @@ pub(crate) struct Left {
 pub(super) fn product(out: &mut [f32], left: &impl Rows, right: Right, epilogue: Epilogue) {
     let (k, n) = (right.k(), right.n());
     let rows = out.len() / n;
-    let chunk = (CHUNK_BYTES / (2 * PARTS * k)).next_multiple_of(TASK_ROWS).min(rows.next_multiple_of(TILE_ROWS));
+    let chunk = (CHUNK_BYTES / (2 * TILE_PARTS * k)).next_multiple_of(TASK_ROWS).min(rows.next_multiple_of(TILE_ROWS));
     // SAFETY: all rows of a chunk are filled in before they are multiplied, but those beyond the last, whose products
     // are not stored
     let split = unsafe { Split::room(chunk, k) };
@@ -60,7 +60,8 @@ pub(super) fn product(out: &mut [f32], left: &impl Rows, right: Right, epilogue:
     }
 }
 
-/// out = left times right, which is kept as pairs. `target` tells which row of `out` a row of the left side is for, if any; no two are for one.
+/// out = left times right, which is kept as pairs. `target` tells which row of `out` a row of the left side is for, if any;
+/// no two are for one.
 pub(crate) fn multiply(
     out: &Shared<f32>,
     left: &Left,
@@ -133,7 +134,7 @@ impl<T: Fn(usize) -> Option<usize> + Sync> TileShare<'_, T> {
                 let count = STEP.min(depth - at).min(length - offset);
                 let right = &right[at * C * Avx512::LANES..];
                 // the greatest last
-                for part in (0..PARTS).rev() {
+                for part in (0..TILE_PARTS).rev() {
                     let left = split.at(part, row + offsets[segment], offset);
                     debug_assert!(left.len() >= (TILE_ROWS - 1) * split.stride() + count);
                     debug_assert!(right.len() >= count * C * Avx512::LANES);

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 
 use half::bf16;
 
-use super::{PARTS, TILE_DEPTH};
+use super::{TILE_DEPTH, TILE_PARTS};
 
 /// Whether the processor has the tiles, and the system lets this program use them.
 pub(super) fn detect() -> bool {
@@ -224,7 +224,7 @@ pub(crate) unsafe fn split(from: *const f32, count: usize, to: *mut bf16, apart:
         // SAFETY: the caller's; lanes beyond the last value are left alone
         unsafe {
             let mut x = _mm512_maskz_loadu_ps(lanes, from.add(i));
-            for part in 0..PARTS {
+            for part in 0..TILE_PARTS {
                 let halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(upper(&mut x)));
                 _mm256_mask_storeu_epi16(to.add(part * apart + i).cast(), lanes, halves);
             }
@@ -244,7 +244,7 @@ pub(crate) unsafe fn split_pairs(even: *const f32, odd: *const f32, count: usize
         unsafe {
             let mut x = _mm512_maskz_loadu_ps(lanes, even.add(i));
             let mut y = _mm512_maskz_loadu_ps(lanes, odd.add(i));
-            for part in 0..PARTS {
+            for part in 0..TILE_PARTS {
                 let pairs = _mm512_or_si512(_mm512_srli_epi32::<16>(upper(&mut x)), upper(&mut y));
                 _mm512_mask_storeu_epi32(to.add(part * apart + 2 * i).cast(), lanes, pairs);
             }

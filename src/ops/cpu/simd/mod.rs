@@ -27,7 +27,7 @@ pub(crate) const TILE_ROWS: usize = 32;
 /// Values of a row of a tile.
 pub(crate) const TILE_DEPTH: usize = 32;
 /// Parts in bf16 that an f32 is split in for them: its first 16 bits of mantissa.
-pub(crate) const PARTS: usize = 2;
+pub(crate) const TILE_PARTS: usize = 2;
 
 /// A kernel that every level has a version of. `run` and all that it calls must be `#[inline(always)]`,
 /// or the compiler leaves it in the version for the oldest processors.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use half::bf16;
 
-use super::{PARTS, TILE_ROWS};
+use super::{TILE_PARTS, TILE_ROWS};
 
 /// Columns of the widest sums.
 const MOST_COLUMNS: usize = 48;
@@ -84,8 +84,8 @@ impl Tiles {
 }
 
 /// The parts of a value, of 8 bits of mantissa each.
-fn parts(mut x: f32) -> [bf16; PARTS] {
-    [(); PARTS].map(|()| {
+fn parts(mut x: f32) -> [bf16; TILE_PARTS] {
+    [(); TILE_PARTS].map(|()| {
         let bits = x.to_bits() & 0xffff_0000;
         x -= f32::from_bits(bits);
         bf16::from_bits((bits >> 16) as u16)

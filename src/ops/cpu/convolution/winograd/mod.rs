@@ -198,7 +198,9 @@ mod tests {
                     convolve(&mut out, input, (&packed).into(), epilogue);
                     let gap = gap(&out, &expected);
                     // tiles take 16 bits of mapped inputs and filters
-                    let bound = if (precision, level()) == (Precision::Bf16, Level::Amx) { 1e-3 } else { 1e-4 };
+                    let tiles =
+                        (precision, level()) == (Precision::Bf16, Level::Amx) && channels.is_multiple_of(TILE_DEPTH);
+                    let bound = if tiles { 1e-3 } else { 1e-4 };
                     assert!(gap < bound, "{batch} x {height} x {width} x {channels} to {n}, {precision}: {gap}");
                 }
             }

@@ -4,7 +4,7 @@ use half::bf16;
 
 use super::super::super::product::split::{Split, Writer, interleaved};
 use super::super::super::room::Line;
-use super::super::super::simd::{Avx512, PARTS, TILE_ROWS, Vector, amx};
+use super::super::super::simd::{Avx512, TILE_PARTS, TILE_ROWS, Vector, amx};
 use super::{GAP, Multiplier, PLACES, Sink};
 
 /// Which parts of mapped inputs and filters are multiplied, the greatest last: both sides to 16 bits, finer by far than
@@ -40,7 +40,7 @@ impl Tiles {
         // SAFETY: this way was chosen for the level
         let unit = unsafe { amx::Tiles::take() };
         let width = C * Avx512::LANES;
-        let (cells, apart) = (to - from, pairs.len() / PARTS);
+        let (cells, apart) = (to - from, pairs.len() / TILE_PARTS);
         let mut last = [0f32; TILE_ROWS * 3 * Avx512::LANES];
         for place in 0..PLACES {
             for cell in (0..cells).step_by(TILE_ROWS) {
