@@ -55,10 +55,7 @@ pub fn draw_on_all(
             let worker = Builder::new().stack_size(STACK);
             match worker.spawn_scoped(scope, move || work(card, open, pool, style, orders, &own)) {
                 Ok(worker) => workers.push(worker),
-                Err(error) => {
-                    let lost = Said::Lost { card: format!("cuda:{card}"), steps: 0, error: error.into() };
-                    send.send(lost).unwrap_or_else(|_| unreachable!("it is received below"));
-                }
+                Err(error) => send.send(Said::Lost { card: format!("cuda:{card}"), steps: 0, error: error.into() })?,
             }
         }
         drop(send);
