@@ -47,6 +47,11 @@ impl ResnetBlock {
         })
     }
 
+    /// Values of its 3x3 filters.
+    pub fn filter_values(&self) -> usize {
+        self.conv1.values() + self.conv2.values()
+    }
+
     /// `x` [B, h, w, from]; `time` [B, t] is the time embedding after its SiLU.
     ///
     /// # Errors
@@ -81,6 +86,11 @@ impl Downsample {
         Ok(Self { conv: conv(&w.pp("conv"), channels, channels, 3, 2, !asymmetric as usize)?, asymmetric })
     }
 
+    /// Values of its 3x3 filters.
+    pub fn filter_values(&self) -> usize {
+        self.conv.values()
+    }
+
     /// `x` [B, h, w, C].
     ///
     /// # Errors
@@ -104,6 +114,11 @@ impl Upsample {
     /// If a tensor is missing or misshapen.
     pub fn load(w: &Weights, channels: usize) -> Result<Self> {
         Ok(Self { conv: conv(&w.pp("conv"), channels, channels, 3, 1, 1)? })
+    }
+
+    /// Values of its 3x3 filters.
+    pub fn filter_values(&self) -> usize {
+        self.conv.values()
     }
 
     /// `x` [B, h, w, C] to the given height and width; sides that were odd before the matching

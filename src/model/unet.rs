@@ -291,31 +291,9 @@ impl Unet {
 
     /// Values of all 3x3 filters between the first convolution and the last.
     pub fn filter_values(&self) -> usize {
-        let UnetConfig { block_out_channels: widths, layers_per_block, .. } = &self.config;
-        let filters = |from: usize, to: usize| 9 * from * to;
-        let (mut from, mut values, mut skips) = (widths[0], 0, vec![widths[0]]);
-        for (level, &to) in widths.iter().enumerate() {
-            for _ in 0..*layers_per_block {
-                values += filters(from, to) + filters(to, to);
-                from = to;
-                skips.push(to);
-            }
-            if level + 1 < widths.len() {
-                values += filters(to, to);
-                skips.push(to);
-            }
-        }
-        values += 4 * filters(from, from);
-        for (level, &to) in widths.iter().enumerate().rev() {
-            for skip in skips.drain(skips.len() - layers_per_block - 1..).rev() {
-                values += filters(from + skip, to) + filters(to, to);
-                from = to;
-            }
-            if level > 0 {
-                values += filters(to, to);
-            }
-        }
-        values
+        let down = self.down_blocks.iter().map(DownBlock::filter_values);
+        let up = self.up_blocks.iter().map(UpBlock::filter_values);
+        down.chain([self.mid_block.filter_values()]).chain(up).sum()
     }
 
     /// All attention layers, in the order in which a pass meets them.

@@ -49,6 +49,10 @@ impl Layers {
         Ok(Self { resnets: resnets.collect::<Result<_>>()?, attentions: transformers.collect::<Result<_>>()? })
     }
 
+    fn filter_values(&self) -> usize {
+        self.resnets.iter().map(ResnetBlock::filter_values).sum()
+    }
+
     fn forward(&self, i: usize, x: &Tensor, given: &mut Conditions) -> Result<Tensor> {
         let x = self.resnets[i].forward(x, Some(&tiled(given.time, x.dim(0)?)?))?;
         match self.attentions.get(i) {
@@ -79,6 +83,11 @@ impl DownBlock {
         let width = channels.last().map_or(0, |c| c.1);
         let downsampler = if last { None } else { Some(Downsample::load(&w.pp("downsamplers.0"), width, false)?) };
         Ok(Self { layers: Layers::load(w, channels, heads, sizes)?, downsampler })
+    }
+
+    /// Values of its 3x3 filters.
+    pub fn filter_values(&self) -> usize {
+        self.layers.filter_values() + self.downsampler.as_ref().map_or(0, Downsample::filter_values)
     }
 
     /// Pushes every intermediate result on `skips`.
@@ -124,6 +133,11 @@ impl MidBlock {
         })
     }
 
+    /// Values of its 3x3 filters.
+    pub fn filter_values(&self) -> usize {
+        self.first.filter_values() + self.last.filter_values()
+    }
+
     /// `x` [B, h, w, C].
     ///
     /// # Errors
@@ -161,6 +175,11 @@ impl UpBlock {
         let width = channels.last().map_or(0, |c| c.1);
         let upsampler = if last { None } else { Some(Upsample::load(&w.pp("upsamplers.0"), width)?) };
         Ok(Self { layers: Layers::load(w, channels, heads, sizes)?, upsampler })
+    }
+
+    /// Values of its 3x3 filters.
+    pub fn filter_values(&self) -> usize {
+        self.layers.filter_values() + self.upsampler.as_ref().map_or(0, Upsample::filter_values)
     }
 
     /// Pops the skip connections off `skips`.

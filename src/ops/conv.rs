@@ -70,6 +70,11 @@ impl Conv2d {
         Ok(Self { weight: Weight::of_convolution(weight, precision)?, bias, from, to, window })
     }
 
+    /// Values of its weight.
+    pub fn values(&self) -> usize {
+        self.from * self.to * self.window.size.pow(2)
+    }
+
     /// Maps `x` [B, h, w, in] to [B, h', w', out].
     ///
     /// # Errors
