@@ -224,10 +224,10 @@ impl Bench {
                 None
             },
             negative: one(&text, 0)?,
-            sampler: &Ddim::new(&base.scheduler, together(pixels, &self.device))?,
+            sampler: &Ddim::new(&base.scheduler, together(pixels, &base))?,
             guidance: 6.,
             guidance_rescale: 0.,
-            batch: together(pixels, &self.device),
+            batch: together(pixels, &base),
             first: 0,
             start: None,
             sketch: None,

@@ -6,7 +6,7 @@ pub mod samplers;
 mod start;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use image::RgbImage;
 
 use crate::base::Base;
@@ -15,7 +15,7 @@ use crate::images;
 use crate::method::eqdiff::rra::ReferenceNoise;
 use crate::method::{Dial, Learned};
 use crate::model::tokenizer::PLACEHOLDER;
-use crate::ops::memory;
+use crate::ops::{Precision, memory};
 use crate::rng;
 use crate::settings::SamplerName;
 pub use cards::{Open, Set, draw_on_all};
@@ -198,7 +198,7 @@ fn looks(learned: &dyn Learned, style: &Style) -> bool {
 
 /// How many pictures with that many latent pixels go through the UNet together.
 fn batch(base: &Base, learned: &dyn Learned, style: &Style, pixels: usize) -> usize {
-    if learned.guides((style.steps - 1, style.steps)) { 1 } else { together(pixels, &base.device) }
+    if learned.guides((style.steps - 1, style.steps)) { 1 } else { together(pixels, base) }
 }
 
 /// The photo that all pictures of a call look at.
@@ -232,19 +232,31 @@ fn reference(
     Ok(Reference { latents, feed, text })
 }
 
-/// How many pictures with that many latent pixels go through the UNet together: small ones do, large ones fill the
+/// How many pictures with that many latent pixels go through a base's UNet together: small ones do, large ones fill the
 /// machine alone. A device with memory of its own takes more, as far as that reaches.
-pub fn together(pixels: usize, device: &Device) -> usize {
-    let at_once = memory(device).map_or(4096, |memory| {
-        // of all, not of what is free now: a list that is gone on with is drawn in the same blocks
-        let pictures = memory.total / PICTURE;
-        4096 * pictures.clamp(1, 8) as usize
-    });
-    (at_once / pixels).clamp(1, 8)
+pub fn together(pixels: usize, base: &Base) -> usize {
+    // of all, not of what is free now: a list that is gone on with is drawn in the same blocks
+    fitting(pixels, memory(&base.device).map(|memory| memory.total), base.precision)
+}
+
+/// The same for so many bytes of the device's own, if it has any.
+fn fitting(pixels: usize, bytes: Option<u64>, precision: Precision) -> usize {
+    let (at_once, room) = match bytes {
+        Some(bytes) => {
+            let maps = if precision == Precision::Bf16 { 0 } else { MAPS * pixels.pow(2) };
+            (8 * 4096, bytes as usize / (PICTURE / 4096 * pixels + maps))
+        }
+        None => (4096, usize::MAX),
+    };
+    (at_once / pixels).min(room).clamp(1, 8)
 }
 
 /// Bytes of a device that a guided picture of 64 x 64 latent pixels takes in the UNet, about, with room to spare.
-const PICTURE: u64 = 3 << 29;
+const PICTURE: usize = 3 << 29;
+
+/// Bytes besides for every two of its pixels where attention is composed, as it is of all but bf16: of two samples the scores
+/// of a head, less their maximum, exponentiated and divided.
+const MAPS: usize = 2 * 4 * 4;
 
 /// Pictures with a longer side are a slip of the hand: no machine has memory for them.
 const LONGEST_SIDE: usize = 8192;
@@ -262,4 +274,27 @@ pub fn latent_size(base: &Base, (width, height): (usize, usize)) -> Result<(usiz
         bail!("{width}x{height} pixels: at most {LONGEST_SIDE} on each side");
     }
     Ok((width / base.vae.factor(), height / base.vae.factor()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_pictures_as_fit_go_together() {
+        let gib = |count: u64| Some(count << 30);
+        for (side, bytes, precision, pictures) in [
+            (16, None, Precision::F32, 8),
+            (64, None, Precision::F32, 1),
+            (64, gib(80), Precision::Bf16, 8),
+            (64, gib(8), Precision::Bf16, 5),
+            (64, gib(8), Precision::F32, 4),
+            (128, gib(24), Precision::Bf16, 2),
+            (128, gib(24), Precision::Tf32, 1),
+            (128, gib(80), Precision::F32, 2),
+            (256, gib(8), Precision::F32, 1),
+        ] {
+            assert_eq!(fitting(side * side, bytes, precision), pictures, "{side} {bytes:?} {precision}");
+        }
+    }
 }
