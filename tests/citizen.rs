@@ -43,13 +43,15 @@ fn a_reader_that_goes_away_ends_nothing_but_itself() {
 #[cfg(target_os = "linux")]
 fn an_output_that_cannot_be_written_is_an_error() {
     let place = Place::new();
-    let full = std::fs::File::options().write(true).open("/dev/full").expect("the device");
-    let output = place.command(&["verify"]).stdout(full).stderr(Stdio::piped()).output().expect("the program");
-    let said = common::printed(&output);
-    assert!(
-        output.status.code() == Some(1) && said.contains("standard output") && !said.contains("panicked"),
-        "{said}"
-    );
+    for command in [&["verify"][..], &["completions", "bash"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("the device");
+        let output = place.command(command).stdout(full).stderr(Stdio::piped()).output().expect("the program");
+        let said = common::printed(&output);
+        assert!(
+            output.status.code() == Some(1) && said.contains("standard output") && !said.contains("panicked"),
+            "{command:?}: {said}"
+        );
+    }
 }
 
 #[test]

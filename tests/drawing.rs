@@ -221,7 +221,8 @@ fn a_sheet_shows_what_settings_do() {
     );
     for (part, wrong) in [
         ("colour", "colour=1,2"),
-        ("steps=x", "steps=2,x"),
+        ("steps=x: give what --steps takes", "steps=2,x"),
+        ("one of ddim", "sampler=ddim,foo"),
         ("--from", "strength=0.5"),
         ("steps", "steps=0"),
         ("5 is there twice", "guidance=5,1,5"),

@@ -210,6 +210,7 @@ fn absurd_numbers_are_wrong_usage() {
     ] {
         place.fails(2, &[setting], &train(&base, "o", &[option, value]));
     }
+    place.fails(2, &["--class", "ordinary noun"], &train(&base, "o", &["--class", " "]));
 }
 
 #[test]

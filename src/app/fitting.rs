@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::draw::{Reference, Request};
+use super::grid::option;
 use super::studio::Studio;
 use super::{Observer, Usage};
 use crate::method::Dial;
@@ -25,8 +26,7 @@ pub(super) fn dial(request: &Request, studio: &Studio, observer: &mut dyn Observ
     ];
     let [low, high, reference] = parts.map(|(name, part, why, there, asked, usual)| {
         if !there && asked.is_some_and(|asked| asked != usual) {
-            let option = if name == "reference" { "reference-strength" } else { name };
-            observer.warn(&format!("--{option} has no effect: it turns the {part}, but {why}"));
+            observer.warn(&format!("{} has no effect: it turns the {part}, but {why}", option(name)));
         }
         if there { asked.unwrap_or(usual) } else { usual }
     });

@@ -61,6 +61,17 @@ fn put<T: FromStr>(place: &mut T, value: &str) -> Option<()> {
     Some(())
 }
 
+/// All samplers, for messages.
+fn samplers() -> String {
+    let names = SamplerName::value_variants().iter().filter_map(SamplerName::to_possible_value);
+    names.map(|name| name.get_name().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The option that sets what a sheet calls `name`.
+pub fn option(name: &str) -> String {
+    format!("--{}", if name == "reference" { "reference-strength" } else { name })
+}
+
 impl Axis {
     /// The setting that changes along it.
     pub fn name(&self) -> &'static str {
@@ -107,7 +118,8 @@ pub(super) fn cells<'a>(style: &Style<'a>, axes: &[Axis]) -> Result<Vec<Cell<'a>
                 (axis.setting.set)(&mut style, value).ok_or_else(|| match name {
                     "strength" if style.special.start.is_none() => "strength: only with --from".into(),
                     "variations" if style.special.variation.is_none() => "variations: only with --variations".into(),
-                    _ => format!("{name}={value}"),
+                    "sampler" => format!("sampler={value}: it is one of {}", samplers()),
+                    _ => format!("{name}={value}: give what {} takes", option(name)),
                 })?;
                 let separator = if cell.caption.is_empty() { "" } else { ", " };
                 wider.push(Cell { style, caption: format!("{}{separator}{name} {value}", cell.caption) });

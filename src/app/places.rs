@@ -46,7 +46,7 @@ pub fn adapter(named: Option<&Path>) -> Result<PathBuf> {
     recalled(
         LAST_ADAPTER,
         named,
-        "no adapter was trained here yet: eqdiff train --subject dog, or name one with --adapter",
+        "no adapter was trained here yet: eqdiff train --subject dog, or name the folder of one",
     )
 }
 

@@ -54,6 +54,9 @@ pub fn runs(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Run>> 
             Err(error) => observer.warn(&format!("left out {}: {error:#}", shown(&folder))),
         }
     }
+    if runs.is_empty() {
+        observer.info(&format!("There is no training in {}", shown(folder)));
+    }
     if let Some(path) = &request.page {
         page(&runs)?.write(path)?;
         observer.info(&format!("Page: {}", path.display()));

@@ -18,12 +18,12 @@ use crate::training::budget::Budget;
 
 const EXAMPLES: &str = "\
 Examples:
-  eqdiff bench                                               the embedded base
-  eqdiff bench --base random-sd14                            Stable Diffusion 1.4's sizes, random weights
+  eqdiff bench                                             # the embedded base
+  eqdiff bench --base random-sd14                          # Stable Diffusion 1.4's sizes, random weights
   eqdiff bench --base random-sd14 --case unet_b2 --dtype bf16 --json
   eqdiff bench --count --base random-sd14 --case eqdiff_step --device cuda --dtype bf16
-                                                             launches, bytes and products, by a driver that counts
-  EQDIFF_SIMD=avx2 eqdiff bench                              as on a processor without AVX-512";
+                                                           # launches, bytes and products, by a driver that counts
+  EQDIFF_SIMD=avx2 eqdiff bench                            # as on a processor without AVX-512";
 
 /// Arguments of `bench`.
 #[derive(Args)]
@@ -157,7 +157,8 @@ fn apart(args: &BenchArgs, case: &str) -> Result<Line> {
     let mut command = again(args, case, args.runs)?;
     let output = command.stderr(std::process::Stdio::inherit()).output().context("cannot start this program again")?;
     if !output.status.success() {
-        bail!("the case {case} ended with {} (out of memory?)", output.status);
+        let hint = if output.status.code().is_none() { " (out of memory?)" } else { "" };
+        bail!("the case {case} ended with {}{hint}", output.status);
     }
     serde_json::from_slice(&output.stdout).with_context(|| format!("the case {case} gave no result"))
 }

@@ -30,7 +30,7 @@ pub(super) struct DoctorArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  eqdiff doctor                                   what this machine has, and whether it computes rightly
+  eqdiff doctor                                 # what this machine has, and whether it computes rightly
   eqdiff doctor --device cuda --dtype bf16 --speed";
 
 const GIB: f64 = (1u64 << 30) as f64;

@@ -13,7 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   eqdiff export outputs/dog --to webui --rank 64
   eqdiff export outputs/dog --to diffusers --name my-dog --out for-diffusers
-  eqdiff export --to release                                      the last adapter
+  eqdiff export --to release                                    # the last adapter
   eqdiff export outputs/dog --to merged --base sd-v1-4.safetensors
 
 Reference attention travels to nobody but the released code: other programs draw what `eqdiff sample --no-reference`

@@ -1,12 +1,12 @@
 //! Shell completions and man pages, from the same definitions as the commands.
 
-use std::io::stdout;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
+use super::output::print;
 use super::{Cli, Outcome};
 use crate::files::make_folder;
 
@@ -28,7 +28,9 @@ pub(super) struct ManArgs {
 }
 
 pub(super) fn completions(args: &CompletionsArgs) -> Result<Outcome> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "eqdiff", &mut stdout());
+    let mut script = Vec::new(); // on a full disk the library would panic
+    clap_complete::generate(args.shell, &mut Cli::command(), "eqdiff", &mut script);
+    print(String::from_utf8_lossy(&script).trim_end())?;
     Ok(Outcome::Done)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::{MachineArgs, Outcome};
+use super::{MachineArgs, Outcome, noun};
 use crate::app::Observer;
 use crate::app::import::{Request, import};
 
@@ -32,7 +32,7 @@ pub(super) struct ImportArgs {
     #[arg(long, value_name = "NAME_OR_DIR")]
     subject: Option<String>,
     /// The ordinary noun for the subject, e.g. dog [default: from the subject's name]
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "WORD", value_parser = noun)]
     class: Option<String>,
     /// The base that it was trained on [default: mini]
     #[arg(long, value_name = "NAME_OR_DIR")]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::{MachineArgs, Outcome};
+use super::{MachineArgs, Outcome, noun};
 use crate::app::Observer;
 use crate::app::mask::{Anything, Request, Way, mask};
 use crate::model::sam::Prompt;
@@ -14,9 +14,9 @@ const EXAMPLES: &str = "\
 Examples:
   eqdiff mask my_teapot --class teapot --base sd14
   eqdiff mask photo1.jpg photo2.jpg --class dog --out masks/
-  eqdiff mask my_teapot --way plain                  no model, for plain backgrounds
-  eqdiff mask dog --compare                          how near the masks come to the given ones
-  eqdiff mask my_teapot --class teapot --sam mobile  Segment Anything around what the base sees
+  eqdiff mask my_teapot --way plain                  # no model, for plain backgrounds
+  eqdiff mask dog --compare                          # how near the masks come to the given ones
+  eqdiff mask my_teapot --class teapot --sam mobile  # Segment Anything around what the base sees
   eqdiff mask photo1.jpg --sam sam_vit_b_01ec64.safetensors --box 90,60,410,380 --neg-point 120,350
 
 Photos of one subject help each other: its colours are in all of them, each background is in one.
@@ -30,17 +30,17 @@ pub(super) struct MaskArgs {
     #[arg(value_name = "PHOTOS", required = true)]
     photos: Vec<PathBuf>,
     /// The ordinary noun for the subject, e.g. dog [default: from the folder's name]
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "WORD", value_parser = noun)]
     class: Option<String>,
     /// How masks are made
     #[arg(long, value_name = "WAY", value_enum, default_value_t)]
     way: Way,
     /// Let Segment Anything cut what --way finds, or what is pointed at: mobile or vit-b from the Hugging Face hub
-    /// (lmz/candle-sam), or a file with the published names (.safetensors, .pth). Published weights were never run here: it
-    /// is checked on random ones
+    /// (lmz/candle-sam), or a file with the published names (.safetensors, .pth, .pt). Published weights were never run here:
+    /// it is checked on random ones
     #[arg(long, value_name = "MODEL")]
     sam: Option<String>,
-    /// With --sam: a place on the subject, in pixels of the upright photo. Repeatable
+    /// With --sam, instead of --way and --base: a place on the subject, in pixels of the upright photo. Repeatable
     #[arg(long, value_name = "X,Y", requires = "sam", conflicts_with_all = ["way", "base", "dtype"],
         allow_hyphen_values = true, value_parser = numbers::<2>)]
     point: Vec<[f64; 2]>,

@@ -46,10 +46,12 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  eqdiff demo                                        train, draw and score a bundled subject
-  eqdiff train --subject dog --masks masks/          customise the base to a subject
-  eqdiff sample --prompt \"S* dog in van gogh style\"  draw it; S* stands for the subject
-  eqdiff eval --metrics clip-t,clip-i,dino           score the last adapter";
+  eqdiff demo                                        # train, draw and score a bundled subject
+  eqdiff train --subject dog --masks masks/          # customise the base to a subject
+  eqdiff sample --prompt \"S* dog in van gogh style\"  # draw it; S* stands for the subject
+  eqdiff eval --metrics clip-t,clip-i,dino           # score the last adapter
+
+Exit code: 0 done, 1 failed, 2 wrong usage, 130 stopped; what was finished by then is kept.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -192,6 +194,11 @@ struct MachineArgs {
     /// f32, bf16 on a CUDA device]
     #[arg(long)]
     dtype: Option<Precision>,
+}
+
+/// A class word as it is typed.
+fn noun(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("give the ordinary noun, e.g. dog".into()) } else { Ok(text.into()) }
 }
 
 /// A device as it is typed; whether there is one shows when it is opened.

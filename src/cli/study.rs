@@ -13,9 +13,9 @@ use crate::study::shard::Typed;
 
 const EXAMPLES: &str = "\
 Examples:
-  eqdiff study mini --out mini-study              trains, draws and scores what is missing there
-  eqdiff study my.toml --out my-study --shard 2/8 the second of eight parts
-  eqdiff study merge my-study                     puts the parts together
+  eqdiff study mini --out mini-study              # trains, draws and scores what is missing there
+  eqdiff study my.toml --out my-study --shard 2/8 # the second of eight parts
+  eqdiff study merge my-study                     # puts the parts together
 
 In a job array of Slurm the part is the task's; in an indexed job of Kubernetes with --shard /N.";
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::{MachineArgs, Outcome};
+use super::{MachineArgs, Outcome, noun};
 use crate::app::Observer;
 use crate::app::draw::Seed;
 use crate::app::mask::Way;
@@ -21,8 +21,8 @@ Examples:
   eqdiff train --subject dog --masks masks/
   eqdiff train --subject photos/my_teapot --class teapot --base sd14 --device cuda
   eqdiff train --subject cup --invert-masks --crop subject
-  eqdiff train --subject cup --auto-mask      masks are made
-  eqdiff train --resume                       go on where the last training stopped
+  eqdiff train --subject cup --auto-mask    # masks are made
+  eqdiff train --resume                     # go on where the last training stopped
   eqdiff train --subject dog --preset paper --steps 300 --out outputs/dog-paper";
 
 /// Arguments of `train`.
@@ -45,7 +45,7 @@ pub(super) struct TrainArgs {
         conflicts_with = "resume", hide_possible_values = true)]
     auto_mask: Option<Way>,
     /// The ordinary noun for the subject, e.g. dog [default: from the folder's name]
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "WORD", value_parser = noun)]
     class: Option<String>,
     /// Black marks the subject in the masks, white everything else
     #[arg(long)]

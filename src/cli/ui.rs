@@ -12,9 +12,9 @@ use crate::ui::{Request, Stop, serve};
 
 const EXAMPLES: &str = "\
 Examples:
-  eqdiff ui                          a page on this machine, for this folder's subjects and outputs
-  eqdiff ui shop --port 8000         for another folder
-  eqdiff ui --listen 0.0.0.0         for the phone in the same network too: whoever has the address may use it";
+  eqdiff ui                        # a page on this machine, for this folder's subjects and outputs
+  eqdiff ui shop --port 8000       # for another folder
+  eqdiff ui --listen 0.0.0.0       # for the phone in the same network too: whoever has the address may use it";
 
 /// Arguments of `ui`.
 #[derive(Args)]

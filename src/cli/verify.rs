@@ -15,8 +15,8 @@ use crate::verify;
 
 const EXAMPLES: &str = "\
 Examples:
-  eqdiff verify                                             everything, on the device that there is
-  eqdiff verify --device cuda --dtype bf16 --only vae,step  a part of it";
+  eqdiff verify                                           # everything, on the device that there is
+  eqdiff verify --device cuda --dtype bf16 --only vae,step  # a part of it";
 
 /// Arguments of `verify`.
 #[derive(Args)]
@@ -34,7 +34,8 @@ pub(super) struct VerifyArgs {
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto", value_parser = device_name)]
     device: String,
-    /// How weights are kept: f32; f16 or bf16, with a bound of 2e-2; tf32 on a CUDA device, with a bound of 5e-3
+    /// How weights are kept: f32; f16 or bf16, results within 2e-2; tf32 on a CUDA device, within 5e-3 (of gradients and
+    /// trained weights on a device docs/cuda.md has the bounds)
     #[arg(long, default_value = "f32")]
     dtype: Precision,
 }

@@ -156,6 +156,7 @@ pub fn identify(request: &Request) -> Result<(String, String)> {
 fn named(store: &Store, request: &Request) -> Result<(String, String)> {
     let name = Store::name(request.subject).with_context(|| format!("no subject named {:?}", request.subject))?;
     let class = match request.class {
+        Some(class) if class.trim().is_empty() => bail!("the class word is empty: give the ordinary noun, e.g. dog"),
         Some(class) => class.trim().to_string(),
         None => store.class().unwrap_or_else(|| class_of(&name)),
     };

@@ -101,6 +101,9 @@ pub fn serve(
     observer: &mut dyn Observer,
     ready: impl FnOnce(&[String]) -> Result<()>,
 ) -> Result<()> {
+    if !request.folder.exists() {
+        observer.info(&format!("{} is a new folder", request.folder.display()));
+    }
     make_folder(&request.folder)?;
     let root = request.folder.canonicalize().with_context(|| format!("cannot find {}", request.folder.display()))?;
     let folder = root.join(OUTPUTS).join("ui");
