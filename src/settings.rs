@@ -108,6 +108,13 @@ impl Prior {
     }
 }
 
+impl Settings {
+    /// The guidance that class images are drawn with.
+    pub fn class_guidance(&self) -> f64 {
+        if self.prior.guidance > 0. { self.prior.guidance } else { self.sampling.guidance }
+    }
+}
+
 /// The released code's cross-attention loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

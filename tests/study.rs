@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::{Place, bytes, tiny_base};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
 
 /// Two subjects, two methods, three prompts of each list, on a tiny base.
 fn place() -> Place {
@@ -96,7 +98,90 @@ fn parts_interruptions_and_repetitions_give_one_ledger() {
     std::fs::copy(place.path("thing/0.png"), place.path("thing/1.png")).expect("a photo");
     let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text").replace("limit = 4", "limit = 5");
     std::fs::write(place.path("plan.toml"), plan).expect("a plan");
-    place.fails(1, &["trained on other photos", "thing"], &study("whole", &[]));
+    place.fails(1, &["is of other photos", "thing"], &study("whole", &[]));
+}
+
+#[test]
+fn methods_that_only_draw_otherwise_share_a_training() {
+    let place = place();
+    let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text");
+    let drawn = "[[methods]]\nname = \"drawn\"\npreset = \"f\"\nsettings.sampling.steps = 3\n";
+    let of_it = |out: &str| -> Vec<String> {
+        ledger(&place, out).lines().filter(|line| line.contains(".drawn.")).map(String::from).collect()
+    };
+    std::fs::write(place.path("plan.toml"), plan.clone() + drawn).expect("a plan");
+    place.ok(&study("shared", &[]));
+    let trained = files(&place.path("shared/trainings")).into_iter().filter(|(name, _)| name.ends_with("adapter.toml"));
+    assert_eq!(trained.count(), 2 * 2);
+    // its own training comes to the same
+    std::fs::write(place.path("plan.toml"), plan.replace("name = \"f\"\npreset = \"f\"", &drawn[12..]))
+        .expect("a plan");
+    place.ok(&study("alone", &[]));
+    assert!(of_it("shared").len() == 12 && of_it("shared") == of_it("alone"));
+}
+
+/// ELITE's files with the names and the depth of the published ones, small and random.
+fn elite(place: &Place) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/golden");
+    for folder in ["elite", "vision"] {
+        std::fs::create_dir(place.path(folder)).expect("a folder");
+    }
+    for part in ["global", "local"] {
+        let to = place.path(&format!("elite/{part}_mapper.safetensors"));
+        std::fs::copy(golden.join(format!("elite-{part}.safetensors")), to).expect("its file");
+    }
+    let vision = golden.join("elite-vision");
+    let config = std::fs::read_to_string(vision.join("config.json")).expect("a text");
+    let config = config.replace("\"num_hidden_layers\": 5", "\"num_hidden_layers\": 24");
+    std::fs::write(place.path("vision/config.json"), config).expect("its file");
+    let bytes = bytes(&vision.join("model.safetensors"));
+    let tensors = SafeTensors::deserialize(&bytes).expect("tensors");
+    let mut deeper: Vec<(String, TensorView)> = tensors.tensors();
+    for (name, tensor) in tensors.tensors().into_iter().filter(|(name, _)| name.contains("layers.0.")) {
+        deeper.extend((5..24).map(|layer| (name.replace("layers.0.", &format!("layers.{layer}.")), tensor.clone())));
+    }
+    let deeper = safetensors::serialize(deeper, None).expect("a file");
+    std::fs::write(place.path("vision/model.safetensors"), deeper).expect("its file");
+}
+
+#[test]
+fn elite_is_drawn_of_its_files_without_a_training() {
+    let place = place();
+    let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text");
+    let row = "[[methods]]\nname = \"ELITE\"\npublished = \"elite\"\n\
+               elite = { mappers = \"elite\", vision = \"vision\" }\n";
+    let plan = plan.replace("name = \"f\"\n", "name = \"f\"\npublished = \"f\"\n") + row;
+    std::fs::write(place.path("plan.toml"), &plan).expect("a plan");
+    let said = place.ok(&study("d", &[]));
+    assert!(said.contains("ELITE is left out: elite has not") && ledger(&place, "d").lines().count() == 24, "{said}");
+
+    elite(&place);
+    place.ok(&study("d", &[]));
+    let all = ledger(&place, "d");
+    assert!(all.lines().count() == 36 && all.lines().filter(|line| line.contains(".ELITE.")).count() == 12, "{all}");
+    let trained = files(&place.path("d/trainings")).into_iter().filter(|(name, _)| name.ends_with("adapter.toml"));
+    assert_eq!(trained.count(), 2 * 2);
+    let table = String::from_utf8(bytes(&place.path("d/tables/table1.csv"))).expect("a text");
+    let scores = table.lines().find(|line| line.starts_with("ELITE,ELITE,")).expect("its row");
+    assert!(!scores.contains(",,") && !scores.contains(",-,"), "{scores}");
+
+    // the folder may lie elsewhere, the subject's photos may not change
+    std::fs::create_dir(place.path("moved")).expect("a folder");
+    std::fs::rename(place.path("vision"), place.path("moved/vision")).expect("a move");
+    let plan = plan.replace("vision = \"vision\"", "vision = \"moved/vision\"");
+    std::fs::write(place.path("plan.toml"), &plan).expect("a plan");
+    let before = files(&place.path("d/trainings"));
+    place.ok(&study("d", &[]));
+    assert!(before == files(&place.path("d/trainings")) && all == ledger(&place, "d"));
+    std::fs::copy(place.path("thing/0.png"), place.path("thing/1.png")).expect("a photo");
+    let (head, _) = plan.split_once("[[methods]]").expect("methods");
+    let only = head.replace("limit = 3", "limit = 4").replace("baseline = \"a\"\n", "")
+        + &row.replace("\"vision\"", "\"moved/vision\"");
+    std::fs::write(place.path("only.toml"), only).expect("a plan");
+    place.fails(1, &["photos.txt is of other photos"], &["study", "only.toml", "--out", "d"]);
+
+    std::fs::write(place.path("wrong.toml"), plan.replace("elite =", "preset = \"a\"\nelite =")).expect("a plan");
+    place.fails(2, &["ELITE", "a preset, or the files"], &["study", "wrong.toml", "--out", "d"]);
 }
 
 #[test]

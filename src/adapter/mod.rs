@@ -94,6 +94,11 @@ impl Manifest {
         check_side(self.side)
     }
 
+    /// What stands for the subject in prompts.
+    pub fn called(&self) -> String {
+        self.settings.training.method.called(&self.class)
+    }
+
     /// The manifest as TOML.
     ///
     /// # Errors
@@ -193,7 +198,7 @@ pub fn save(set: &mut Set, manifest: &Manifest, tensors: &BTreeMap<String, Tenso
         ("modelspec.architecture", "stable-diffusion-v1/eqdiff".into()),
         ("modelspec.title", manifest.subject.clone()),
         ("modelspec.resolution", format!("{0}x{0}", manifest.side)),
-        ("modelspec.usage_hint", format!("{} {}", PLACEHOLDER, manifest.class)),
+        ("modelspec.usage_hint", manifest.called()),
     ];
     set.add(TENSORS, &serialised(tensors, &metadata)?)?;
     set.add(MANIFEST, manifest.toml()?.as_bytes())

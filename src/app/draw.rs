@@ -20,6 +20,7 @@ use crate::evaluation::prompts;
 use crate::files::check_writable;
 use crate::images::png::is_ours;
 use crate::images::{self, shown};
+use crate::method::elite::Files;
 use crate::method::eqdiff::several::unified;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::samplers::sampler;
@@ -89,7 +90,7 @@ pub enum Source {
     /// The base alone.
     BaseAlone,
     /// ELITE's encoder on a photo of the subject of that name or in that folder.
-    Elite(elite::Files, String),
+    Elite(Files, String),
 }
 
 /// The photo that reference attention looks at.
@@ -285,7 +286,8 @@ fn studio(request: &Request, mut adapter: Option<Adapter>, observer: &mut dyn Ob
     let mut studio = Studio::open_with(machine, base, adapter, &request.loras, observer)?;
     if let Source::Elite(files, subject) = &request.adapter {
         let subject = subject::find(&subject::Request { subject, ..subject::Request::default() })?;
-        studio = studio.with_elite(files, &subject, machine.offline, observer)?;
+        studio = studio.with_elite(files, &subject, machine.offline)?;
+        observer.warn(elite::UNTRIED);
     }
     if !request.more.is_empty() {
         let more = request.more.iter().map(|folder| Adapter::open(folder)).collect::<Result<Vec<_>>>()?;
@@ -360,7 +362,7 @@ fn lines(request: &Request, adapter: Option<&Adapter>, observer: &mut dyn Observ
     if let Some(path) = &request.prompt_file {
         let subject = match adapter {
             None => PLACEHOLDER.to_string(),
-            Some(adapter) => format!("{PLACEHOLDER} {}", adapter.manifest.class),
+            Some(adapter) => adapter.manifest.called(),
         };
         for (i, template) in prompts::read_file(path)?.iter().enumerate() {
             let place = format!("{} prompt {}", shown(path), i + 1);
@@ -404,8 +406,8 @@ fn warn_of_prompts<'a>(
             (Some(_), true) if tokens.placeholder_cut => observer
                 .warn(&format!("{PLACEHOLDER}, which stands for the subject, is in what was cut off: put it in front")),
             (Some(adapter), true) => observer.warn(&format!(
-                "{text:?} has no {PLACEHOLDER}, which stands for the subject: try \"{PLACEHOLDER} {}\"",
-                adapter.manifest.class
+                "{text:?} has no {PLACEHOLDER}, which stands for the subject: try \"{}\"",
+                adapter.manifest.called()
             )),
             (None, false) if !studio.has_subject => {
                 observer

@@ -78,18 +78,25 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     let folder = place(adapter, &studio, request, seed)?;
     let manifest = &adapter.manifest;
     let scorer = request.scorer(&manifest.base)?;
-    let chosen = orders(&manifest.class, request.limit, seed, |prompt| {
+    let named = named_prompts(&manifest.class, request.limit, |prompt| {
         Ok(studio.base.tokenizer.encode(prompt, PLACEHOLDER)?.unknown.is_empty())
     })?;
-    let (orders, groups): (Vec<Order>, Vec<Group>) = chosen.into_iter().unzip();
+    // where the placeholder was learnt alone the class word is for the scores only
+    let (class, called) = (format!("{PLACEHOLDER} {}", manifest.class), manifest.called());
+    let order = |(i, (prompt, _)): (usize, &(String, Group))| Order {
+        prompt: prompt.replace(&class, &called),
+        seed: seed.wrapping_add(i as u64),
+        init_latents: None,
+    };
+    let orders: Vec<Order> = named.iter().enumerate().map(order).collect();
     let subject = page::subject(adapter)?;
     let concept: Vec<_> = subject.photos.iter().map(|photo| photo.image.clone()).collect();
     let concept = scorer.concept(&concept, page::truth(&subject))?;
     let style = studio.style("", studio.reference.as_ref());
     let files = studio.draw(&style, &orders, &folder, observer)?;
     let judge = |files: &[PathBuf], observer: &mut dyn Observer| -> Result<Measured> {
-        let pictures = files.iter().zip(&orders).zip(&groups);
-        let named = pictures.map(|((file, order), group)| (file.as_path(), Some(order.prompt.clone()), *group));
+        let pictures = files.iter().zip(&named);
+        let named = pictures.map(|(file, (prompt, group))| (file.as_path(), Some(prompt.clone()), *group));
         scored(&scorer, named.collect(), &concept, &folder, observer)
     };
     let mut evaluation = Evaluation {
@@ -103,8 +110,11 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     if request.baseline {
         let below = folder.join("without-adapter");
         make_own_folder(&below)?;
-        let plain = |order: &Order| Order { prompt: without_placeholder(&order.prompt, PLACEHOLDER), ..order.clone() };
-        let plain: Vec<Order> = orders.iter().map(plain).collect();
+        let plain = |(order, (prompt, _)): (&Order, &(String, Group))| Order {
+            prompt: without_placeholder(prompt, PLACEHOLDER),
+            ..order.clone()
+        };
+        let plain: Vec<Order> = orders.iter().zip(&named).map(plain).collect();
         let files = studio.draw_plain(&studio.style("", None), &plain, &below, observer)?;
         evaluation.others.insert(WITHOUT_ADAPTER.into(), judge(&files, observer)?);
     }
@@ -119,15 +129,14 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
 }
 
 /// The built-in prompts of a class: unstylised, then stylised, the first of each list that the base knows all words of.
-fn orders(
+fn named_prompts(
     class: &str,
     limit: Option<usize>,
-    seed: u64,
     known: impl Fn(&str) -> Result<bool>,
-) -> Result<Vec<(Order, Group)>> {
+) -> Result<Vec<(String, Group)>> {
     let set = prompts::builtin(prompts::kind_of(class));
     let limit = limit.unwrap_or(usize::MAX);
-    let mut orders: Vec<(Order, Group)> = Vec::new();
+    let mut named = Vec::new();
     for (group, templates) in [(Group::Unstylised, &set.unstylised), (Group::Stylised, &set.stylised)] {
         let mut taken = 0;
         for template in templates {
@@ -135,12 +144,10 @@ fn orders(
                 continue;
             }
             taken += 1;
-            let prompt = prompts::fill(template, &format!("{PLACEHOLDER} {class}"));
-            let seed = seed.wrapping_add(orders.len() as u64);
-            orders.push((Order { prompt, seed, init_latents: None }, group));
+            named.push((prompts::fill(template, &format!("{PLACEHOLDER} {class}")), group));
         }
     }
-    Ok(orders)
+    Ok(named)
 }
 
 /// Scores pictures one after another, so that any number of them takes the memory of one.

@@ -66,7 +66,7 @@ pub fn write(path: &Path, adapter: &Adapter, subject: &Subject, folder: &Path, e
         entries.map(move |(key, value)| (format!("{section}.{key}"), value.to_string()))
     });
     let input = ReportInput {
-        title: format!("{} {}", manifest.placeholder, manifest.class),
+        title: manifest.called(),
         introduction: format!(
             "The subject {}, taught to the base {} in {} steps, and drawn from {} prompts.",
             manifest.subject,

@@ -20,7 +20,6 @@ use crate::method::eqdiff::data::{self, Data};
 use crate::method::pictures::Pictures;
 use crate::method::textual_inversion::{self, TextualInversion};
 use crate::method::{BaseAlone, Method, MethodName};
-use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::{Open, Set};
 use crate::settings::Settings;
 use crate::subject::Subject;
@@ -118,7 +117,7 @@ fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut
     let Run { base, subject, folder, study, .. } = run;
     let place = folder.display();
     let reference = subject.photos.first().context("the subject has no photo")?.square(manifest.side as u32);
-    let all = manifest.settings.training.steps;
+    let (all, called) = (manifest.settings.training.steps, manifest.called());
     let mut trainer = Trainer::new(base, method, folder, manifest, reference)?;
     match trainer.steps() {
         0 => {}
@@ -148,8 +147,7 @@ fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut
     let trained = Trained { folder: folder.to_path_buf(), finished: trainer.steps() >= all };
     if trained.finished {
         observer.info(&format!("Adapter: {place}  (losses and previews: {place}/{PAGE})"));
-        let class = &subject.class;
-        observer.info(&format!("Draw with: eqdiff sample --prompt \"{PLACEHOLDER} {class} in van gogh style\""));
+        observer.info(&format!("Draw with: eqdiff sample --prompt \"{called} in van gogh style\""));
     } else {
         let steps = trainer.steps();
         observer.info(&format!("Stopped after step {steps} of {all}. Go on with: eqdiff train --resume --out {place}"));

@@ -18,6 +18,7 @@ use crate::evaluation::prompts::{Kind, builtin, fill};
 use crate::files::{digest, sweep_old};
 use crate::images::png::{Parameters, save_png};
 use crate::method::dreammatcher::{DreamMatcher, Options, Word};
+use crate::method::elite::Files;
 use crate::method::eqdiff::several::{Member, Several};
 use crate::method::{BaseAlone, Learned, MethodName};
 use crate::sampling::{Drawn, Open, Order, Set, Special, Style, draw_on_all};
@@ -85,20 +86,25 @@ impl Studio {
                 layers = layers.over(&toml, &format!("eqdiff.toml of the base {}", base.name))?;
             }
             let defaults = layers.settings()?;
-            return Ok(Self {
-                base: Rc::new(base),
-                learned: Box::new(BaseAlone),
-                adapter: None,
-                has_subject: false,
-                reference: None,
-                loras,
-                identity: String::new(),
-                matching: None,
-                defaults,
-                others: None,
-            });
+            return Ok(Self { loras, ..Self::of_base(Rc::new(base), defaults) });
         };
         Ok(Self { loras, ..Self::with(Rc::new(base), adapter)? })
+    }
+
+    /// A base alone that is loaded already.
+    pub fn of_base(base: Rc<Base>, defaults: Settings) -> Self {
+        Self {
+            base,
+            learned: Box::new(BaseAlone),
+            adapter: None,
+            has_subject: false,
+            reference: None,
+            loras: Vec::new(),
+            identity: String::new(),
+            matching: None,
+            defaults,
+            others: None,
+        }
     }
 
     /// An adapter on a base that is loaded already.
@@ -135,18 +141,9 @@ impl Studio {
     ///
     /// # Errors
     /// As [`elite::open`].
-    pub fn with_elite(
-        self,
-        files: &elite::Files,
-        subject: &Subject,
-        offline: bool,
-        observer: &mut dyn Observer,
-    ) -> Result<Self> {
+    pub fn with_elite(self, files: &Files, subject: &Subject, offline: bool) -> Result<Self> {
         let photo = subject.photos.first().context("the subject has no photo")?;
         let learned = elite::open(&self.base, files, photo, offline)?;
-        observer.warn(
-            "ELITE's arithmetic is checked on recorded cases; with its published weights nobody has run it here yet",
-        );
         let mut vectors = vec![learned.word.clone()];
         vectors.extend(learned.local.as_ref().map(|local| local.patches.flatten_all()).transpose()?);
         let vectors: BTreeMap<String, Tensor> =

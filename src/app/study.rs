@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use image::RgbImage;
 
 use super::resume::resume_on;
 use super::studio::Studio;
 use super::train::{self, Overrides, train_on};
-use super::{Interrupted, Machine, Note, Observer, Usage, page};
+use super::{Interrupted, Machine, Note, Observer, Usage, elite, page};
 use crate::adapter::{Adapter, MANIFEST};
 use crate::base::{Base, device};
 use crate::evaluation::judge::shares;
@@ -19,7 +19,7 @@ use crate::images;
 use crate::images::png::save_png;
 use crate::report::study::{StudyInput, study_page};
 use crate::sampling::{Drawn, Order, Style, blocks, draw};
-use crate::study::ledger::{self, Progress, training_folder};
+use crate::study::ledger::{self, Progress, adapter_folder, training_folder};
 use crate::study::plan::{PLAN, Subject};
 use crate::study::statistics::Statistics;
 use crate::study::tables::tables;
@@ -54,6 +54,16 @@ pub fn study(request: &Request, observer: &mut dyn Observer) -> Result<Finished>
     let Request { out, shard, machine, .. } = request;
     let plan =
         Plan::read(&request.plan, machine.precision(), machine.offline).map_err(|error| Usage(format!("{error:#}")))?;
+    for (method, files) in plan.methods.iter().filter_map(|method| Some((method, method.elite.as_ref()?))) {
+        match method.is_there() {
+            true => observer.warn(elite::UNTRIED),
+            false => observer.warn(&format!(
+                "{} is left out: {} has not the files that its authors publish",
+                method.name,
+                files.mappers.display()
+            )),
+        }
+    }
     check_writable(out)?;
     keep_plan(&plan, out, observer)?;
     let trainings = plan.trainings()?;
@@ -123,6 +133,23 @@ fn found(subject: &Subject) -> Result<subject::Subject> {
     subject::find(&subject::Request { subject: folder, class, ..subject::Request::default() })
 }
 
+/// Refuses pictures of other photos than those that the first ones in the same folder were drawn of.
+fn keep_photos(file: &Path, digest: &str, subject: &Subject) -> Result<()> {
+    match read_text(file) {
+        Ok(known) if known == digest => Ok(()),
+        Ok(_) => Err(other_photos(file, subject)),
+        Err(_) => write_whole(file, digest.as_bytes()),
+    }
+}
+
+fn other_photos(what: &Path, subject: &Subject) -> Error {
+    anyhow!(
+        "{} is of other photos than those in {}: give another --out, or remove the former",
+        what.display(),
+        subject.folder
+    )
+}
+
 /// Leaves the plan in the study's folder, for whoever puts it together.
 fn keep_plan(plan: &Plan, out: &Path, observer: &mut dyn Observer) -> Result<()> {
     let (path, text) = (out.join(PLAN), plan.toml()?);
@@ -154,8 +181,8 @@ struct Work<'a> {
     scorer: Option<Scorer>,
     /// The photos of the subject at hand as the encoders see them.
     concept: Option<(&'a str, Rc<Concept>)>,
-    /// Tells the photos of the subject at hand from others.
-    photos: Option<(&'a str, String)>,
+    /// The subject at hand with its photos.
+    photos: Option<(&'a str, Rc<subject::Subject>)>,
 }
 
 impl<'a> Work<'a> {
@@ -170,9 +197,20 @@ impl<'a> Work<'a> {
         if missing == 0 {
             return Ok(true);
         }
+        if !training.method.is_there() {
+            return Ok(true);
+        }
         observer.info(&format!("{place}: {} of {} pictures are done", cells.len() - missing, cells.len()));
-        let adapter = self.trained(training, &folder.join("adapter"), observer)?;
-        self.draw_and_score(training, &cells, adapter, &mut ledger, observer)?;
+        let base = self.base(observer)?;
+        let studio = match &training.method.elite {
+            Some(files) => {
+                let subject = self.subject(training.subject)?;
+                keep_photos(&folder.join("photos.txt"), &subject.digest(), training.subject)?;
+                Studio::of_base(base, training.settings.clone()).with_elite(files, &subject, self.machine.offline)?
+            }
+            None => Studio::with(base, self.trained(training, observer)?)?,
+        };
+        self.draw_and_score(training, &cells, &studio, &mut ledger, observer)?;
         Ok(true)
     }
 
@@ -185,19 +223,14 @@ impl<'a> Work<'a> {
         Ok(base)
     }
 
-    /// The training's adapter; what is missing of it is trained.
-    fn trained(&mut self, training: &Training<'a>, folder: &Path, observer: &mut dyn Observer) -> Result<Adapter> {
-        let known = folder.join(MANIFEST).exists().then(|| Adapter::open(folder)).transpose()?;
-        if let Some(adapter) = known.filter(|adapter| adapter.manifest.steps >= training.settings.training.steps) {
-            swept(folder)?; // it may have been killed over its last file
-            if adapter.manifest.photos != self.photos(training.subject)? {
-                bail!(
-                    "{} was trained on other photos than those in {}: give another --out, or remove the former",
-                    folder.display(),
-                    training.subject.folder
-                );
+    /// The training's adapter; what is missing of it is trained. Methods that only draw otherwise share one.
+    fn trained(&mut self, training: &Training<'a>, observer: &mut dyn Observer) -> Result<Adapter> {
+        let folder = &adapter_folder(self.out, training);
+        for alike in std::iter::once(training.clone()).chain(training.alike()?) {
+            if let Some(mut adapter) = self.known(&alike)? {
+                adapter.manifest.settings.sampling = training.settings.sampling.clone();
+                return Ok(adapter);
             }
-            return Ok(adapter);
         }
         let settings = folder.with_file_name("settings.toml");
         let toml = toml::to_string_pretty(&training.settings).context("cannot list the settings")?;
@@ -210,7 +243,7 @@ impl<'a> Work<'a> {
             invert_masks: false,
             crop: Crop::None,
             base: Some(self.plan.base.clone()),
-            preset: Some(training.method.preset.clone()),
+            preset: training.method.preset.clone(),
             config: Some(settings),
             overrides: Overrides::default(),
             class_images: None,
@@ -232,11 +265,30 @@ impl<'a> Work<'a> {
         Adapter::open(folder)
     }
 
-    fn photos(&mut self, subject: &'a Subject) -> Result<&str> {
-        if self.photos.as_ref().is_none_or(|(known, _)| *known != subject.name) {
-            self.photos = Some((&subject.name, found(subject)?.digest()));
+    /// The adapter of a training that has come to its end.
+    fn known(&mut self, training: &Training<'a>) -> Result<Option<Adapter>> {
+        let folder = adapter_folder(self.out, training);
+        let known = folder.join(MANIFEST).exists().then(|| Adapter::open(&folder)).transpose()?;
+        let Some(adapter) = known.filter(|adapter| adapter.manifest.steps >= training.settings.training.steps) else {
+            return Ok(None);
+        };
+        swept(&folder)?; // it may have been killed over its last file
+        if adapter.manifest.photos != self.subject(training.subject)?.digest() {
+            return Err(other_photos(&folder, training.subject));
         }
-        Ok(self.photos.as_ref().map_or("", |(_, digest)| digest))
+        Ok(Some(adapter))
+    }
+
+    /// A subject with its photos.
+    fn subject(&mut self, subject: &'a Subject) -> Result<Rc<subject::Subject>> {
+        if let Some((known, found)) = &self.photos
+            && *known == subject.name
+        {
+            return Ok(found.clone());
+        }
+        let found = Rc::new(found(subject)?);
+        self.photos = Some((&subject.name, found.clone()));
+        Ok(found)
     }
 
     /// Draws what is missing of a training's pictures and scores them, block by block: a picture is the same, to the
@@ -245,12 +297,11 @@ impl<'a> Work<'a> {
         &mut self,
         training: &Training<'a>,
         cells: &[Cell],
-        adapter: Adapter,
+        studio: &Studio,
         ledger: &mut Ledger,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let studio = Studio::with(self.base(observer)?, adapter)?;
-        let concept = self.concept(training, &studio)?;
+        let concept = self.concept(training.subject)?;
         let Some(scorer) = &self.scorer else { bail!("no encoders") };
         let style = studio.style("", studio.reference.as_ref());
         let pictures = ledger::pictures_folder(self.out, training);
@@ -267,12 +318,12 @@ impl<'a> Work<'a> {
             let path = |cell: &Cell| ledger::picture(self.out, training, cell);
             let before = cells.len() - missing.len();
             if missing.iter().any(|cell| !path(cell).is_file()) {
-                draw_block(&studio, &style, cells, &path, before, observer)?;
+                draw_block(studio, &style, cells, &path, before, observer)?;
             }
             let score = |cell: &&Cell| -> Result<Entry> {
                 let picture = images::open(&path(cell))?;
-                let scores = scorer.scores(&picture, Some(&cell.prompt), &concept)?;
-                let findings = scorer.findings(&picture, Some(&cell.prompt), &concept)?;
+                let scores = scorer.scores(&picture, Some(&cell.named), &concept)?;
+                let findings = scorer.findings(&picture, Some(&cell.named), &concept)?;
                 Ok(Entry::new(training, cell, scores, shares(findings.iter())))
             };
             ledger.append(&missing.iter().map(score).collect::<Result<Vec<_>>>()?)?;
@@ -282,27 +333,25 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// The photos of a training's subject as the encoders see them, which are loaded on the way.
-    fn concept(&mut self, training: &Training<'a>, studio: &Studio) -> Result<Rc<Concept>> {
+    /// The photos of a subject as the encoders see them, which are loaded on the way.
+    fn concept(&mut self, subject: &'a Subject) -> Result<Rc<Concept>> {
         if self.scorer.is_none() {
             let (device, _) = device(&self.machine.device)?;
             let Plan { base, clip, dino, .. } = self.plan;
             let (clip, dino) = (clip.as_deref(), dino.as_deref());
             self.scorer = Some(Scorer::load(&Wanted::ALL, base, clip, dino, self.machine.offline, &device)?);
         }
-        let (Some(scorer), Some(adapter)) = (&self.scorer, &studio.adapter) else { bail!("no encoders, no adapter") };
-        let name = training.subject.name.as_str();
-        match &self.concept {
-            Some((known, concept)) if *known == name => Ok(concept.clone()),
-            _ => {
-                let subject = page::subject(adapter)?;
-                let truth = page::truth(&subject);
-                let photos: Vec<RgbImage> = subject.photos.into_iter().map(|photo| photo.image).collect();
-                let concept = Rc::new(scorer.concept(&photos, truth)?);
-                self.concept = Some((name, concept.clone()));
-                Ok(concept)
-            }
+        if let Some((known, concept)) = &self.concept
+            && *known == subject.name
+        {
+            return Ok(concept.clone());
         }
+        let found = self.subject(subject)?;
+        let Some(scorer) = &self.scorer else { bail!("no encoders") };
+        let photos: Vec<RgbImage> = found.photos.iter().map(|photo| photo.image.clone()).collect();
+        let concept = Rc::new(scorer.concept(&photos, page::truth(&found))?);
+        self.concept = Some((&subject.name, concept.clone()));
+        Ok(concept)
     }
 }
 

@@ -7,10 +7,9 @@ use clap::Args;
 
 use super::{MachineArgs, Outcome};
 use crate::app::draw::{Reference, Request, Seed, Source, Turned, draw};
-use crate::app::elite::{Files, VISION};
-use crate::app::grid::Axis;
+use crate::app::grid::{Axis, option};
 use crate::app::{Observer, Usage, WeightedFile};
-use crate::method::elite::DETAILS;
+use crate::method::elite::{DETAILS, Files, VISION};
 use crate::settings::SamplerName;
 
 const EXAMPLES: &str = "\
@@ -20,8 +19,8 @@ Examples:
   eqdiff sample --prompt \"a S* dog\" --style Ink --styles webui/styles.csv
   eqdiff sample --prompt \"a S* dog\" --sampler dpmpp-2m-karras --steps 25 --guidance-rescale 0.7
   eqdiff sample --prompt \"a S* dog\" --explain
-  eqdiff sample --prompt \"a S* dog\" --from beach.jpg --strength 0.6                 from a picture
-  eqdiff sample --prompt \"a S* teapot\" --from shop.jpg --mask place.png             into a photo
+  eqdiff sample --prompt \"a S* dog\" --from beach.jpg --strength 0.6               # from a picture
+  eqdiff sample --prompt \"a S* teapot\" --from shop.jpg --mask place.png           # into a photo
   eqdiff sample --prompt \"a S* dog\" --grid reference=0,0.5,1 --grid guidance=5,7.5,12.5
   eqdiff sample --prompt \"a S* dog in van gogh style\" --high 0.5 --reference-strength 0.5
   eqdiff sample --prompt \"a S* dog\" --seed 7 --variations 0.2 --count 6 --preview 5
@@ -156,18 +155,16 @@ pub(super) struct SampleArgs {
 
 pub(super) fn run(args: SampleArgs, observer: &mut dyn Observer) -> Result<Outcome> {
     let given = [
-        ("reference", "--reference-strength", args.reference_strength.is_some()),
-        ("low", "--low", args.low.is_some()),
-        ("high", "--high", args.high.is_some()),
-        ("guidance", "--guidance", args.guidance.is_some()),
-        ("guidance-rescale", "--guidance-rescale", args.guidance_rescale.is_some()),
-        ("steps", "--steps", args.steps.is_some()),
-        ("sampler", "--sampler", args.sampler.is_some()),
+        ("reference", args.reference_strength.is_some()),
+        ("low", args.low.is_some()),
+        ("high", args.high.is_some()),
+        ("guidance", args.guidance.is_some()),
+        ("guidance-rescale", args.guidance_rescale.is_some()),
+        ("steps", args.steps.is_some()),
+        ("sampler", args.sampler.is_some()),
     ];
-    for axis in &args.grid {
-        if let Some((name, option, _)) = given.iter().find(|(name, _, given)| *given && *name == axis.name()) {
-            bail!(Usage(format!("{option} is what changes along --grid {name}=...: leave one of them out")));
-        }
+    if let Some(name) = args.grid.iter().map(Axis::name).find(|name| given.contains(&(*name, true))) {
+        bail!(Usage(format!("{} is what changes along --grid {name}=...: leave one of them out", option(name))));
     }
     let request = Request {
         prompts: args.prompt,

@@ -61,6 +61,12 @@ pub struct Scorer {
     pub names: (String, String),
 }
 
+/// Names of CLIP and DINO for a base: those that are named, else its own, or those of the published numbers.
+pub fn encoders<'a>(base: &str, clip: Option<&'a str>, dino: Option<&'a str>) -> (&'a str, &'a str) {
+    let usual = |published: &'static str| if base == MINI { MINI } else { published };
+    (clip.unwrap_or(usual("openai/clip-vit-base-patch32")), dino.unwrap_or(usual("facebook/dino-vits16")))
+}
+
 impl Scorer {
     /// Encoders by name; none stands for those that suit the base: the embedded ones for `mini`, else
     /// those of the published numbers.
@@ -75,9 +81,7 @@ impl Scorer {
         offline: bool,
         device: &Device,
     ) -> Result<Self> {
-        let usual = |published: &'static str| if base == MINI { MINI } else { published };
-        let clip_name = clip.unwrap_or(usual("openai/clip-vit-base-patch32"));
-        let dino_name = dino.unwrap_or(usual("facebook/dino-vits16"));
+        let (clip_name, dino_name) = encoders(base, clip, dino);
         let needs_clip = wanted.iter().any(|w| matches!(w, Wanted::ClipT | Wanted::ClipI));
         let clip = needs_clip.then(|| Clip::load(clip_name, offline, device)).transpose();
         let needs_dino = wanted.contains(&Wanted::Dino);

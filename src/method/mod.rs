@@ -36,6 +36,17 @@ pub enum MethodName {
     DreamBooth,
 }
 
+impl MethodName {
+    /// What stands for the subject of that class word in prompts: the placeholder beside the word, or alone where it was
+    /// learnt alone.
+    pub fn called(self, class: &str) -> String {
+        match self {
+            Self::TextualInversion => PLACEHOLDER.into(),
+            _ => format!("{PLACEHOLDER} {class}"),
+        }
+    }
+}
+
 /// A way to customise a base: what it trains, and towards what.
 pub trait Method {
     /// What it has learnt. Made of variables, its layers see how they change.

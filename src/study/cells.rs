@@ -2,7 +2,8 @@
 //! plan alone, never of what the disk holds: every machine gives the same names to the same things, and whatever a change
 //! of the plan does not touch keeps its name.
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -11,6 +12,7 @@ use super::plan::{Method, Plan, Subject};
 use crate::evaluation::prompts::fill;
 use crate::evaluation::scores::Group;
 use crate::files::digest;
+use crate::method::elite;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::Settings;
 
@@ -39,8 +41,10 @@ pub struct Cell<'a> {
     pub group: Group,
     /// The prompt's template.
     pub template: &'a str,
-    /// The prompt.
+    /// The prompt that it is drawn from.
     pub prompt: String,
+    /// The prompt with the subject's class word, which scores and true pictures go by.
+    pub named: String,
     /// Which of the prompt's pictures, from 0.
     pub picture: usize,
     /// What its noise is drawn from.
@@ -53,7 +57,10 @@ struct Depends<'a> {
     base: &'a str,
     dtype: &'a str,
     subject: &'a Subject,
-    preset: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elite: Option<elite::Files>,
     settings: &'a Settings,
 }
 
@@ -77,11 +84,16 @@ impl Plan {
     fn training<'a>(&'a self, subject: &'a Subject, method: &'a Method, seed: u64) -> Result<Training<'a>> {
         let mut settings = method.settings.clone();
         settings.training.seed = seed;
-        // where subject and base lie is another matter on another machine
+        // where subject, base and ELITE's files lie is another matter on another machine
         let subject_alone = Subject { folder: String::new(), ..subject.clone() };
-        let base = Path::new(&self.base).file_name().map_or(self.base.clone().into(), |name| name.to_string_lossy());
-        let (base, dtype, preset) = (base.as_ref(), &self.dtype, &method.preset);
-        let depends = Depends { base, dtype, subject: &subject_alone, preset, settings: &settings };
+        let elite = method.elite.clone().map(|files| elite::Files {
+            mappers: PathBuf::new(),
+            vision: last(&files.vision).into_owned(),
+            ..files
+        });
+        let base = last(&self.base);
+        let (base, dtype, preset) = (base.as_ref(), &self.dtype, method.preset.as_deref());
+        let depends = Depends { base, dtype, subject: &subject_alone, preset, elite, settings: &settings };
         let text = toml::to_string(&depends).context("cannot name a training")?;
         let id = format!("{}.{}.{seed}-{}", word(&subject.name), word(&method.name), digest(text.as_bytes(), 4));
         Ok(Training { id, subject, method, seed, settings, plan: self })
@@ -89,24 +101,52 @@ impl Plan {
 }
 
 impl<'a> Training<'a> {
+    /// The others of the plan that come to the same adapter, since their methods differ in the drawing alone; of class
+    /// images too, which may go by its guidance.
+    ///
+    /// # Errors
+    /// As [`Plan::trainings`].
+    pub fn alike(&self) -> Result<Vec<Training<'a>>> {
+        let drawn_so = |settings: &Settings| Settings { sampling: self.settings.sampling.clone(), ..settings.clone() };
+        let all = self.plan.methods.iter().map(|method| self.plan.training(self.subject, method, self.seed));
+        let guidance = |settings: &Settings| (settings.prior.class_images > 0).then(|| settings.class_guidance());
+        let alike = |other: &Training| {
+            other.id != self.id
+                && other.method.elite.is_none()
+                && drawn_so(&other.settings) == self.settings
+                && guidance(&other.settings) == guidance(&self.settings)
+        };
+        Ok(all.collect::<Result<Vec<_>>>()?.into_iter().filter(alike).collect())
+    }
+
     /// Its cells: the unstylised prompts, then the stylised ones, all pictures of a prompt together. The noise is the
     /// same for all methods and subjects, another for each training's seed.
     pub fn cells(&self) -> impl Iterator<Item = Cell<'a>> + use<'a> {
         let (plan, subject, training_seed) = (self.plan, self.subject, self.seed);
+        let called = match self.method.elite {
+            Some(_) => PLACEHOLDER.into(),
+            None => self.settings.training.method.called(&subject.class),
+        };
         let lists = [(Group::Unstylised, plan.unstylised(subject)), (Group::Stylised, plan.prompts.style.as_slice())];
         let numbered =
             |(group, list): (Group, &'a [String])| list.iter().enumerate().map(move |(i, text)| (group, i, text));
         lists.into_iter().flat_map(numbered).flat_map(move |(group, i, template)| {
-            let prompt = fill(template, &format!("{PLACEHOLDER} {}", subject.class));
+            let prompt = fill(template, &called);
+            let named = fill(template, &format!("{PLACEHOLDER} {}", subject.class));
             (0..plan.pictures).map(move |picture| {
                 let (list, first) = if group == Group::Unstylised { ('u', 0) } else { ('s', NOISES / 2) };
                 let seed = training_seed.wrapping_mul(NOISES).wrapping_add(first + (1000 * i + picture) as u64);
                 let digest = digest(format!("{seed} {prompt}").as_bytes(), 3);
-                let (id, prompt) = (format!("{list}{i:03}-{picture}-{digest}"), prompt.clone());
-                Cell { id, group, template, prompt, picture, seed }
+                let id = format!("{list}{i:03}-{picture}-{digest}");
+                Cell { id, group, template, prompt: prompt.clone(), named: named.clone(), picture, seed }
             })
         })
     }
+}
+
+/// The last part of a path.
+fn last(path: &str) -> Cow<'_, str> {
+    Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy())
 }
 
 /// Seeds of pictures that a training seed has to itself.
@@ -166,6 +206,45 @@ mod tests {
         other.methods.retain(|method| method.name == "A");
         other.methods[0].settings.rra.time_gap += 1;
         assert_eq!(kept(&other)?, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn only_methods_that_train_alike_are_alike() -> Result<()> {
+        let method = |name: &str, settings: &str| format!("[[methods]]\nname = {name:?}\npreset = \"a\"\n{settings}\n");
+        // class images are drawn with the guidance of `sampling` where they have none of their own
+        let methods = [
+            method("matched", "settings.sampling.dreammatcher = true"),
+            method("guided", "settings.sampling.guidance = 2.0"),
+            method("longer", "settings.training.steps = 7"),
+            method("no prior", "settings.prior.class_images = 0"),
+            method("no prior, guided", "settings.prior.class_images = 0\nsettings.sampling.guidance = 2.0"),
+        ];
+        let plan = plan(&methods.concat())?;
+        let mut pairs = HashSet::new();
+        for training in plan.trainings()? {
+            for other in training.alike()? {
+                assert_eq!((&other.subject.name, other.seed), (&training.subject.name, training.seed));
+                pairs.insert([training.method.name.clone(), other.method.name.clone()]);
+            }
+        }
+        let known = [["A", "matched"], ["no prior", "no prior, guided"]];
+        let both_ways = known.into_iter().flat_map(|[one, other]| [[one, other], [other, one]]);
+        assert_eq!(pairs, both_ways.map(|pair| pair.map(String::from)).collect());
+        Ok(())
+    }
+
+    #[test]
+    fn the_placeholder_is_alone_where_it_was_learnt_alone() -> Result<()> {
+        let plan = plan("[[methods]]\nname = \"TI\"\npreset = \"ti\"")?;
+        for training in plan.trainings()? {
+            for cell in training.cells() {
+                let with_class = fill(cell.template, &format!("{PLACEHOLDER} {}", training.subject.class));
+                let alone = fill(cell.template, PLACEHOLDER);
+                assert_eq!(cell.prompt, if training.method.name == "TI" { alone } else { with_class.clone() });
+                assert_eq!(cell.named, with_class);
+            }
+        }
         Ok(())
     }
 

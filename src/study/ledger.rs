@@ -26,6 +26,11 @@ pub fn training_folder(study: &Path, training: &Training) -> PathBuf {
     study.join("trainings").join(&training.id)
 }
 
+/// Where a study keeps what a training comes to.
+pub fn adapter_folder(study: &Path, training: &Training) -> PathBuf {
+    training_folder(study, training).join("adapter")
+}
+
 /// Where a study keeps a training's pictures.
 pub fn pictures_folder(study: &Path, training: &Training) -> PathBuf {
     training_folder(study, training).join("pictures")
@@ -191,6 +196,9 @@ pub fn merge(plan: &Plan, study: &Path, mut tell: impl FnMut(&Entry)) -> Result<
                 known.insert(entry.id.clone(), entry);
                 Ok(())
             })?;
+            if known.is_empty() && !training.method.is_there() {
+                continue; // left out, not missing
+            }
             for cell in training.cells() {
                 progress.all += 1;
                 if let Some(entry) = known.get(&id(&training, &cell)) {

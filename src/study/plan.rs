@@ -11,6 +11,7 @@ use super::published;
 use crate::base::{Base, MINI};
 use crate::evaluation::prompts::{Kind, builtin, kind_of, read_file};
 use crate::files::read_text;
+use crate::method::elite;
 use crate::ops::Precision;
 use crate::settings::{Layers, Settings};
 use crate::subject;
@@ -91,9 +92,20 @@ pub struct Method {
     /// The row of the published tables that it stands for.
     pub published: Option<String>,
     /// The preset that its settings began with.
-    pub preset: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// ELITE's files, of which pictures are drawn without a training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elite: Option<elite::Files>,
     /// All of its settings; the seed is the study's.
     pub settings: Settings,
+}
+
+impl Method {
+    /// Whether what it needs is on this machine.
+    pub fn is_there(&self) -> bool {
+        self.elite.as_ref().is_none_or(elite::Files::are_there)
+    }
 }
 
 /// A plan as it is written.
@@ -149,7 +161,8 @@ struct One {
 struct Row {
     name: String,
     title: Option<String>,
-    preset: String,
+    preset: Option<String>,
+    elite: Option<elite::Files>,
     published: Option<String>,
     #[serde(default)]
     settings: Table,
@@ -165,7 +178,7 @@ impl Plan {
     /// If it cannot be read or makes no sense, or something that it names is not there.
     pub fn read(name: &Path, precision: Precision, offline: bool) -> Result<Self> {
         let (text, folder) = match PLANS.iter().find(|(plan, _)| Path::new(plan) == name) {
-            Some((_, text)) if !name.exists() => (text.to_string(), Path::new("")),
+            Some((_, text)) if !name.is_file() => (text.to_string(), Path::new("")),
             _ => {
                 let known = PLANS.map(|(plan, _)| plan).join(", ");
                 let text = read_text(name);
@@ -220,8 +233,15 @@ impl Plan {
             let known = || self.methods.iter().map(|method| method.name.as_str()).collect::<Vec<_>>().join(", ");
             ensure!(self.method(name).is_some(), "there is no method {name:?}: one of {}", known());
         }
-        for row in self.methods.iter().filter_map(|method| method.published.as_deref()) {
+        let published = || self.methods.iter().filter_map(|method| method.published.as_deref());
+        only_once("published row", published())?;
+        for row in published() {
             ensure!(published::row(row).is_some(), "published = {row:?}: one of {}", published::names());
+        }
+        for Method { name, elite, settings, .. } in &self.methods {
+            let Some(files) = elite else { continue };
+            ensure!(files.details.is_finite() && files.details >= 0., "the method {name}: details must be 0 or more");
+            ensure!(!settings.sampling.dreammatcher, "the method {name}: DreamMatcher matches what an adapter draws");
         }
         for seed in &self.seeds {
             ensure!(i64::try_from(*seed).is_ok(), "the seed {seed} is too large: at most {}", i64::MAX);
@@ -256,12 +276,27 @@ impl Written {
         }
         let below = below.settings()?;
         let method = |row: Row| -> Result<Method> {
-            let layers = Layers::of(&below)?.preset(&row.preset)?.over(&self.settings.to_string(), "settings")?;
+            ensure!(
+                row.preset.is_some() != row.elite.is_some(),
+                "the method {}: give it a preset, or the files of ELITE",
+                row.name
+            );
+            let mut layers = Layers::of(&below)?;
+            if let Some(preset) = &row.preset {
+                layers = layers.preset(preset)?;
+            }
+            let layers = layers.over(&self.settings.to_string(), "settings")?;
             let layers = layers.over(&row.settings.to_string(), &format!("the settings of the method {}", row.name))?;
             // nobody looks at the previews of a study, and they are not free
             let settings = layers.over("training.preview_every = 0", "a study")?.settings()?;
             let title = row.title.unwrap_or_else(|| row.name.clone());
-            Ok(Method { name: row.name, title, published: row.published, preset: row.preset, settings })
+            let place = |files: elite::Files| elite::Files {
+                mappers: folder.join(&files.mappers),
+                vision: near(folder, &files.vision),
+                ..files
+            };
+            let (published, preset, elite) = (row.published, row.preset, row.elite.map(place));
+            Ok(Method { name: row.name, title, published, preset, elite, settings })
         };
         let methods = self.methods.into_iter().map(method).collect::<Result<Vec<_>>>()?;
         let (Some(first), Some(last)) = (methods.first(), methods.last()) else {

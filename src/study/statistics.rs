@@ -51,7 +51,7 @@ pub struct Estimate {
     /// Mean over subjects of the mean over their seeds of the mean over pictures.
     pub mean: f64,
     /// The interval that 95 % of the means lie in when subjects, and seeds of each, are drawn anew from those that there
-    /// are; none where there is nothing to draw from.
+    /// are; none where there are too few to draw from.
     pub interval: Option<[f64; 2]>,
 }
 
@@ -93,12 +93,14 @@ impl Statistics {
         (count > 0).then(|| sum / count as f64)
     }
 
-    /// By how much a method is above another one, over the trainings of the same subject and seed that both have.
+    /// By how much a method is above another one, over the trainings of the same subject and seed of which both have as
+    /// many pictures: while a study is under way, others would not be of the same prompts.
     pub fn difference(&self, method: &str, other: &str, group: Group, quantity: Quantity) -> Option<Estimate> {
         let (ours, theirs) = (self.of(method, group)?, self.of(other, group)?);
-        let pairs = ours
-            .iter()
-            .filter_map(|(key, sums)| Some((&key.0, sums.mean(quantity)? - theirs.get(key)?.mean(quantity)?)));
+        let pairs = ours.iter().filter_map(|(key, sums)| {
+            let other = theirs.get(key).filter(|other| other.of(quantity).1 == sums.of(quantity).1)?;
+            Some((&key.0, sums.mean(quantity)? - other.mean(quantity)?))
+        });
         estimate(pairs)
     }
 
@@ -117,6 +119,10 @@ impl Statistics {
         self.trainings.get(&(method.to_string(), group))
     }
 }
+
+/// Of fewer subjects, or seeds of the only one, the interval would be no more than the lowest and the highest: it is not
+/// sure at all that the mean of others lies there.
+const FEWEST: usize = 5;
 
 /// Draws from the bootstrap's distribution.
 const DRAWS: usize = 4000;
@@ -138,7 +144,8 @@ fn estimate<'a>(values: impl Iterator<Item = (&'a String, f64)>) -> Option<Estim
 /// The percentile interval of the mean of means: subjects drawn with replacement, then seeds of each (Davison and
 /// Hinkley 1997, section 3.8).
 fn bootstrap(subjects: &[Vec<f64>]) -> Option<[f64; 2]> {
-    if subjects.iter().map(Vec::len).sum::<usize>() < 2 {
+    let drawn_anew = if let [only] = subjects { only.len() } else { subjects.len() };
+    if drawn_anew < FEWEST {
         return None;
     }
     // the same draws for every table: methods are compared on the same subjects
@@ -224,14 +231,19 @@ mod tests {
     #[test]
     fn differences_are_taken_pair_by_pair() {
         let mut entries = Vec::new();
-        for (i, subject) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        for (i, subject) in ["a", "b", "c", "d", "f"].into_iter().enumerate() {
             entries.push(entry("A", subject, 0, "p", i as f32));
             entries.push(entry("F", subject, 0, "p", i as f32 + 0.5)); // subjects differ by far more than methods do
         }
         entries.push(entry("F", "e", 0, "p", 9.)); // nothing to compare with
+        let unfinished = [entry("F", "g", 0, "p", 9.), entry("F", "g", 0, "q", 9.), entry("A", "g", 0, "p", 0.)];
+        entries.extend(unfinished);
         let statistics = filled(&entries);
         let gap = statistics.difference("F", "A", Group::Unstylised, DINO);
         assert_eq!(gap, Some(Estimate { mean: 0.5, interval: Some([0.5, 0.5]) }));
+        let few: Vec<Entry> = entries.iter().filter(|entry| entry.subject != "f").cloned().collect();
+        let gap = filled(&few).difference("F", "A", Group::Unstylised, DINO);
+        assert_eq!(gap, Some(Estimate { mean: 0.5, interval: None }));
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl<'a> Asked<'a> {
             base: &base.identity,
             dtype: base.precision.to_string(),
             steps: prior.class_steps,
-            guidance: if prior.guidance > 0. { prior.guidance } else { settings.sampling.guidance },
+            guidance: settings.class_guidance(),
             sampler: Some(prior.sampler).filter(|&sampler| sampler != SamplerName::Ddim),
         }
     }

@@ -17,7 +17,6 @@ use crate::base::Base;
 use crate::files::{Set, make_own_folder};
 use crate::images::{self, png::save_png};
 use crate::method::Method;
-use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::{Course, contact_sheet, course_page};
 use crate::sampling::{Drawn, Order, Special, Style, draw};
 
@@ -233,7 +232,8 @@ impl<'a, M: Method> Trainer<'a, M> {
     /// Draws the subject with fixed prompts and seeds. Stopped in the middle there is no preview: the next run draws it.
     fn preview(&mut self, observe: &mut impl FnMut(Event) -> Result<Next>) -> Result<Next> {
         let Manifest { settings, class, side, .. } = &self.manifest;
-        let prompts = [format!("photo of a {PLACEHOLDER} {class}"), format!("{PLACEHOLDER} {class} in van gogh style")];
+        let called = self.manifest.called();
+        let prompts = [format!("photo of a {called}"), format!("{called} in van gogh style")];
         let style = Style {
             negative: "",
             sampler: settings.sampling.sampler,

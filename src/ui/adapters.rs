@@ -65,7 +65,7 @@ impl Ui {
         let sampling = &manifest.settings.sampling;
         let evaluations = names_in(&folder).into_iter().filter(|below| below.starts_with(EVALUATION));
         let value = json!({
-            "name": name, "time": time, "subject": manifest.subject, "class": manifest.class, "base": manifest.base,
+            "name": name, "time": time, "subject": manifest.subject, "class": manifest.class, "called": manifest.called(), "base": manifest.base,
             "steps": manifest.steps, "of": manifest.settings.training.steps, "preset": manifest.preset,
             "side": manifest.side, "imported": !manifest.imported.is_empty(),
             "learning_rate": manifest.settings.training.learning_rate, "seed": manifest.settings.training.seed,

@@ -2,8 +2,10 @@
 //! patches; nothing is trained on the subject.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use candle_core::{Device, Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::{Learned, Pass, Recorder};
 use crate::base::Base;
@@ -16,6 +18,50 @@ use crate::ops::attend;
 
 /// Weight of the details in the released script.
 pub const DETAILS: f64 = 0.8;
+
+/// The vision tower that the published mappers were trained with.
+pub const VISION: &str = "openai/clip-vit-large-patch14";
+
+/// Where its files are, and how they are used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// The folder of `global_mapper` and `local_mapper`, as published (`.pt`) or as safetensors.
+    pub mappers: PathBuf,
+    /// The vision tower: a repository of the hub, or a directory.
+    #[serde(default = "published_vision")]
+    pub vision: String,
+    /// Weight of the local mapping's details; 0: without it.
+    #[serde(default = "published_details")]
+    pub details: f64,
+}
+
+impl Files {
+    /// Names of the files of the global and the local mapping, without their endings.
+    pub const MAPPERS: [&str; 2] = ["global_mapper", "local_mapper"];
+
+    /// Whether the mappers that are needed are on this machine.
+    pub fn are_there(&self) -> bool {
+        let needed = if self.details == 0. { 1 } else { 2 };
+        Self::MAPPERS[..needed].iter().all(|name| self.mapper(name).is_some())
+    }
+
+    /// The file of a mapper.
+    pub fn mapper(&self, name: &str) -> Option<PathBuf> {
+        ["safetensors", "pt"]
+            .map(|ending| self.mappers.join(format!("{name}.{ending}")))
+            .into_iter()
+            .find(|file| file.is_file())
+    }
+}
+
+fn published_vision() -> String {
+    VISION.into()
+}
+
+fn published_details() -> f64 {
+    DETAILS
+}
 
 /// The details of a subject, and what reads them.
 pub struct Details {

@@ -7,6 +7,7 @@ use crate::study::tables::{GROUPS, signed};
 use crate::study::{Plan, Quantity};
 
 use super::group_title;
+use Side::{Less, More, Unsure};
 
 /// A sentence for each list of prompts on how our method stands to the baseline.
 pub(super) fn findings(plan: &Plan, statistics: &Statistics) -> Vec<String> {
@@ -17,12 +18,16 @@ pub(super) fn findings(plan: &Plan, statistics: &Statistics) -> Vec<String> {
     let sentence = |group| {
         let gap = |metric: Metric| statistics.difference(ours, baseline, group, metric.into());
         let (text, clip, dino) = (gap(Metric::ClipT)?, gap(Metric::ClipI)?, gap(Metric::Dino)?);
-        let place = match (text.mean > 0., dino.mean > 0.) {
-            _ if chance(&text) && chance(&dino) => "cannot be told from",
-            (true, true) => "is to the upper right of",
-            (true, false) => "follows the prompt better and looks less like the subject than",
-            (false, true) => "looks more like the subject and follows the prompt less than",
-            (false, false) => "is to the lower left of",
+        let place = match (side(&text), side(&dino)) {
+            (Less, Less) => "is to the lower left of",
+            (Less, Unsure) => "follows the prompt less than",
+            (Less, More) => "looks more like the subject and follows the prompt less than",
+            (Unsure, Less) => "looks less like the subject than",
+            (Unsure, Unsure) => "cannot be told from",
+            (Unsure, More) => "looks more like the subject than",
+            (More, Less) => "follows the prompt better and looks less like the subject than",
+            (More, Unsure) => "follows the prompt better than",
+            (More, More) => "is to the upper right of",
         };
         Some(format!(
             "With {}, {ours} {place} {baseline}: CLIP-T {}, CLIP-I {}, DINO-I {}.",
@@ -46,16 +51,27 @@ pub(super) fn findings(plan: &Plan, statistics: &Statistics) -> Vec<String> {
     GROUPS.into_iter().filter_map(sentence).chain(asked.filter_map(judged)).collect()
 }
 
-/// Whether a difference may be none.
-fn chance(gap: &Estimate) -> bool {
-    gap.interval.is_some_and(|[low, high]| low <= 0. && high >= 0.)
+/// What a difference says.
+enum Side {
+    Less,
+    Unsure,
+    More,
+}
+
+/// On which side of none a difference surely is.
+fn side(gap: &Estimate) -> Side {
+    match gap.interval {
+        Some([_, high]) if high < 0. => Less,
+        Some([low, _]) if low > 0. => More,
+        _ => Unsure,
+    }
 }
 
 /// A difference, and whether it may be none.
 fn said(gap: Estimate) -> String {
     let note = match gap.interval {
-        None => " (one training: no interval)",
-        Some(_) if chance(&gap) => " (may be chance)",
+        None => " (too few for an interval)",
+        Some(_) if matches!(side(&gap), Unsure) => " (may be chance)",
         Some(_) => "",
     };
     signed(gap) + note

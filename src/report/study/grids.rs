@@ -17,7 +17,7 @@ use crate::evaluation::prompts::without_placeholder;
 use crate::evaluation::scores::Group;
 use crate::images::{self, pictures_in};
 use crate::model::tokenizer::PLACEHOLDER;
-use crate::study::ledger::{picture, training_folder};
+use crate::study::ledger::{adapter_folder, picture};
 use crate::study::plan::Subject;
 use crate::study::{Cell, Training};
 
@@ -38,7 +38,7 @@ struct OfSubject<'a> {
 pub(super) fn add(page: &mut Page, input: &StudyInput) -> Result<()> {
     let subjects = of_subjects(input)?;
     let columns = input.plan.methods.len() + 1;
-    let rows = (MOST / (columns * subjects.len()).max(1)).saturating_sub(1).max(1);
+    let rows = (MOST / (columns * subjects.len()).max(1)).saturating_sub(1).max(2);
     let seed = input.plan.seeds.first().copied().unwrap_or_default();
     let text =
         format!("A stylised prompt for each subject, by all methods, from the same noise; training seed {seed}.");
@@ -57,11 +57,8 @@ pub(super) fn add(page: &mut Page, input: &StudyInput) -> Result<()> {
     }
     page.markup(&(html + "</tbody></table></div>"));
     let all = subjects.iter().map(|subject| subject.cells.len()).max().unwrap_or_default();
-    let shown = if rows < all {
-        format!(" The first {rows} prompts of each subject, both lists in turn.")
-    } else {
-        String::new()
-    };
+    let shown =
+        if rows < all { format!(" {rows} prompts of each subject, the first of both lists.") } else { String::new() };
     page.section("Subject by subject", &format!("All methods from the same noise; training seed {seed}.{shown}"));
     for (i, subject) in subjects.iter().enumerate() {
         let mut html = String::new();
@@ -114,7 +111,7 @@ fn of_list<'a>(subject: &'a OfSubject<'a>, group: Group) -> impl Iterator<Item =
 
 /// Whether it is known what a cell's picture should be.
 fn knows(input: &StudyInput, of: &OfSubject, cell: &Cell) -> bool {
-    (input.truth)(of.subject, &cell.prompt).is_some()
+    (input.truth)(of.subject, &cell.named).is_some()
 }
 
 fn head(input: &StudyInput, truth: bool) -> String {
@@ -137,19 +134,20 @@ struct Columns {
 
 /// A prompt's pictures.
 fn row(html: &mut String, input: &StudyInput, subject: &OfSubject, cell: &Cell, columns: Columns) -> Result<()> {
-    let prompt = without_placeholder(&cell.prompt, PLACEHOLDER);
+    let prompt = without_placeholder(&cell.named, PLACEHOLDER);
     let front = match photos(input.folder, subject)?.first().filter(|_| columns.photo) {
         Some(path) => thumbnail(path, &subject.subject.name)?,
         None => String::new(),
     };
     let _ = write!(html, "<tr><th scope=\"row\">{front}<span>{}</span></th>", escape(&prompt));
     for training in &subject.trainings {
-        let path = picture(input.folder, training, cell);
+        let alike = |own: &Cell| (own.group, own.template, own.picture) == (cell.group, cell.template, cell.picture);
+        let path = training.cells().find(alike).map(|own| picture(input.folder, training, &own)).unwrap_or_default();
         let shown = if path.is_file() { thumbnail(&path, &training.method.name)? } else { "–".into() };
         let _ = write!(html, "<td>{shown}</td>");
     }
     if columns.truth {
-        let truth = (input.truth)(subject.subject, &cell.prompt);
+        let truth = (input.truth)(subject.subject, &cell.named);
         let shown = truth.map_or(Ok("–".into()), |picture| small(picture, "as it should be"))?;
         let _ = write!(html, "<td>{shown}</td>");
     }
@@ -159,7 +157,7 @@ fn row(html: &mut String, input: &StudyInput, subject: &OfSubject, cell: &Cell, 
 
 /// The subject's photos, as any of its trainings keeps them.
 fn photos(study: &Path, subject: &OfSubject) -> Result<Vec<std::path::PathBuf>> {
-    let folders = subject.trainings.iter().map(|training| training_folder(study, training).join("adapter/photos"));
+    let folders = subject.trainings.iter().map(|training| adapter_folder(study, training).join("photos"));
     folders.filter(|folder| folder.is_dir()).map(|folder| pictures_in(&folder)).next().unwrap_or(Ok(Vec::new()))
 }
 

@@ -13,7 +13,9 @@ use base64::engine::general_purpose::STANDARD;
 use image::RgbImage;
 
 use super::html::{Page, escape};
+use crate::base::MINI;
 use crate::evaluation::judge::Attribute;
+use crate::evaluation::scorer::encoders;
 use crate::evaluation::scores::{Group, Metric};
 use crate::study::ledger::Progress;
 use crate::study::plan::Subject;
@@ -72,13 +74,9 @@ pub fn study_page(input: &StudyInput) -> Result<Page> {
 
 fn introduction(plan: &Plan, Progress { done, all }: Progress) -> String {
     let Plan { subjects, methods, seeds, .. } = plan;
-    let encoders = match (&plan.clip, &plan.dino) {
-        (None, None) if plan.base == crate::base::MINI => "its own CLIP and DINO".to_string(),
-        (clip, dino) => format!(
-            "{} and {}",
-            clip.as_deref().unwrap_or("openai/clip-vit-base-patch32"),
-            dino.as_deref().unwrap_or("facebook/dino-vits16")
-        ),
+    let encoders = match encoders(&plan.base, plan.clip.as_deref(), plan.dino.as_deref()) {
+        (MINI, MINI) => "its own CLIP and DINO".to_string(),
+        (clip, dino) => format!("the CLIP of {clip} and the DINO of {dino}"),
     };
     let unfinished =
         if done < all { format!(" {} of {all} pictures are missing so far.", all - done) } else { String::new() };

@@ -2,7 +2,8 @@ for (const table of document.querySelectorAll("table.sort")) {
   const body = table.tBodies[0], rows = [...body.rows];
   const key = (row, column) => {
     const text = row.cells[column].textContent, number = parseFloat(text.replace("\u2212", "-"));
-    return Number.isNaN(number) ? text.toLowerCase() : number;
+    const words = table.tHead.rows[0].cells[column].classList.contains("text");
+    return words ? text.toLowerCase() : Number.isNaN(number) ? -Infinity : number;
   };
   [...table.tHead.rows[0].cells].forEach((head, column) => head.firstChild.addEventListener("click", () => {
     const down = head.ariaSort !== "descending" && column > 0 && !head.classList.contains("text") || head.ariaSort === "ascending";

@@ -56,7 +56,7 @@ function reuse({ folder, prompt, negative, settings }) {
 function drawForm(adapters) {
   const adapter = () => adapterOf(kept.adapter);
   const form = h("form", { class: "card form" });
-  const options = [...adapters.map(({ name, class: noun }) => [name, `${name} (${SUBJECT} ${noun})`]), ["", "the base alone"]];
+  const options = [...adapters.map(({ name, called }) => [name, `${name} (${called})`]), ["", "the base alone"]];
   const which = select(options, kept.adapter, { onchange: () => {
     kept.adapter = which.value;
     if (!typed) kept.prompt = null;
@@ -64,7 +64,7 @@ function drawForm(adapters) {
     form.replaceWith(other);
     other.querySelector("select").focus();
   } });
-  const subject = adapter() ? `${SUBJECT} ${adapter().class}` : "clock";
+  const subject = adapter() ? adapter().called : "clock";
   const typed = kept.prompt !== null && kept.touched;
   kept.prompt ??= `${subject} in van gogh style`;
   const keep = (name, control) => {
@@ -101,7 +101,7 @@ function drawForm(adapters) {
   form.append(...[
     field("With", which),
     h("div", { class: "field" }, h("label", { for: (prompt.id = "prompt") }, "What"), highlighted(prompt),
-      h("p", { class: "hint", id: "prompt-hint" }, adapter() ? `${SUBJECT} ${adapter().class} is your subject. One prompt a line.` : "One prompt a line.")),
+      h("p", { class: "hint", id: "prompt-hint" }, adapter() ? `${adapter().called} is your subject. One prompt a line.` : "One prompt a line.")),
     chips,
     h("div", { class: "grid" },
       field("Pictures of each", keep("count", number(4, { min: 1, max: 1000, step: 1 }))),

@@ -31,7 +31,7 @@ function card(adapter) {
     picture && h("img", { class: "run-picture", src: picture.url, alt: adapter.previews.length ? `Preview of ${adapter.name}` : `Photo of ${adapter.name}`, loading: "lazy" }),
     h("div", { class: "run-text" },
       h("h2", {}, adapter.name),
-      h("p", {}, h("span", { class: "token" }, `S* ${adapter.class}`)),
+      h("p", {}, h("span", { class: "token" }, adapter.called)),
       h("p", { class: "hint" }, [
         adapter.imported ? "imported" : `${adapter.steps} of ${adapter.of} steps`, `base ${adapter.base}`, adapter.preset && `preset ${adapter.preset}`,
         `learning rate ${adapter.learning_rate}`, `seed ${adapter.seed}`, when(adapter.time / 1000),
