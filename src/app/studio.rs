@@ -210,7 +210,11 @@ impl Studio {
 
     /// Side of the pictures by default.
     pub fn side(&self) -> usize {
-        self.adapter.as_ref().map_or_else(|| self.base.side(), |a| a.manifest.side)
+        match (&self.adapter, self.defaults.training.side) {
+            (Some(adapter), _) => adapter.manifest.side,
+            (None, 0) => self.base.side(),
+            (None, side) => side,
+        }
     }
 
     /// The subject's class word.

@@ -188,6 +188,9 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     /// Makes what is missing of a training; `false` if another process is at it.
     fn finish(&mut self, training: &Training<'a>, place: &str, observer: &mut dyn Observer) -> Result<bool> {
+        if !training.method.is_there() {
+            return Ok(true);
+        }
         let folder = training_folder(self.out, training);
         make_folder(&folder)?;
         let Some(_lock) = swept(&folder)? else { return Ok(false) };
@@ -195,9 +198,6 @@ impl<'a> Work<'a> {
         let cells: Vec<Cell> = training.cells().collect();
         let missing = cells.iter().filter(|cell| !ledger.has(training, cell)).count();
         if missing == 0 {
-            return Ok(true);
-        }
-        if !training.method.is_there() {
             return Ok(true);
         }
         observer.info(&format!("{place}: {} of {} pictures are done", cells.len() - missing, cells.len()));
