@@ -43,6 +43,11 @@ impl Axis {
         Self { low: 0., high: (high / step).ceil() * step, step }
     }
 
+    /// Whether a value lies on it.
+    pub(super) fn holds(&self, value: f64) -> bool {
+        (self.low..=self.high).contains(&value)
+    }
+
     fn share(&self, value: f64) -> f64 {
         (value - self.low) / (self.high - self.low)
     }

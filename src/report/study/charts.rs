@@ -57,9 +57,13 @@ pub(super) fn scatter(plan: &Plan, statistics: &Statistics, group: Group, [acros
         means.extend(mean(across_it).zip(mean(up_it)).map(|pair| (i, pair)));
     }
     let ends = |estimate: &Estimate| estimate.interval.unwrap_or([estimate.mean; 2]);
-    let x = subjects.iter().map(|(_, p)| p.0).chain(means.iter().flat_map(|(_, m)| ends(&m.0)));
-    let y = subjects.iter().map(|(_, p)| p.1).chain(means.iter().flat_map(|(_, m)| ends(&m.1)));
+    // subjects differ by far more than methods do: the axes are for the means, where those have intervals
+    let few = means.iter().any(|(_, mean)| mean.0.interval.is_none() || mean.1.interval.is_none());
+    let shown = || subjects.iter().filter(|_| few);
+    let x = shown().map(|(_, p)| p.0).chain(means.iter().flat_map(|(_, m)| ends(&m.0)));
+    let y = shown().map(|(_, p)| p.1).chain(means.iter().flat_map(|(_, m)| ends(&m.1)));
     let (Some(x), Some(y)) = (Axis::around(x), Axis::around(y)) else { return String::new() };
+    subjects.retain(|(_, point)| x.holds(point.0) && y.holds(point.1));
     let mut svg = String::new();
     levels(&mut svg, &y, name(up_it));
     columns(&mut svg, &x, name(across_it));
@@ -84,29 +88,34 @@ pub(super) fn scatter(plan: &Plan, statistics: &Statistics, group: Group, [acros
         let _ = write!(svg, "<g class=\"mean\" transform=\"translate({at_x:.1} {at_y:.1})\">{}</g>", mark(*i, 6.));
         labels.push((at_x, at_y, *i));
     }
-    for (at_x, at_y, i) in apart(labels) {
+    for (at_x, at_y, i, label_y) in apart(labels) {
         let name = &plan.methods[i].name;
         let class = if *name == plan.ours { "label ours" } else { "label" };
-        let (dx, anchor) = if at_x > SIZE.0 * 0.8 { (-10., "end") } else { (10., "start") };
+        let (dx, anchor) = if at_x > SIZE.0 * 0.8 { (-12., "end") } else { (12., "start") };
+        let label_x = at_x + dx;
+        if (label_y - at_y).abs() > LINE {
+            let _ = write!(svg, "<path class=\"lead\" d=\"M{at_x:.1} {at_y:.1}L{label_x:.1} {:.1}\"/>", label_y - 4.);
+        }
         let _ = write!(
             svg,
-            "<text class=\"{class}\" x=\"{:.1}\" y=\"{at_y:.1}\" text-anchor=\"{anchor}\">{}</text>",
-            at_x + dx,
+            "<text class=\"{class}\" x=\"{label_x:.1}\" y=\"{label_y:.1}\" text-anchor=\"{anchor}\">{}</text>",
             escape(name)
         );
     }
     framed(&format!("{}, {}", self::name(up_it), group_title(group)), &svg)
 }
 
-/// Labels moved up or down until none covers another.
-fn apart(mut labels: Vec<(f64, f64, usize)>) -> Vec<(f64, f64, usize)> {
-    const LINE: f64 = 12.;
-    labels.iter_mut().for_each(|label| label.1 -= 6.);
-    labels.sort_by(|a, b| a.1.total_cmp(&b.1));
-    for i in 1..labels.len() {
-        let (x, y, _) = labels[i];
-        let near = labels[..i].iter().filter(|other| (other.0 - x).abs() < 60.).map(|other| other.1);
-        labels[i].1 = near.fold(y, |y, other| if y < other + LINE { other + LINE } else { y });
+/// Between the labels of two lines.
+const LINE: f64 = 12.;
+
+/// The heights of labels of marks, moved down until none covers another.
+fn apart(mut marks: Vec<(f64, f64, usize)>) -> Vec<(f64, f64, usize, f64)> {
+    marks.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let mut labels: Vec<(f64, f64, usize, f64)> = Vec::with_capacity(marks.len());
+    for (x, y, i) in marks {
+        let near = labels.iter().filter(|other| (other.0 - x).abs() < 60.).map(|other| other.3);
+        let label = near.fold(y - 6., |label, other| if label < other + LINE { other + LINE } else { label });
+        labels.push((x, y, i, label));
     }
     labels
 }
@@ -172,7 +181,7 @@ mod tests {
         let placed = apart(vec![(10., 50., 0), (20., 52., 1), (15., 51., 2), (300., 50., 3)]);
         for (i, a) in placed.iter().enumerate() {
             for b in &placed[..i] {
-                assert!((a.0 - b.0).abs() >= 60. || (a.1 - b.1).abs() >= 12., "{placed:?}");
+                assert!((a.0 - b.0).abs() >= 60. || (a.3 - b.3).abs() >= LINE, "{placed:?}");
             }
         }
     }

@@ -151,7 +151,8 @@ fn group_title(group: Group) -> &'static str {
 fn scatters(page: &mut Page, plan: &Plan, statistics: &Statistics) {
     page.section(
         "Text against likeness (figure 7)",
-        "Small marks are subjects, large ones their means with 95 % intervals. Upper right is better in both.",
+        "Large marks are methods with 95 % intervals, small ones their subjects, as far as the axes reach. Upper right is \
+         better in both.",
     );
     let mut html = charts::legend(plan) + "<div class=\"charts two\">";
     for group in GROUPS.into_iter().filter(|group| statistics.has(*group)) {
