@@ -106,7 +106,7 @@ fn what_makes_no_sense_is_wrong_usage() {
     place.fails(2, &["0 or more"], &sample(&["--dreammatcher", "--matching-guidance", "-1"]));
     let elite =
         ["sample", "--base", &base, "--elite", "nowhere", "--subject", "thing", "--prompt", "a S*", "--offline"];
-    place.fails(1, &["vision tower"], &elite);
+    place.fails(1, &["global_mapper.pt", "nowhere"], &elite);
 }
 
 /// What an adapter has no part for is told, and changes neither picture nor its text.
