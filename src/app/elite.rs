@@ -23,9 +23,7 @@ pub const UNTRIED: &str =
 /// # Errors
 /// [`Usage`] if the weight makes no sense, else if a file is missing, damaged or of another base.
 pub fn open(base: &Base, files: &Files, photo: &Photo, offline: bool) -> Result<Elite> {
-    if !(files.details.is_finite() && files.details >= 0.) {
-        bail!(Usage("--details: give 0 or more".into()));
-    }
+    files.check().map_err(|error| Usage(format!("--{error}")))?;
     let [global, local] = Files::MAPPERS;
     let global = mapper(base, files, global)?;
     let vision = load_vision(&files.vision, offline, &base.device)

@@ -78,17 +78,20 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     let folder = place(adapter, &studio, request, seed)?;
     let manifest = &adapter.manifest;
     let scorer = request.scorer(&manifest.base)?;
-    let named = named_prompts(&manifest.class, request.limit, |prompt| {
+    let chosen = templates(&manifest.class, request.limit, |prompt| {
         Ok(studio.base.tokenizer.encode(prompt, PLACEHOLDER)?.unknown.is_empty())
     })?;
-    // where the placeholder was learnt alone the class word is for the scores only
-    let (class, called) = (format!("{PLACEHOLDER} {}", manifest.class), manifest.called());
-    let order = |(i, (prompt, _)): (usize, &(String, Group))| Order {
-        prompt: prompt.replace(&class, &called),
+    let called = manifest.called();
+    let order = |(i, (template, _)): (usize, &(String, Group))| Order {
+        prompt: prompts::fill(template, &called),
         seed: seed.wrapping_add(i as u64),
         init_latents: None,
     };
-    let orders: Vec<Order> = named.iter().enumerate().map(order).collect();
+    let orders: Vec<Order> = chosen.iter().enumerate().map(order).collect();
+    // scores go by the class word, also where the placeholder was learnt alone
+    let with_class = format!("{PLACEHOLDER} {}", manifest.class);
+    let named: Vec<(String, Group)> =
+        chosen.iter().map(|(template, group)| (prompts::fill(template, &with_class), *group)).collect();
     let subject = page::subject(adapter)?;
     let concept: Vec<_> = subject.photos.iter().map(|photo| photo.image.clone()).collect();
     let concept = scorer.concept(&concept, page::truth(&subject))?;
@@ -128,15 +131,11 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     Ok(evaluation)
 }
 
-/// The built-in prompts of a class: unstylised, then stylised, the first of each list that the base knows all words of.
-fn named_prompts(
-    class: &str,
-    limit: Option<usize>,
-    known: impl Fn(&str) -> Result<bool>,
-) -> Result<Vec<(String, Group)>> {
+/// The built-in templates of a class: unstylised, then stylised, the first of each list that the base knows all words of.
+fn templates(class: &str, limit: Option<usize>, known: impl Fn(&str) -> Result<bool>) -> Result<Vec<(String, Group)>> {
     let set = prompts::builtin(prompts::kind_of(class));
     let limit = limit.unwrap_or(usize::MAX);
-    let mut named = Vec::new();
+    let mut chosen = Vec::new();
     for (group, templates) in [(Group::Unstylised, &set.unstylised), (Group::Stylised, &set.stylised)] {
         let mut taken = 0;
         for template in templates {
@@ -144,10 +143,10 @@ fn named_prompts(
                 continue;
             }
             taken += 1;
-            named.push((prompts::fill(template, &format!("{PLACEHOLDER} {class}")), group));
+            chosen.push((template.clone(), group));
         }
     }
-    Ok(named)
+    Ok(chosen)
 }
 
 /// Scores pictures one after another, so that any number of them takes the memory of one.

@@ -134,7 +134,7 @@ fn found(subject: &Subject) -> Result<subject::Subject> {
 }
 
 /// Refuses pictures of other photos than those that the first ones in the same folder were drawn of.
-fn keep_photos(file: &Path, digest: &str, subject: &Subject) -> Result<()> {
+fn keep_digest(file: &Path, digest: &str, subject: &Subject) -> Result<()> {
     match read_text(file) {
         Ok(known) if known == digest => Ok(()),
         Ok(_) => Err(other_photos(file, subject)),
@@ -205,7 +205,7 @@ impl<'a> Work<'a> {
         let studio = match &training.method.elite {
             Some(files) => {
                 let subject = self.subject(training.subject)?;
-                keep_photos(&folder.join("photos.txt"), &subject.digest(), training.subject)?;
+                keep_digest(&folder.join("photos.txt"), &subject.digest(), training.subject)?;
                 Studio::of_base(base, training.settings.clone()).with_elite(files, &subject, self.machine.offline)?
             }
             None => Studio::with(base, self.trained(training, observer)?)?,

@@ -240,7 +240,7 @@ impl Plan {
         }
         for Method { name, elite, settings, .. } in &self.methods {
             let Some(files) = elite else { continue };
-            ensure!(files.details.is_finite() && files.details >= 0., "the method {name}: details must be 0 or more");
+            files.check().with_context(|| format!("the method {name}"))?;
             ensure!(!settings.sampling.dreammatcher, "the method {name}: DreamMatcher matches what an adapter draws");
         }
         for seed in &self.seeds {

@@ -40,6 +40,13 @@ impl Files {
     /// Names of the files of the global and the local mapping, without their endings.
     pub const MAPPERS: [&str; 2] = ["global_mapper", "local_mapper"];
 
+    /// # Errors
+    /// If the weight of the details makes no sense.
+    pub fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.details.is_finite() && self.details >= 0., "details: give 0 or more");
+        Ok(())
+    }
+
     /// Whether the mappers that are needed are on this machine.
     pub fn are_there(&self) -> bool {
         let needed = if self.details == 0. { 1 } else { 2 };
