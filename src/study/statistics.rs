@@ -50,8 +50,8 @@ pub struct Statistics {
 pub struct Estimate {
     /// Mean over subjects of the mean over their seeds of the mean over pictures.
     pub mean: f64,
-    /// The interval that 95 % of the means lie in when subjects, and seeds of each, are drawn anew from those that there
-    /// are; none where there are too few to draw from.
+    /// The interval that 95 % of the means lie in when subjects, or the seeds of the only one, are drawn anew from
+    /// those that there are; none where there are too few to draw from.
     pub interval: Option<[f64; 2]>,
 }
 
@@ -138,29 +138,21 @@ fn estimate<'a>(values: impl Iterator<Item = (&'a String, f64)>) -> Option<Estim
     }
     let subjects: Vec<Vec<f64>> = subjects.into_iter().map(|(_, seeds)| seeds).collect();
     let means: Vec<f64> = subjects.iter().filter_map(|seeds| mean_of(seeds)).collect();
-    Some(Estimate { mean: mean_of(&means)?, interval: bootstrap(&subjects) })
+    let interval = if let [seeds] = &subjects[..] { bootstrap(seeds) } else { bootstrap(&means) };
+    Some(Estimate { mean: mean_of(&means)?, interval })
 }
 
-/// The percentile interval of the mean of means: subjects drawn with replacement, then seeds of each (Davison and
-/// Hinkley 1997, section 3.8).
-fn bootstrap(subjects: &[Vec<f64>]) -> Option<[f64; 2]> {
-    let drawn_anew = if let [only] = subjects { only.len() } else { subjects.len() };
-    if drawn_anew < FEWEST {
+/// The percentile interval of the mean of values drawn with replacement. Subjects are drawn whole: how seeds differ
+/// moves their means already, and drawing seeds anew too would count it twice (Davison and Hinkley 1997, section 3.8).
+fn bootstrap(values: &[f64]) -> Option<[f64; 2]> {
+    if values.len() < FEWEST {
         return None;
     }
     // the same draws for every table: methods are compared on the same subjects
     let mut rng = rng::stream(0, "bootstrap", 0);
-    let mut drawn = |count: usize| ((u128::from(rng.next_u64()) * count as u128) >> 64) as usize;
-    let mut means = Vec::with_capacity(DRAWS);
-    for _ in 0..DRAWS {
-        let mut sum = 0.;
-        for _ in subjects {
-            let seeds = &subjects[drawn(subjects.len())];
-            let of_subject: f64 = seeds.iter().map(|_| seeds[drawn(seeds.len())]).sum();
-            sum += of_subject / seeds.len() as f64;
-        }
-        means.push(sum / subjects.len() as f64);
-    }
+    let mut drawn = || values[((u128::from(rng.next_u64()) * values.len() as u128) >> 64) as usize];
+    let draws = (0..DRAWS).map(|_| values.iter().map(|_| drawn()).sum::<f64>() / values.len() as f64);
+    let mut means: Vec<f64> = draws.collect();
     means.sort_by(f64::total_cmp);
     Some([0.025, 0.975].map(|share| quantile(&means, share)))
 }
@@ -248,21 +240,19 @@ mod tests {
 
     #[test]
     fn intervals_are_those_of_a_normal_mean() {
-        // many subjects of one seed: the mean's deviation is sigma / sqrt(n)
         let count = 400;
         let value = |i: usize| ((i * 7919 % count) as f64 + 0.5) / count as f64;
-        let subjects: Vec<Vec<f64>> = (0..count).map(|i| vec![value(i)]).collect();
         let half = 1.96 * (1. / 12f64).sqrt() / (count as f64).sqrt();
-        let [low, high] = bootstrap(&subjects).unwrap();
-        assert!(((high - low) / 2. / half - 1.).abs() < 0.06 && (low + high - 1.).abs() < 0.004, "{low} {high} {half}");
-        // one subject: the seeds alone
-        let seeds: Vec<f64> = (0..count).map(value).collect();
-        let [low, high] = bootstrap(&[seeds]).unwrap();
-        assert!(((high - low) / 2. / half - 1.).abs() < 0.06, "{low} {high} {half}");
-        // subjects that differ, with seeds that do not: no more seeds make it surer
-        let twice: Vec<Vec<f64>> = (0..count).map(|i| vec![value(i); 2]).collect();
-        let [low, high] = bootstrap(&twice).unwrap();
-        assert!(((high - low) / 2. / half - 1.).abs() < 0.06, "{low} {high} {half}");
+        let names: Vec<String> = (0..count).map(|i| format!("{i:03}")).collect();
+        let interval = |values: Vec<(&String, f64)>| estimate(values.into_iter()).unwrap().interval.unwrap();
+        let subjects: Vec<(&String, f64)> = names.iter().enumerate().map(|(i, name)| (name, value(i))).collect();
+        let seeds: Vec<(&String, f64)> = subjects.iter().map(|&(_, value)| (&names[0], value)).collect();
+        // seeds that add as much spread as subjects have: it is that of the subjects' means, not counted again
+        let twice: Vec<(&String, f64)> =
+            subjects.iter().flat_map(|&(name, value)| [(name, value - 0.5), (name, value + 0.5)]).collect();
+        for [low, high] in [subjects, seeds, twice].map(interval) {
+            assert!(((high - low) / 2. / half - 1.).abs() < 0.06 && (low + high - 1.).abs() < 0.004, "{low} {high} {half}");
+        }
         assert_eq!(quantile(&[0., 1., 2.], 0.75), 1.5);
     }
 }

@@ -157,10 +157,11 @@ fn methods(plan: &Plan, statistics: &Statistics, kind: &Kind, columns: &[Quantit
     }
     let note = format!(
         "Means over {} subjects of the means over {} training seeds and their pictures, on {}. In brackets the 95 % \
-         interval of a bootstrap over subjects and seeds. {}",
+         interval of a bootstrap over {}. {}",
         plan.subjects.len(),
         plan.seeds.len(),
         base_name(plan),
+        if plan.subjects.len() == 1 { "seeds" } else { "subjects" },
         kind.note
     );
     let header = header(&["method", "what", "prompts", "pictures"], columns);
