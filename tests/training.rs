@@ -90,8 +90,12 @@ fn what_a_training_began_with_is_used_again_and_not_contradicted() {
     for file in ["adapter.safetensors", "training.safetensors", "loss.csv", "adapter.toml"] {
         assert!(bytes(&place.path("whole").join(file)) == bytes(&place.path("parts").join(file)), "{file} differs");
     }
-    std::fs::remove_file(place.path("own/1.png")).expect("a photo");
-    place.fails(1, &["class images", "own"], &["train", "--resume", "--out", "parts", "--steps", "5"]);
+    let on = ["train", "--resume", "--out", "parts", "--steps", "5"];
+    std::fs::rename(place.path("own"), place.path("moved")).expect("a folder");
+    place.fails(1, &["class images", "own", "--class-images says where"], &on);
+    place.ok(&[&on[..], &["--class-images", "moved"]].concat());
+    std::fs::remove_file(place.path("moved/1.png")).expect("a photo");
+    place.fails(1, &["class images", "moved"], &["train", "--resume", "--out", "parts", "--steps", "6"]);
 }
 
 #[test]

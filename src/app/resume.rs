@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::steps::{self, Run};
+use super::steps::{self, Run, own_images};
 use super::train::{Request, Trained, find_subject};
 use super::{Machine, Observer, Usage, page, places};
 use crate::adapter::{Adapter, MANIFEST, Manifest};
@@ -34,10 +34,19 @@ pub(super) fn resume_on(base: Option<&Base>, request: &Request, observer: &mut d
     let lock = lock.with_context(|| format!("{} is in use: another training writes there", folder.display()))?;
     lock.sweep()?;
     let adapter = Adapter::open(&folder)?; // what another training left meanwhile
+    if !adapter.manifest.imported.is_empty() {
+        bail!(Usage(format!(
+            "{} was imported: there is no training to go on with; begin one with --subject and another --out",
+            folder.display()
+        )));
+    }
     check_ours(&folder.join(PAGE))?; // before the base is loaded
     let subject = page::subject(&adapter)?;
     let mut manifest = adapter.manifest;
     contradictions(request, &manifest)?;
+    if let (Some(given), Some(own)) = (&request.class_images, &mut manifest.class_images) {
+        own.folder = std::path::absolute(given)?; // the same pictures, wherever they are now
+    }
     if let Some(steps) = request.overrides.steps {
         manifest.settings.training.steps = steps;
         manifest.settings.check().map_err(|error| Usage(format!("{error:#}")))?;
@@ -101,8 +110,9 @@ fn contradictions(request: &Request, manifest: &Manifest) -> Result<()> {
         return differs(&format!("{key} ="), &given, &known);
     }
     match (&request.class_images, &manifest.class_images) {
-        (Some(given), Some(own)) if std::path::absolute(given)? != own.folder => {
-            return differs("--class-images", &given.display().to_string(), &own.folder.display().to_string());
+        (Some(given), Some(own)) if own_images(given, manifest.side)?.digest != own.digest => {
+            let known = format!("other pictures, from {}", own.folder.display());
+            return differs("--class-images", &given.display().to_string(), &known);
         }
         (Some(given), None) => return differs("--class-images", &given.display().to_string(), "images of its own"),
         _ => {}
