@@ -45,6 +45,11 @@ fn every_layout_has_its_files_and_tensors() {
     assert!(said.contains("--no-reference"), "{said}");
     let files = ["It_1-high.safetensors", "It_1-low.safetensors", "It_1.md", "It_1.safetensors"];
     assert_eq!(names(&place.path("d"))[..4], files);
+    // again over its own files, but not over another's
+    place.ok(&["export", "a", "--to", "diffusers", "--name", "It_1", "--out", "d"]);
+    let other = ["export", "a", "--to", "diffusers", "--name", "other", "--out", "d"];
+    place.fails(2, &["pytorch_custom_diffusion_weights.safetensors is there already", "--out"], &other);
+    assert!(!place.path("d/other.safetensors").exists());
     let embedding = safetensors::load(place.path("d/It_1.safetensors"), &Device::Cpu).expect("tensors");
     assert_eq!(embedding["<It_1>"].dims(), [1, 32]);
     let weights = place.path("d/pytorch_custom_diffusion_weights.safetensors");
@@ -101,6 +106,7 @@ fn what_was_exported_comes_back() {
         ["r/pytorch_custom_diffusion_weights.safetensors", "r/<new2>.safetensors", "r/freq_embeddings.safetensors"];
     let import = [&["import"][..], &files, &["--base", &base, "--subject", "thing", "--out", "back"]].concat();
     place.ok(&import);
+    place.fails(2, &["back was imported", "--subject"], &["train", "--resume", "--out", "back"]);
     assert_eq!(tensors("back"), own);
     let draw = ["--prompt", "a S* thing", "--steps", "2"];
     place.ok(&[&["sample", "--adapter", "back", "--out", "drawn"][..], &draw].concat());

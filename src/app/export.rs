@@ -163,8 +163,13 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
     Ok(paths)
 }
 
-/// Writes all files or none.
+/// Writes all files or none. Those of an earlier export of that name, which its page tells, are replaced, others are not.
 fn written(files: &Files, folder: &Path) -> Result<Vec<PathBuf>> {
+    let there = |name: &str| folder.join(name).exists();
+    let again = files.iter().any(|(name, _)| name.ends_with(".md") && there(name));
+    if let Some((name, _)) = files.iter().find(|(name, _)| !again && there(name)) {
+        bail!(Usage(format!("{} is there already: give another --out or --name", folder.join(name).display())));
+    }
     let mut set = Set::new(folder);
     for (name, bytes) in files {
         set.add(name, bytes)?;
