@@ -52,6 +52,10 @@ fn masks_go_where_training_finds_them() {
     // somebody else's are not
     GrayImage::from_pixel(64, 64, Luma([255])).save(folder.join("masks/1.png")).expect("a mask");
     place.fails(2, &["masks/1.png", "not from eqdiff", "--out"], &["mask", &ball]);
+    // nor does a mask replace another
+    place.subject("other");
+    let same = ["mask", "ball/0.png", "other/0.png", "--way", "plain", "--out", "m"];
+    place.fails(2, &["other/0.png", "another photo has that name"], &same);
 }
 
 #[test]

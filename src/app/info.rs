@@ -65,7 +65,7 @@ fn weights(path: &Path) -> Result<Info> {
     let has = |part: &str| names.iter().any(|name| name.contains(part));
     let kind = if names.iter().any(|name| name == ConceptEmbedding::LOW) {
         "tensors of an adapter of eqdiff: their folder is the adapter"
-    } else if has("lora") {
+    } else if names.len() > 1 && has("lora") {
         let lora = Lora::open(path, 1., &Device::Cpu)?;
         facts.push(("changes".into(), format!("{} matrices", lora.changed().count())));
         facts.push(("rank".into(), lora.ranks()));

@@ -108,7 +108,13 @@ pub fn mask(request: &Request, observer: &mut dyn Observer) -> Result<Masks> {
     let page = out.join("masks.html");
     check_ours(&page)?;
     let names = names(&bare);
-    for name in &names {
+    for (i, name) in names.iter().enumerate() {
+        if names[..i].contains(name) {
+            bail!(Usage(format!(
+                "{}: another photo has that name too: make its masks in a call of its own",
+                shown(&bare[i].path)
+            )));
+        }
         let path = out.join(format!("{name}.png"));
         if path.exists() && !is_ours(&path) {
             bail!(Usage(format!(

@@ -27,7 +27,9 @@ pub enum Found {
 /// If it is damaged, or something else; the message names it and says what.
 pub fn read(path: &Path, device: &Device) -> Result<Found> {
     let weights = Weights::open_or_unpickle(path, device)?;
-    if weights.names().iter().any(|name| name.contains("lora")) {
+    let names = weights.names();
+    // one tensor alone is an embedding, which may be called anything
+    if names.len() > 1 && names.iter().any(|name| name.contains("lora")) {
         return Ok(Found::Lora(Lora::open(path, 1., device)?));
     }
     found(&weights).with_context(|| format!("{} cannot be imported", path.display()))
@@ -76,8 +78,8 @@ mod tests {
 
     #[test]
     fn files_are_told_apart() -> Result<()> {
-        for shape in [&[4][..], &[1, 4]] {
-            assert!(matches!(of(&[("<x>", shape)])?, Found::Embedding(x) if x.dims() == [4]));
+        for (name, shape) in [("<x>", &[4][..]), ("eqdiff-flora", &[1, 4])] {
+            assert!(matches!(of(&[(name, shape)])?, Found::Embedding(x) if x.dims() == [4]));
         }
         assert!(matches!(of(&[("freq_embeddings", &[2, 4])])?, Found::Bands([x, _]) if x.dims() == [4]));
         let layer = "mid_block.attentions.0.transformer_blocks.0";
