@@ -224,6 +224,24 @@ fn a_single_file_gives_the_same_picture() {
             .expect("a file");
         place.fails(1, &[&file, what], &[&sample[..], &[&file]].concat());
     }
+    // an evaluation too is told where the base is now
+    std::fs::rename(place.path("folder"), place.path("moved")).expect("a folder");
+    let evaluate = ["eval", "--adapter", "adapter", "--limit", "1", "--metrics", "clip-t", "--clip", "nowhere"];
+    place.fails(1, &["--base says where it is now"], &evaluate);
+    place.fails(1, &["nowhere"], &[&evaluate[..], &["--base", "moved"]].concat());
+}
+
+/// A study of the embedded base may lie in a folder that is called like it.
+#[test]
+fn a_folder_may_be_called_like_a_base() {
+    let place = Place::new();
+    place.subject("thing");
+    std::fs::create_dir(place.path("mini")).expect("a folder");
+    let train = ["train", "--subject", "thing", "--num-class-images", "0", "--steps", "1", "--out", "a"];
+    place.ok(&train);
+    let manifest = std::fs::read_to_string(place.path("a/adapter.toml")).expect("a manifest");
+    assert!(manifest.contains("base = \"mini\""), "{manifest}");
+    place.ok(&["sample", "--adapter", "a", "--prompt", "S*", "--steps", "1"]);
 }
 
 #[test]

@@ -87,6 +87,7 @@ pub fn demo(request: &Request, observer: &mut dyn Observer) -> Result<Evaluation
         &evaluate::Request {
             metrics: Wanted::ALL.to_vec(),
             adapter: Source::Adapter(trained.folder),
+            base: None,
             baseline: true,
             limit: Some(request.limit),
             seed: Seed::Given(0),

@@ -24,6 +24,7 @@ use crate::sampling::Order;
 pub struct Request {
     pub metrics: Vec<Wanted>,
     pub adapter: Source,
+    pub base: Option<String>,
     pub baseline: bool,
     pub limit: Option<usize>,
     pub seed: Seed,
@@ -69,15 +70,15 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
     let adapter = Adapter::open(&folder)?;
     check_writable(&folder)?;
     let seed = request.seed.number(observer);
-    let opened = folder.clone();
-    let studio = Studio::open(&request.machine, None, Some(adapter), observer)?
+    let (opened, base) = (folder.clone(), request.base.clone());
+    let studio = Studio::open(&request.machine, base.as_deref(), Some(adapter), observer)?
         .on_all(&request.machine, move |machine| {
-            Studio::open(&machine, None, Some(Adapter::open(&opened)?), &mut Nobody)
+            Studio::open(&machine, base.as_deref(), Some(Adapter::open(&opened)?), &mut Nobody)
         });
     let Some(adapter) = &studio.adapter else { bail!("no adapter") };
     let folder = place(adapter, &studio, request, seed)?;
     let manifest = &adapter.manifest;
-    let scorer = request.scorer(&manifest.base)?;
+    let scorer = request.scorer(&studio.base.name)?;
     let chosen = templates(&manifest.class, request.limit, |prompt| {
         Ok(studio.base.tokenizer.encode(prompt, PLACEHOLDER)?.unknown.is_empty())
     })?;

@@ -10,7 +10,7 @@ use super::places::{LAST_TRAINING, OUTPUTS, remember};
 use super::steps::{self, Run, first_token, own_images};
 use super::{Machine, Observer, Usage};
 use crate::adapter::{MANIFEST, Manifest};
-use crate::base::{Base, MINI};
+use crate::base::{Base, Folder, MINI};
 use crate::files::{self, Lock, make_folder, write_whole};
 use crate::images;
 use crate::images::png::save_png;
@@ -259,11 +259,14 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
     Ok(())
 }
 
-/// A folder's whole path, so that a training goes on from wherever it is called; other names as they are.
+/// The whole path of a base on disk, so that a training goes on from wherever it is called; other names as they are, also
+/// where a folder happens to be called so.
 pub(super) fn lasting_name(base: &str) -> String {
-    match Path::new(base).exists() {
-        true => std::path::absolute(base).map_or_else(|_| base.into(), |path| path.display().to_string()),
-        false => base.into(),
+    match Folder::find(base, true) {
+        Ok(Folder::Disk(path) | Folder::Single(path)) => {
+            std::path::absolute(path).map_or_else(|_| base.into(), |path| path.display().to_string())
+        }
+        _ => base.into(),
     }
 }
 

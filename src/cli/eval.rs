@@ -31,6 +31,9 @@ pub(super) struct EvalArgs {
     /// The adapter to score: it draws the built-in prompts [default: the last one trained]
     #[arg(long, value_name = "DIR", conflicts_with = "generated")]
     adapter: Option<PathBuf>,
+    /// Where the base is now, or a base to download [default: the adapter's]
+    #[arg(long, value_name = "NAME|DIR|FILE|ID", conflicts_with = "generated")]
+    base: Option<String>,
     /// Draw the same prompts without the adapter too, for comparison
     #[arg(long, conflicts_with = "generated")]
     baseline: bool,
@@ -67,6 +70,7 @@ pub(super) fn run(args: EvalArgs, observer: &mut dyn Observer) -> Result<Outcome
     let request = Request {
         metrics: args.metrics,
         adapter: args.adapter.map_or(Source::LastAdapter, Source::Adapter),
+        base: args.base,
         baseline: args.baseline,
         limit: args.limit,
         seed: args.seed,
