@@ -131,6 +131,14 @@ fn options_without_effect_are_told() {
         let axis = format!("{}=0,1", option.trim_start_matches("--").trim_end_matches("-strength"));
         place.fails(2, &["--grid", part], &[&fixed[..], &["--grid", &axis]].concat());
     }
+    std::fs::write(place.path("thing/0.txt"), "a S* thing in a room").expect("a caption");
+    std::fs::write(place.path("masked.toml"), "[training]\nsteps = 1\n[mgdp]\nmask = \"loss-only\"\n").expect("a file");
+    let fixed = ["train", "--subject", "thing", "--base", &base, "--preset", "dreambooth", "--config", "masked.toml"];
+    let said = place.ok(&[&fixed[..], &["--num-class-images", "0", "--memory", "9"]].concat());
+    for what in ["captions", "mgdp.mask", "--memory"] {
+        assert!(said.contains(&format!("{what}: no effect on this method")), "{what}: {said}");
+    }
+    assert!(!said.contains("rra.enabled: no effect"), "{said}");
     let ti = ["sample", "--adapter", "ti", "--prompt", "a S* thing", "--steps", "1", "--out", "ti"];
     assert!(!place.ok(&[&ti[..], &["--low", "0.5"]].concat()).contains("no effect"));
     let said = place.ok(&[&ti[..], &["--reference", "thing/0.png"]].concat());

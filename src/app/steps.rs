@@ -17,6 +17,7 @@ use crate::method::custom_diffusion::{CustomDiffusion, Published};
 use crate::method::dreambooth::{self, DreamBooth};
 use crate::method::eqdiff::EqDiff;
 use crate::method::eqdiff::data::{self, Data};
+use crate::method::eqdiff::mgdp::Guidance;
 use crate::method::pictures::Pictures;
 use crate::method::textual_inversion::{self, TextualInversion};
 use crate::method::{BaseAlone, Method, MethodName};
@@ -64,6 +65,7 @@ pub(super) fn run(run: &Run, manifest: Manifest, observer: &mut dyn Observer) ->
 fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
     let Run { base, subject, memory, study, .. } = run;
     let (settings, side, class) = (&manifest.settings, manifest.side, manifest.class.as_str());
+    without_effect(settings, subject, *memory).iter().for_each(|what| observer.warn(what));
     let (batch_size, seed) = (settings.training.batch_size, settings.training.seed);
     let kept = study.unwrap_or(Path::new(OUTPUTS)).join("class-images");
     let class_images = class_images(run, &manifest, &kept, observer)?;
@@ -155,6 +157,25 @@ fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut
     Ok(trained)
 }
 
+/// What was given, and the method of the settings makes nothing of.
+fn without_effect(settings: &Settings, subject: &Subject, memory: Budget) -> Vec<String> {
+    let method = settings.training.method;
+    if method == MethodName::Eqdiff {
+        return Vec::new();
+    }
+    let Settings { fdte, mgdp, rra, cross_attention, .. } = settings;
+    let given = [
+        ("captions", subject.photos.iter().any(|photo| photo.caption.is_some())),
+        ("fdte.enabled", fdte.enabled),
+        ("mgdp.mask", mgdp.mask != Guidance::Off),
+        ("rra.enabled", rra.enabled),
+        ("cross_attention.loss_weight", cross_attention.loss_weight > 0.),
+        ("--memory", method == MethodName::DreamBooth && memory != Budget::Auto),
+    ];
+    let given = given.into_iter().filter(|(_, given)| *given);
+    given.map(|(what, _)| format!("{what}: no effect on this method")).collect()
+}
+
 /// The token that the vector of a method which has one starts from.
 pub(super) fn first_token(base: &Base, settings: &Settings, class: &str) -> Result<u32> {
     textual_inversion::init_token(base, &settings.fdte.init_word, class).context("fdte.init_word")
@@ -177,7 +198,8 @@ fn class_images(run: &Run, manifest: &Manifest, kept: &Path, observer: &mut dyn 
     let &Run { base, machine, .. } = run;
     let (settings, side) = (&manifest.settings, manifest.side);
     if let Some(own) = &manifest.class_images {
-        let images = class_images::from_folder(&own.folder, side).context("the class images of this training")?;
+        let images = class_images::from_folder(&own.folder, side)
+            .context("the class images of this training (--class-images says where they are now)")?;
         if digest_of(&images) != own.digest {
             bail!("the class images in {} are not those that the training began with", own.folder.display());
         }
