@@ -207,12 +207,16 @@ fn a_sheet_shows_what_settings_do() {
     let (place, base) = (Place::new(), tiny_base());
     let grid = ["--grid", "guidance=1,5", "--grid", "steps=2,3,4"];
     let said = place.ok(&draw(&base, "d", &[&["--prompt", "a dog", "--seed", "3"][..], &grid].concat()));
-    assert!(said.contains("a-dog-3-contact-sheet.png"), "{said}");
+    assert!(said.contains("a-dog-3-") && said.contains("-contact-sheet.png"), "{said}");
     let drawn = |folder: &str| {
         let all = pictures(&place.path(folder));
         all.into_iter().filter(|path| !path.display().to_string().ends_with("sheet.png")).collect::<Vec<_>>()
     };
     assert_eq!(drawn("d").len(), 6);
+    // another sheet of the same prompt lies beside it
+    place.ok(&draw(&base, "d", &["--prompt", "a dog", "--seed", "3", "--grid", "steps=2,3"]));
+    let sheets = pictures(&place.path("d")).len() - drawn("d").len();
+    assert_eq!(sheets, 2);
     // each cell is the picture that its settings draw alone
     assert!(
         place

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::explain::explain;
 use super::fitting::{check_explained, dial};
-use super::grid::{Axis, Cell, cells, draw_grid, save_sheet};
+use super::grid::{Axis, Cell, SHEET, cells, draw_grid, save_sheet};
 use super::like::like;
 use super::lines::{Flags, Line, Preset};
 use super::studio::Studio;
@@ -260,7 +260,8 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     let columns = if request.count > 1 { request.count.min(6) } else { files.len().min(4) };
     let sheet = sheet_path(&request.out);
     save_sheet(&sheet, &files, &captions, columns)?;
-    observer.info(&format!("{} pictures in {}, all on {}", files.len(), request.out.display(), sheet.display()));
+    let shown = if files.len() > SHEET { format!("the first {SHEET}") } else { "all".into() };
+    observer.info(&format!("{} pictures in {}, {shown} on {}", files.len(), request.out.display(), sheet.display()));
     files.push(sheet);
     Ok(files)
 }

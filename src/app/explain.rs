@@ -47,7 +47,8 @@ pub(super) fn explain(
     let adapter = studio.adapter.as_ref().context("no adapter")?;
     let base = &*studio.base;
     let learned = Customisation::from_tensors(&base.unet, &adapter.tensors(base)?)
-        .context("--explain: the adapter has nothing of Equilibrated Diffusion")?;
+        .context("--explain: the adapter has nothing of Equilibrated Diffusion")?
+        .turned(style.special.dial)?;
     let path = file.with_extension("html");
     check_ours(&path)?;
     let subject = page::subject(adapter)?;

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use super::Observer;
 use super::names::words;
 use super::studio::Studio;
+use crate::files::digest;
 use crate::images;
 use crate::images::png::save_over_ours;
 use crate::report::contact_sheet;
@@ -149,7 +150,9 @@ pub(super) fn draw_grid(
     let captions: Vec<&str> = cells.iter().map(|cell| cell.caption.as_str()).collect();
     for (i, order) in orders.iter().enumerate() {
         let shown: Vec<PathBuf> = drawn.iter().map(|files| files[i].clone()).collect();
-        let sheet = out.join(format!("{}-{}-contact-sheet.png", words(&order.prompt), order.seed));
+        let names: String = shown.iter().map(|file| file.display().to_string()).collect();
+        let told = digest(names.as_bytes(), 4);
+        let sheet = out.join(format!("{}-{}-{told}-contact-sheet.png", words(&order.prompt), order.seed));
         save_sheet(&sheet, &shown, &captions, columns)?;
         observer.info(&format!("Sheet of {:?}: {}", order.prompt, sheet.display()));
         files.push(sheet);
@@ -158,7 +161,7 @@ pub(super) fn draw_grid(
 }
 
 /// Pictures of a sheet; more would be no overview, and fill the memory.
-const SHEET: usize = 200;
+pub(super) const SHEET: usize = 200;
 
 /// Writes the pictures of `files` on one sheet.
 ///

@@ -9,7 +9,7 @@ use super::places::OUTPUTS;
 use super::{Observer, Usage};
 use crate::adapter::{Adapter, MANIFEST};
 use crate::evaluation::scores::{Evaluation, number};
-use crate::files::read_text;
+use crate::files::{numbered, read_text};
 use crate::images::{self, shown};
 use crate::report::html::{Card, Figure, Page, check_ours};
 
@@ -68,15 +68,14 @@ impl Run {
     /// What there is of an adapter.
     pub(super) fn of(adapter: Adapter) -> Self {
         let folder = &adapter.folder;
-        let last = |below: &Path, name: &str| {
-            let files = std::fs::read_dir(below).into_iter().flatten().flatten().map(|entry| entry.path());
-            files.filter(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name))).max()
-        };
-        let evaluation = last(folder, "evaluation").and_then(|below| read_text(&below.join("evaluation.json")).ok());
+        let files = std::fs::read_dir(folder.join("previews")).into_iter().flatten().flatten();
+        let is_preview = |path: &PathBuf| path.file_name().is_some_and(|f| f.to_string_lossy().starts_with("step-"));
+        let finished = |below: PathBuf| serde_json::from_str(&read_text(&below.join("evaluation.json")).ok()?).ok();
+        let evaluations = (1..).map(|n| numbered(&folder.join("evaluation"), n)).take_while(|below| below.exists());
         Self {
             loss: read_text(&folder.join("loss.csv")).ok().and_then(|text| loss(&text)),
-            preview: last(&folder.join("previews"), "step-"),
-            evaluation: evaluation.and_then(|text| serde_json::from_str(&text).ok()),
+            preview: files.map(|entry| entry.path()).filter(is_preview).max(),
+            evaluation: evaluations.filter_map(finished).last(),
             adapter,
         }
     }

@@ -251,7 +251,10 @@ mod tests {
         let twice: Vec<(&String, f64)> =
             subjects.iter().flat_map(|&(name, value)| [(name, value - 0.5), (name, value + 0.5)]).collect();
         for [low, high] in [subjects, seeds, twice].map(interval) {
-            assert!(((high - low) / 2. / half - 1.).abs() < 0.06 && (low + high - 1.).abs() < 0.004, "{low} {high} {half}");
+            assert!(
+                ((high - low) / 2. / half - 1.).abs() < 0.06 && (low + high - 1.).abs() < 0.004,
+                "{low} {high} {half}"
+            );
         }
         assert_eq!(quantile(&[0., 1., 2.], 0.75), 1.5);
     }

@@ -153,8 +153,8 @@ impl<'a, M: Method> Trainer<'a, M> {
                 break;
             }
             let (at, took) = self.shown;
-            if at.elapsed() >= SHOWN_EVERY.max(took * SHARE) {
-                self.show(next)?;
+            if at.elapsed() >= SHOWN_EVERY.max(took * SHARE) && self.show(next).is_err() {
+                self.shown.0 = Instant::now(); // no reason to stop: if it lasts, the next checkpoint says it
             }
         }
         Ok(())
