@@ -89,7 +89,7 @@ fn what_was_learnt_is_drawn_matched_and_exported() {
     let prompt = ["--prompt", "a sks thing", "--steps", "2", "--out", "of-base"];
     place.ok(&[&["sample", "--base", "dreambooth-as-merged", "--no-adapter"][..], &prompt].concat());
     assert_eq!(pictures(&place.path("of-base")).len(), 1);
-    for (adapter, layout) in [("dreambooth", "webui"), ("ti", "merged")] {
+    for (adapter, layout) in [("dreambooth", "webui"), ("dreambooth", "release"), ("ti", "merged"), ("ti", "release")] {
         place.fails(2, &["--to diffusers"], &["export", adapter, "--to", layout]);
     }
 }

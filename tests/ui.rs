@@ -261,7 +261,9 @@ fn a_job_outlives_its_server_and_goes_on_after_its_own_death() {
     place.wait_until("its going on", limit, || server.job()["state"] == "running");
     assert_eq!(server.post("/api/jobs/1/stop", &json!({})).0, 200);
     place.wait_until("its end", limit, || server.job()["state"] == "stopped");
-    assert_eq!(server.get("/api/adapters")[0]["name"], "thing");
+    let adapter = server.get("/api/adapters")[0].clone();
+    assert_eq!(adapter["name"], "thing");
+    assert_eq!(adapter["layouts"], json!(["diffusers", "webui", "release", "merged"]));
     assert_eq!(server.ask("DELETE", "/api/jobs/1", "", b"").0, 200);
     assert_eq!(server.get("/api/state")["jobs"], json!([]));
 }

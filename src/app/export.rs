@@ -46,7 +46,19 @@ pub enum Layout {
 }
 
 impl Layout {
-    fn name(self) -> &'static str {
+    /// Those that an adapter of that method can have.
+    pub fn of(method: MethodName) -> &'static [Self] {
+        match method {
+            MethodName::Eqdiff | MethodName::CustomDiffusion => {
+                &[Self::Diffusers, Self::Webui, Self::Release, Self::Merged]
+            }
+            MethodName::TextualInversion => &[Self::Diffusers, Self::Webui],
+            MethodName::DreamBooth => &[Self::Diffusers, Self::Merged],
+        }
+    }
+
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Diffusers => "diffusers",
             Self::Webui => "webui",
@@ -98,15 +110,16 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
     };
     let method = adapter.manifest.settings.training.method;
     let whole = method == MethodName::DreamBooth;
-    match (method, request.to) {
-        (MethodName::DreamBooth, Layout::Webui | Layout::Release) => {
-            bail!(Usage("a DreamBooth adapter is a whole UNet: --to diffusers or --to merged".into()))
-        }
-        (MethodName::TextualInversion, Layout::Merged | Layout::Release) => {
-            bail!(Usage("a Textual Inversion adapter is one embedding: --to diffusers or --to webui".into()))
-        }
-        (_, Layout::Merged) => places::check_unused(&out)?,
-        (_, Layout::Diffusers) if whole => places::check_unused(&out)?,
+    let possible = Layout::of(method);
+    if !possible.contains(&request.to) {
+        let what =
+            if whole { "a DreamBooth adapter is a whole UNet" } else { "a Textual Inversion adapter is one embedding" };
+        let ways: Vec<String> = possible.iter().map(|layout| format!("--to {}", layout.name())).collect();
+        bail!(Usage(format!("{what}: {}", ways.join(" or "))));
+    }
+    match request.to {
+        Layout::Merged => places::check_unused(&out)?,
+        Layout::Diffusers if whole => places::check_unused(&out)?,
         _ => check_writable(&out)?,
     }
     let base = match &request.base {

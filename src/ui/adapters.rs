@@ -63,6 +63,8 @@ impl Ui {
                 .collect::<Vec<_>>()
         };
         let sampling = &manifest.settings.sampling;
+        let layouts = Layout::of(manifest.settings.training.method).iter().map(|layout| layout.name());
+        let layouts: Vec<&str> = layouts.collect();
         let evaluations = names_in(&folder).into_iter().filter(|below| below.starts_with(EVALUATION));
         let value = json!({
             "name": name, "time": time, "subject": manifest.subject, "class": manifest.class, "called": manifest.called(), "base": manifest.base,
@@ -71,6 +73,7 @@ impl Ui {
             "learning_rate": manifest.settings.training.learning_rate, "seed": manifest.settings.training.seed,
             "batch_size": manifest.settings.training.batch_size, "class_images": manifest.settings.prior.class_images,
             "looks": manifest.settings.rra.enabled, "dial": dial(&manifest.settings),
+            "layouts": layouts,
             "sampler": sampling.sampler, "sampling_steps": sampling.steps, "guidance": sampling.guidance,
             "guidance_rescale": sampling.guidance_rescale,
             "photos": listed("photos"), "previews": listed("previews"), "ready": manifest.steps > 0 || !manifest.imported.is_empty(),
@@ -82,20 +85,18 @@ impl Ui {
 
     /// The folders that were exported from an adapter under their usual names.
     fn exports(&self, adapter: &str) -> Vec<Value> {
-        let layouts = Layout::value_variants()
-            .iter()
-            .filter_map(|layout| Some(layout.to_possible_value()?.get_name().to_string()));
-        let stems: Vec<(String, String)> = layouts.map(|layout| (format!("{adapter}-{layout}"), layout)).collect();
+        let layouts = Layout::value_variants().iter().map(|layout| layout.name());
+        let stems: Vec<(String, &str)> = layouts.map(|layout| (format!("{adapter}-{layout}"), layout)).collect();
         let of_layout = |name: &String| {
             let stem =
                 name.rsplit_once('-').filter(|(_, n)| n.parse::<u32>().is_ok()).map_or(name.as_str(), |(stem, _)| stem);
             let (_, layout) = stems.iter().find(|(own, _)| own == name || own == stem)?;
-            Some((name.clone(), layout.clone()))
+            Some((name.clone(), *layout))
         };
         let folders = names_in(&self.outputs());
         let found =
             folders.iter().filter_map(of_layout).filter(|(name, _)| !self.outputs().join(name).join(MANIFEST).exists());
-        let export = |(name, layout): (String, String)| {
+        let export = |(name, layout): (String, &str)| {
             let file = |file: String| {
                 let length = stamp(&self.outputs().join(&name).join(&file)).map_or(0, |(_, length)| length);
                 json!({"file": file, "bytes": length, "url": address(&["exports", &name, &file])})
@@ -205,8 +206,7 @@ pub(super) async fn export(
     Parts((name, file)): Parts<(String, String)>,
 ) -> Answer<Response> {
     let path: PathBuf = inside(&ui.outputs(), &[&name, &file])?;
-    let mut known = Layout::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-    if !known.any(|layout| name.contains(&format!("-{}", layout.get_name()))) {
+    if !Layout::value_variants().iter().any(|layout| name.contains(&format!("-{}", layout.name()))) {
         return Err(missing("such export"));
     }
     download(path, "application/octet-stream").await

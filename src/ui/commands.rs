@@ -129,12 +129,11 @@ impl Wish {
                 Ok(vec![asked(Kind::Evaluate, format!("Score {adapter}"), Some(adapter), words)])
             }
             Self::Export { adapter, to, rank, name } => {
-                let layout = <Layout as clap::ValueEnum>::from_str(&to, false).map_err(wrong)?;
-                let to = clap::ValueEnum::to_possible_value(&layout).map_or(to, |value| value.get_name().to_string());
+                let to = <Layout as clap::ValueEnum>::from_str(&to, false).map_err(wrong)?.name();
                 let folder = folder_of(ui, &adapter)?;
                 let stem = Path::new(OUTPUTS).join(format!("{adapter}-{to}"));
                 let out = (1..).map(|n| numbered(&stem, n)).find(|out| !ui.root.join(out).exists());
-                let words = Words(vec!["export".into(), folder.display().to_string()]).with("to", &to);
+                let words = Words(vec!["export".into(), folder.display().to_string()]).with("to", to);
                 let words = words.maybe("out", out.map(|out| out.display().to_string())).maybe("rank", rank);
                 let words = words.maybe("name", name.filter(|name| !name.is_empty()));
                 Ok(vec![asked(Kind::Export, format!("Export {adapter} for {to}"), Some(adapter), words)])

@@ -94,7 +94,8 @@ function evaluate(adapter) {
 }
 
 function exportTo(adapter) {
-  let to = store.state.layouts[0].name;
+  const layouts = store.state.layouts.filter(({ name }) => adapter.layouts.includes(name));
+  let to = layouts[0].name;
   const rank = number(32, { min: 1, max: 320, step: 1 });
   const rankField = field("Rank of the LoRA", rank, "Higher is nearer to what was trained, and larger.");
   const name = h("input", { pattern: "[A-Za-z0-9_\\-]*", placeholder: `eqdiff-${adapter.subject}`, autocomplete: "off" });
@@ -107,7 +108,7 @@ function exportTo(adapter) {
       toast("The files appear at the adapter");
     });
   } },
-    choices("layout", "For which program", store.state.layouts.map(({ name, help }) => ({ value: name, title: name, text: help })), to, (value) => {
+    choices("layout", "For which program", layouts.map(({ name, help }) => ({ value: name, title: name, text: help })), to, (value) => {
       to = value;
       rankField.hidden = to !== "webui";
     }),
