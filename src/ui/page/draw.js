@@ -1,9 +1,10 @@
 // Drawing: what is asked for, and the gallery.
 
 import { attempt, button, checkbox, field, h, icon, number, select, toast } from "./parts.js";
-import { adapterOf, on, post, store } from "./server.js";
+import { adapterOf, on, store } from "./server.js";
 import { DIAL, dial } from "./dial.js";
-import { gallery } from "./gallery.js";
+import { ALONE, gallery } from "./gallery.js";
+import { order } from "./jobs.js";
 
 /** What stands for the subject. */
 const SUBJECT = "S*";
@@ -14,8 +15,13 @@ const IDEAS = ["in van gogh style", "at the beach", "in outer space", "in a mead
 /** What was typed last, as long as the page is open. */
 const kept = { prompt: null, negative: "", adapter: null, seed: 0, lock: true, count: 4, steps: "", guidance: "", rescale: "", sampler: "", width: "", height: "", dial: {}, reference: "", compare: false, base: "" };
 
+/** Draws with another adapter from now on. The photos of all are called alike, so the one that was chosen goes too. */
+function turnTo(adapter) {
+  if (adapter !== kept.adapter) Object.assign(kept, { adapter, reference: "" });
+}
+
 export function draw(view, argument, signal) {
-  if (argument) kept.adapter = argument;
+  if (argument) turnTo(argument);
   const columns = h("div", { class: "columns draw" });
   const side = h("div", {});
   const pictures = h("section", { "aria-label": "Pictures", class: "gallery-place" });
@@ -27,7 +33,7 @@ export function draw(view, argument, signal) {
     const names = usable().map((adapter) => adapter.name).join("/");
     if (shown === names) return; // what is being typed stays
     shown = names;
-    if (kept.adapter === null || (kept.adapter && !adapterOf(kept.adapter))) kept.adapter = usable()[0]?.name ?? "";
+    if (kept.adapter === null || (kept.adapter && !adapterOf(kept.adapter))) turnTo(usable()[0]?.name ?? "");
     side.replaceChildren(drawForm(usable()));
   };
   on("adapters", show, signal);
@@ -45,7 +51,12 @@ export function draw(view, argument, signal) {
 function reuse({ folder, prompt, negative, settings }) {
   const sampler = store.state.samplers.find(({ title }) => title === settings.Sampler);
   const [width, height] = (settings.Size ?? "x").split("x");
-  if (adapterOf(folder)) kept.adapter = folder;
+  if (folder === ALONE) {
+    turnTo("");
+    kept.base = settings.Model ?? "";
+  } else if (adapterOf(folder)) {
+    turnTo(folder);
+  }
   Object.assign(kept, {
     prompt, negative, seed: Number(settings.Seed ?? 0), lock: true, steps: settings.Steps ?? "", guidance: settings["CFG scale"] ?? "",
     rescale: settings["CFG rescale"] ?? "", sampler: sampler?.name ?? "", width, height,
@@ -58,7 +69,7 @@ function drawForm(adapters) {
   const form = h("form", { class: "card form" });
   const options = [...adapters.map(({ name, called }) => [name, `${name} (${called})`]), ["", "the base alone"]];
   const which = select(options, kept.adapter, { onchange: () => {
-    kept.adapter = which.value;
+    turnTo(which.value);
     if (!typed) kept.prompt = null;
     const other = drawForm(adapters);
     form.replaceWith(other);
@@ -132,7 +143,7 @@ function drawForm(adapters) {
     attempt(async () => {
       if (!kept.lock) roll();
       const size = value("width") || value("height") ? [value("width") ?? value("height"), value("height") ?? value("width")] : null;
-      await post("jobs", {
+      await order({
         kind: "draw", adapter: kept.adapter || null, base: kept.adapter ? null : kept.base.trim() || null,
         prompts: kept.prompt.split("\n"), negative: kept.negative, sampler: kept.sampler || null, steps: value("steps"),
         guidance: value("guidance"), rescale: value("rescale"), count: value("count") ?? 1, seed: value("seed") ?? 0, size,

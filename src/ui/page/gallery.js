@@ -6,7 +6,10 @@ import { ask, follow, on, part, runningJob, store, undo } from "./server.js";
 
 const key = (picture) => `${picture.folder}/${picture.file}`;
 const path = (picture) => `pictures/${part(picture.folder)}/${part(picture.file)}`;
-const NAMES = { "without-adapter": "the base alone", top: "drawn in the terminal" };
+
+/** The folder of what the base drew alone. */
+export const ALONE = "without-adapter";
+const NAMES = { [ALONE]: "the base alone", top: "drawn in the terminal" };
 const named = (folder) => NAMES[folder] ?? folder;
 
 /** Pictures that are in the page at once; more come with a button. */
@@ -120,7 +123,7 @@ export function gallery(place, signal, reuse) {
             box.close();
             reuse(picture);
           }),
-          partner && button(partner.folder === "without-adapter" ? "Compare without the adapter" : "Compare with its twin", { icon: "compare" }, () => {
+          partner && button(partner.folder === ALONE ? "Compare without the adapter" : "Compare with its twin", { icon: "compare" }, () => {
             box.close();
             compare(picture, partner);
           }),

@@ -1,6 +1,6 @@
 // All jobs: what runs, what waits, what is over.
 
-import { anew, attempt, button, dialog, duration, empty, h, progress, when } from "./parts.js";
+import { anew, attempt, button, dialog, duration, empty, h, progress, toast, when } from "./parts.js";
 import { ask, follow, on, post, store } from "./server.js";
 
 const WORDS = {
@@ -29,6 +29,13 @@ export function jobs(view, _argument, signal) {
   on("jobs", () => anew(list, show), signal);
   on("line", refreshLine, signal);
   show();
+}
+
+/** Asks for jobs, and says whether they begin. */
+export async function order(wish) {
+  const busy = store.jobs.some(({ state }) => state === "running" || state === "queued");
+  await post("jobs", wish);
+  toast(busy ? "It waits for what runs now" : "It begins");
 }
 
 function rank(job) {
