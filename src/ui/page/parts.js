@@ -101,23 +101,25 @@ export function choices(name, legend, options, chosen, change) {
   return h("fieldset", { class: "choices" }, h("legend", {}, legend), options.map(choice));
 }
 
-/** Says something for some seconds; with `undo` it can be taken back. */
+/** Where something can be seen and heard: in the last window that is open, or on the page. */
+const front = () => [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+
+/** Says something for some seconds. With `undo` it can be taken back, and stays until somebody has read it. */
 export function toast(text, { undo, bad } = {}) {
   const box = h("div", { class: bad ? "toast bad" : "toast" }, h("span", {}, text));
   const close = () => box.remove();
   if (undo) {
-    box.append(button("Undo", {}, async () => {
+    box.append(button("Undo", {}, () => {
       close();
-      await undo();
+      attempt(undo);
     }));
   }
   box.append(button("Close", { icon: "close", quiet: true }, close));
   const place = document.getElementById("toasts");
-  // what is outside an open window can be neither seen nor heard
-  const over = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
-  if (place.parentElement !== over) over.append(place);
+  if (place.parentElement !== front()) front().append(place);
   place.append(box);
-  setTimeout(close, undo ? 12000 : bad ? 9000 : 5000);
+  place.scrollTop = place.scrollHeight;
+  if (!undo) setTimeout(close, bad ? 9000 : 5000);
 }
 
 /** Runs what may fail, and says why it did. */
@@ -137,7 +139,7 @@ export function dialog(title, { wide, onclose } = {}, ...children) {
   const head = h("header", {}, heading, button("Close", { icon: "close", quiet: true }, () => box.close()));
   box.append(head, ...children);
   box.addEventListener("close", () => {
-    document.body.append(document.getElementById("toasts"));
+    front().append(document.getElementById("toasts"));
     box.remove();
     onclose?.();
   });
