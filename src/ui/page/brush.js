@@ -24,6 +24,7 @@ export class Brush {
     this.cursor = null;
     this.past = [];
     this.future = [];
+    this.taken = new Uint8Array(width * height); // the mask that was there before anything was painted
     this.changed = () => {};
   }
 
@@ -127,7 +128,13 @@ export class Brush {
     const reading = new OffscreenCanvas(width, height).getContext("2d");
     reading.drawImage(picture, 0, 0, width, height);
     const pixels = reading.getImageData(0, 0, width, height).data;
-    this.setValues(Uint8Array.from({ length: width * height }, (_, i) => (pixels[4 * i] >= 128 ? 255 : 0)));
+    this.taken = Uint8Array.from({ length: width * height }, (_, i) => (pixels[4 * i] >= 128 ? 255 : 0));
+    this.setValues(this.taken);
+  }
+
+  /** Whether the mask is another than what was taken over. */
+  get isPainted() {
+    return this.values().some((value, i) => value !== this.taken[i]);
   }
 
   get isEmpty() {

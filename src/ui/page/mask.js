@@ -1,6 +1,6 @@
 // The window in which a mask is painted: mouse, pen, fingers or keyboard.
 
-import { attempt, button, choices, dialog, field, h, icon, select, toast } from "./parts.js";
+import { attempt, button, choices, confirmed, dialog, field, h, icon, select, toast } from "./parts.js";
 import { ask, part, post } from "./server.js";
 import { Brush } from "./brush.js";
 
@@ -50,10 +50,11 @@ export async function editMask(subject, photo) {
     "aria-label": `Mask of ${photo.file}. Arrow keys move the brush, space puts it down or lifts it.` });
   const brush = new Brush(canvas, image, size(image.naturalWidth), size(image.naturalHeight));
   if (known) brush.take(known);
-  const box = dialog(`Mask of ${photo.file.replace(/^\d{3}-/, "")}`, { wide: true, onclose: () => watcher.disconnect() },
+  const leave = () => !brush.isPainted || confirmed("Leave without keeping what you have painted?", "Leave");
+  const box = dialog(`Mask of ${photo.file.replace(/^\d{3}-/, "")}`, { wide: true, leave, onclose: () => watcher.disconnect() },
     tools(brush, subject, photo), canvas, keysHelp(),
     h("div", { class: "actions" },
-      button("Cancel", {}, () => box.close()),
+      button("Cancel", {}, async () => (await leave()) && box.close()),
       button("Keep the mask", { class: "primary" }, () => keep())));
   box.classList.add("mask-window");
   const keep = () => attempt(async () => {

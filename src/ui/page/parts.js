@@ -132,12 +132,23 @@ export async function attempt(work) {
   }
 }
 
-/** A window over the page; the browser keeps the keyboard inside, and Escape closes it. */
-export function dialog(title, { wide, onclose } = {}, ...children) {
-  const heading = h("h2", { id: "dialog-title" }, title);
-  const box = h("dialog", { class: wide ? "wide" : undefined, "aria-labelledby": "dialog-title" });
-  const head = h("header", {}, heading, button("Close", { icon: "close", quiet: true }, () => box.close()));
+/** A window over the page; the browser keeps the keyboard inside. Its cross and Escape close it, where there is `leave`
+ * only if that says so. */
+export function dialog(title, { wide, onclose, leave } = {}, ...children) {
+  const heading = h("h2", { id: `dialog-${(fields += 1)}` }, title);
+  const box = h("dialog", { class: wide ? "wide" : undefined, "aria-labelledby": heading.id });
+  const close = async () => (!leave || (await leave())) && box.close();
+  const head = h("header", {}, heading, button("Close", { icon: "close", quiet: true }, close));
   box.append(head, ...children);
+  if (leave) {
+    const instead = (event) => {
+      event.preventDefault();
+      close();
+    };
+    // "cancel" is a phone's way back too; browsers let it be held up only once in a row, so Escape is caught before
+    box.addEventListener("cancel", instead);
+    box.addEventListener("keydown", (event) => event.key === "Escape" && instead(event));
+  }
   box.addEventListener("close", () => {
     front().append(document.getElementById("toasts"));
     box.remove();
