@@ -1,6 +1,6 @@
 // The window in which a mask is painted: mouse, pen, fingers or keyboard.
 
-import { attempt, button, choices, confirmed, dialog, field, h, icon, select, toast } from "./parts.js";
+import { attempt, baseChoice, baseOf, button, confirmed, dialog, field, h, icon, select, toast } from "./parts.js";
 import { ask, part, post } from "./server.js";
 import { Brush } from "./brush.js";
 
@@ -18,6 +18,7 @@ const WAYS = [
   { value: "", title: "By colours", text: "At once. For plain grounds, or several photos before different ones." },
   { value: "mini", title: "By looking for it, with the built-in base", text: "It knows a small world of toys, drawn ones best." },
   { value: "sd14", title: "By looking for it, with Stable Diffusion 1.4", text: "For real photos. Downloads 4 GB the first time, and takes its time without a GPU." },
+  { value: "other", title: "By looking for it, with another base", text: "A folder, a .safetensors file, or OWNER/NAME on the Hugging Face hub." },
 ];
 
 /** Has masks proposed for all photos that have none. They are cut from all photos together, as a job. */
@@ -26,16 +27,16 @@ export function proposeAll(subject) {
     toast("All photos have masks: open one to have another proposed for it.");
     return;
   }
-  let way = "";
+  const way = { base: "", other: "" };
   const box = dialog("Propose masks", {}, h("form", { onsubmit: (event) => {
     event.preventDefault();
     attempt(async () => {
-      await post("jobs", { kind: "mask", subject: subject.name, base: way || null, device: null });
+      await post("jobs", { kind: "mask", subject: subject.name, base: baseOf(way) || null, device: null });
       box.close();
       toast("Masks come as they are cut: look at each, and correct it where it is wrong.");
     });
   } },
-    choices("way", "How", WAYS, way, (value) => (way = value)),
+    baseChoice("way", "How", WAYS, way),
     h("div", { class: "actions" }, h("button", { class: "primary" }, icon("wand"), h("span", {}, "Propose")))));
 }
 

@@ -101,6 +101,26 @@ export function choices(name, legend, options, chosen, change) {
   return h("fieldset", { class: "choices" }, h("legend", {}, legend), options.map(choice));
 }
 
+/** One of the bases that have a name of their own, or any other, which is typed. `chosen` has both: `base`, `other`. */
+export function baseChoice(name, legend, options, chosen, change = () => {}) {
+  const other = h("input", { placeholder: "stable-diffusion-v1-5/stable-diffusion-v1-5", autocomplete: "off", spellcheck: "false",
+    ".value": chosen.other, oninput: () => (chosen.other = other.value) });
+  const typed = field("Which base", other);
+  const show = () => (typed.hidden = chosen.base !== "other");
+  show();
+  return [choices(name, legend, options, chosen.base, (value) => {
+    chosen.base = value;
+    show();
+    change();
+  }), typed];
+}
+
+/** What was chosen there, as commands take it. */
+export function baseOf({ base, other }) {
+  if (base === "other" && !other.trim()) throw new Error("Say which base.");
+  return base === "other" ? other.trim() : base;
+}
+
 /** Where something can be seen and heard: in the last window that is open, or on the page. */
 const front = () => [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
 

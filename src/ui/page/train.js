@@ -1,9 +1,9 @@
 // Training: what is asked for, and what runs.
 
-import { attempt, button, checkbox, choices, empty, field, h, icon, number, select, toast } from "./parts.js";
-import { ask, follow, on, part, post, store } from "./server.js";
+import { attempt, baseChoice, baseOf, checkbox, choices, empty, field, h, icon, number, select } from "./parts.js";
+import { ask, follow, on, part, store } from "./server.js";
 import { curve, joined } from "./curve.js";
-import { jobLine, progressOf } from "./jobs.js";
+import { jobLine, order, progressOf } from "./jobs.js";
 
 /** The bases that have a name; any other is typed. */
 const BASES = [
@@ -26,6 +26,9 @@ const PRESETS = {
   "custom-diffusion": ["Custom Diffusion", "As its authors published it."],
 };
 
+/** What was chosen last, as long as the page is open. */
+const kept = { base: "mini", other: "", preset: "eqdiff", steps: "" };
+
 export function train(view, argument, signal) {
   view.append(h("h1", {}, "Train"));
   const ready = store.subjects.filter((subject) => !subject.problem);
@@ -44,13 +47,10 @@ export function train(view, argument, signal) {
 }
 
 function trainForm(chosen, signal) {
-  let base = "mini", preset = "eqdiff";
   const subject = select(store.subjects.map(({ name }) => [name, name]), chosen, { onchange: () => show() });
   const strip = h("div", { class: "strip" });
   const problem = h("p", { class: "note", hidden: true });
-  const other = h("input", { placeholder: "runwayml/stable-diffusion-v1-5", autocomplete: "off", spellcheck: "false" });
-  const otherField = field("Which base", other);
-  const steps = number("", { min: 1, max: 1000000, step: 1 });
+  const steps = number(kept.steps, { min: 1, max: 1000000, step: 1, oninput: () => (kept.steps = steps.value) });
   const stepsField = field("Steps", steps, "-");
   const previews = select([["0", "none"], ["3", "3"], ["5", "5"], ["10", "10"]], "5");
   const images = number("", { min: 0, max: 10000, step: 1, placeholder: "as the base needs" });
@@ -58,14 +58,13 @@ function trainForm(chosen, signal) {
   const seed = number("", { min: 0, step: 1, placeholder: "0" });
   const memory = number("", { min: 0.5, step: 0.5, placeholder: "what is free" });
   const device = select([["", "where it is fastest"], ...store.state.devices.map((name) => [name, { cpu: "the processor", cuda: "the NVIDIA GPU", metal: "the Mac's GPU" }[name]])], "");
-  const usual = () => store.state.steps[base === "mini" ? "mini" : "other"][preset];
+  const usual = () => store.state.steps[kept.base === "mini" ? "mini" : "other"][kept.preset];
 
   const show = () => {
     const known = store.subjects.find(({ name }) => name === subject.value);
     strip.replaceChildren(...(known?.photos ?? []).filter((photo) => !photo.error).slice(0, 6).map((photo) => h("img", { src: `${photo.url}&side=240`, alt: "" })));
     problem.hidden = !known?.problem;
     problem.replaceChildren(icon("warn"), h("span", {}, known?.problem ?? "", " ", h("a", { href: `#/photos/${part(subject.value)}` }, "To its photos")));
-    otherField.hidden = base !== "other";
     steps.placeholder = usual();
     stepsField.querySelector(".hint").textContent = `${usual()} unless you say otherwise. More steps: more alike, less free.`;
   };
@@ -74,30 +73,24 @@ function trainForm(chosen, signal) {
   const main = ["eqdiff", "paper"], ablations = store.state.presets.filter((name) => name.length === 1);
   const others = store.state.presets.filter((name) => !main.includes(name) && !ablations.includes(name));
   const choose = (value) => {
-    preset = value;
+    kept.preset = value;
     show();
   };
   const form = h("form", { class: "card form", onsubmit: (event) => {
     event.preventDefault();
     attempt(async () => {
-      if (base === "other" && !other.value.trim()) throw new Error("Say which base.");
-      await post("jobs", {
-        kind: "train", subject: subject.value, base: base === "other" ? other.value.trim() : base, preset,
+      await order({
+        kind: "train", subject: subject.value, base: baseOf(kept), preset: kept.preset,
         steps: number_(steps) ?? usual(), class_images: number_(images), previews: Number(previews.value), crop: crop.checked,
         seed: number_(seed), memory: number_(memory), device: device.value || null,
       });
-      toast(store.jobs.some((job) => job.state === "running") ? "It waits for what runs now" : "It begins");
     });
   } },
     field("Subject", subject), strip, problem,
-    choices("base", "What shall learn it", BASES, base, (value) => {
-      base = value;
-      show();
-    }),
-    otherField,
-    choices("preset", "How", main.map(preset_), preset, choose),
+    baseChoice("base", "What shall learn it", BASES, kept, show),
+    choices("preset", "How", main.map(preset_), kept.preset, choose),
     stepsField,
-    h("details", {}, h("summary", {}, "More"),
+    h("details", { open: !main.includes(kept.preset) }, h("summary", {}, "More"),
       h("div", { class: "grid" },
         field("Previews", previews, "Pictures on the way; each takes as long as four drawings."),
         field("Class images", images, "Other things of the class, drawn once so that it forgets nothing. 0: none."),
@@ -105,8 +98,8 @@ function trainForm(chosen, signal) {
         field("Memory, GiB", memory, "With little, a step computes more twice."),
         field("Where it runs", device)),
       cropLabel,
-      choices("preset", "Other methods", others.map(preset_), preset, choose),
-      choices("preset", "The paper's ablations", ablations.map(preset_), preset, choose)),
+      choices("preset", "Other methods", others.map(preset_), kept.preset, choose),
+      choices("preset", "The paper's ablations", ablations.map(preset_), kept.preset, choose)),
     h("div", { class: "actions" }, h("button", { class: "primary" }, icon("play"), h("span", {}, "Train"))));
   on("subjects", show, signal);
   show();
