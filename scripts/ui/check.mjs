@@ -69,12 +69,22 @@ async function nothing() {
   await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
   await page.getByRole("heading", { name: "Photos", level: 1 }).waitFor();
   await until("it is gone", async () => (await server.json("/api/subjects")).every(({ name }) => name !== "nothing"), 20);
+  const said = page.locator(".toast", { hasText: "nothing is deleted" });
+  await pause(13_000);
+  expect(await said.getByRole("button", { name: "Undo" }).isVisible(), "what can be undone is offered until it is read");
+  await said.getByRole("button", { name: "Close" }).click();
+  await said.waitFor({ state: "detached" });
 }
 
 async function masks() {
   await go("photos/clock");
   await page.locator(".photos .photo").first().click();
   const easel = page.locator("canvas.easel");
+  await easel.waitFor();
+  await page.keyboard.press("Escape");
+  await easel.waitFor({ state: "detached" });
+  expect(true, "a mask that nobody has touched is left without a word");
+  await page.locator(".photos .photo").first().click();
   await easel.waitFor();
   const share = () => server.json("/api/subjects").then((subjects) => subjects[0].photos[0].coverage);
   const before = await share();
@@ -90,6 +100,21 @@ async function masks() {
   };
   await easel.focus();
   await keys("Control+z", "Control+y", "i", "i", "+", "0", "e", "b", "]", "[");
+  // Escape, the cross and "Cancel" ask before they throw strokes away
+  const window = page.getByRole("dialog", { name: /^Mask of/ });
+  const question = page.getByRole("dialog", { name: "Leave without keeping what you have painted?" });
+  for (const leave of [
+    () => page.keyboard.press("Escape"),
+    () => page.keyboard.press("Escape"),
+    () => window.locator("header").getByRole("button", { name: "Close" }).click(),
+    () => window.getByRole("button", { name: "Cancel" }).click(),
+  ]) {
+    await leave();
+    await question.waitFor();
+    await page.keyboard.press("Escape");
+    await question.waitFor({ state: "detached" });
+  }
+  expect(await easel.isVisible(), "a painted mask is not left by mistake");
   await page.getByRole("button", { name: "Keep the mask" }).click();
   await until("the stroke is in the mask", async () => (await share()) > before, 20);
   await page.locator(".photos .photo").first().waitFor();
@@ -105,8 +130,19 @@ async function chooseBase() {
 
 async function training() {
   await go("train/clock");
+  await page.getByLabel("Stable Diffusion 1.4").check();
+  await page.getByLabel("By the paper's letter").check();
+  await page.getByLabel("Steps", { exact: true }).fill("7");
+  await go("photos/clock");
+  await page.locator(".photos li").first().waitFor();
+  await go("train/clock");
+  const chosen = await Promise.all(["Stable Diffusion 1.4", "By the paper's letter"].map((name) => page.getByLabel(name).isChecked()));
+  const steps = page.getByLabel("Steps", { exact: true });
+  expect(chosen.every(Boolean) && (await steps.inputValue()) === "7", "what was chosen is still so after a way elsewhere");
+  await page.getByLabel("The built-in one").check();
+  await page.getByLabel("As published").check();
   await chooseBase();
-  await page.getByLabel("Steps", { exact: true }).fill("20");
+  await steps.fill("20");
   await page.locator("summary", { hasText: "More" }).click();
   await page.getByLabel("Previews").selectOption("3");
   await page.getByLabel("Class images").fill("0");
@@ -151,6 +187,7 @@ async function drawing() {
   await page.getByLabel("Steps", { exact: true }).fill("8");
   await page.getByLabel("Edges and texture", { exact: true }).fill("1.5");
   await page.getByRole("button", { name: "Draw", exact: true }).click();
+  await page.locator(".toast", { hasText: "It begins" }).waitFor();
   await page.locator(".gallery .picture").first().waitFor();
   await until("both drawings are done", async () => (await page.locator(".gallery .picture").count()) === 4 && (await state("draw")) === "done");
   await page.locator(".gallery .pending").waitFor({ state: "detached" });
@@ -186,6 +223,19 @@ async function drawing() {
   await page.getByRole("dialog").getByRole("button", { name: "Reuse" }).click();
   const taken = [await page.locator("#seed").inputValue(), await page.getByLabel("Likeness to the photo", { exact: true }).inputValue()];
   expect(taken[0] !== "1" && taken[1] === "0.5", "a picture's settings are taken over");
+
+  const photo = (n) => page.getByRole("radio", { name: `Photo ${n}`, exact: true });
+  const which = page.getByLabel("With", { exact: true });
+  await photo(2).check();
+  await page.getByLabel("Which pictures").selectOption("without-adapter");
+  await page.getByRole("button", { name: /Show S\* clock/ }).first().click();
+  await page.getByRole("dialog").getByRole("button", { name: "Reuse" }).click();
+  await page.getByLabel("Base", { exact: true }).waitFor();
+  const base = await page.getByLabel("Base", { exact: true }).inputValue();
+  expect((await which.inputValue()) === "" && base === (process.env.EQDIFF_BASE ?? "mini"), "what the base drew alone is drawn by it again");
+  await which.selectOption("clock");
+  await photo(1).waitFor();
+  expect(await photo(1).isChecked(), "the photo that one adapter looked at is not chosen for the next");
 }
 
 async function runs() {
@@ -208,6 +258,7 @@ async function runs() {
     const exported = async () => (await server.json("/api/adapters"))[0].exports.some((known) => known.layout === layout);
     await until(`it is exported for ${layout}`, async () => (await state("export")) === "done" && (await exported()));
   }
+  await offered();
   await page.locator(".exported summary", { hasText: "webui" }).click();
   const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "eqdiff-clock.safetensors" }).click()]);
   const embedding = readFileSync(await download.path());
@@ -215,6 +266,22 @@ async function runs() {
   expect(header["eqdiff-clock"].shape.length === 2, "the exported files can be had: the embedding is one");
   await toastGone();
   await eyes.look(page, "15-runs");
+}
+
+/** An embedding alone is no LoRA and no base: the window offers what there can be. */
+async function offered() {
+  const json = (value) => ({ method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(value) });
+  const wish = { kind: "train", subject: "clock", base: process.env.EQDIFF_BASE ?? "mini", preset: "ti", steps: 1, previews: 0, crop: false };
+  const { jobs: [id] } = await (await server.fetch("/api/jobs", json(wish))).json();
+  await until("an embedding is trained", async () => (await server.job("train")).id === id && (await state("train")) === "done");
+  await page.getByRole("button", { name: "Export clock-2" }).click();
+  const values = await page.locator("input[name=layout]").evaluateAll((inputs) => inputs.map((input) => input.value));
+  expect(String(values) === "diffusers,webui", "an adapter is exported to where it can go");
+  await page.keyboard.press("Escape");
+  // the next adapter is to have that name
+  await server.fetch("/api/adapters/clock-2", { method: "DELETE" });
+  await server.fetch(`/api/jobs/${id}`, { method: "DELETE" });
+  await page.getByRole("button", { name: "Export clock-2" }).waitFor({ state: "detached" });
 }
 
 async function faults() {
@@ -227,6 +294,11 @@ async function faults() {
   await page.getByRole("button", { name: "Train", exact: true }).click();
   const steps = async () => (await server.json("/api/adapters")).find((adapter) => adapter.name === "clock-2")?.steps ?? 0;
   await until("a long training has begun", async () => (await steps()) >= 1);
+  await go("draw");
+  await page.getByRole("button", { name: "Draw", exact: true }).click();
+  await page.locator(".toast", { hasText: "It waits" }).waitFor();
+  const waiting = (await server.json("/api/state")).jobs.filter((job) => job.state === "queued");
+  for (const { id } of waiting) await server.fetch(`/api/jobs/${id}`, { method: "DELETE" });
   await go("jobs");
   await page.locator(".job", { hasText: "Train clock-2" }).getByRole("button", { name: "Stop" }).click();
   await until("it is stopped", async () => (await state("train")) === "stopped");
