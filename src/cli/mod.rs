@@ -69,7 +69,7 @@ enum Command {
     Import(import::ImportArgs),
     /// Make masks for photos that have none
     Mask(mask::MaskArgs),
-    /// Do all of it on a page in the browser
+    /// Train, draw, score and export on a page in the browser
     Ui(ui::UiArgs),
     /// Train, draw and score a bundled subject, and show it all on one page
     Demo(demo::DemoArgs),
