@@ -1,14 +1,13 @@
 //! What a study consists of: trainings, and the cells (pictures with their scores) of each. Their names are made of the
-//! plan alone, never of what the disk holds: every machine gives the same names to the same things, and whatever a change
-//! of the plan does not touch keeps its name.
+//! plan alone, never of what the disk holds: every machine gives the same names to the same things, and whatever a
+//! change of the plan does not touch keeps its name.
 
-use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::plan::{Method, Plan, Subject};
+use super::plan::{Method, Plan, Subject, last};
 use crate::evaluation::prompts::fill;
 use crate::evaluation::scores::Group;
 use crate::files::digest;
@@ -88,11 +87,10 @@ impl Plan {
         let subject_alone = Subject { folder: String::new(), ..subject.clone() };
         let elite = method.elite.clone().map(|files| elite::Files {
             mappers: PathBuf::new(),
-            vision: last(&files.vision).into_owned(),
+            vision: last(&files.vision).into(),
             ..files
         });
-        let base = last(&self.base);
-        let (base, dtype, preset) = (base.as_ref(), &self.dtype, method.preset.as_deref());
+        let (base, dtype, preset) = (last(&self.base), &self.dtype, method.preset.as_deref());
         let depends = Depends { base, dtype, subject: &subject_alone, preset, elite, settings: &settings };
         let text = toml::to_string(&depends).context("cannot name a training")?;
         let id = format!("{}.{}.{seed}-{}", word(&subject.name), word(&method.name), digest(text.as_bytes(), 4));
@@ -142,11 +140,6 @@ impl<'a> Training<'a> {
             })
         })
     }
-}
-
-/// The last part of a path.
-fn last(path: &str) -> Cow<'_, str> {
-    Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy())
 }
 
 /// Seeds of pictures that a training seed has to itself.

@@ -10,6 +10,7 @@ pub mod quantity;
 pub mod shard;
 pub mod statistics;
 pub mod tables;
+mod written;
 
 pub use cells::{Cell, Training};
 pub use ledger::{Entry, Ledger};

@@ -1,20 +1,19 @@
-//! The plan of a study: which subjects, methods and prompts, as it is written in TOML and as it is meant.
+//! The plan of a study: which subjects, methods and prompts.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use toml::Table;
 
 use super::published;
-use crate::base::{Base, MINI};
-use crate::evaluation::prompts::{Kind, builtin, kind_of, read_file};
+use super::written::Written;
+use crate::evaluation::prompts::Kind;
+use crate::evaluation::scorer::encoders;
 use crate::files::read_text;
 use crate::method::elite;
 use crate::ops::Precision;
-use crate::settings::{Layers, Settings};
-use crate::subject;
+use crate::settings::Settings;
 
 /// The plans that come with the program, by name.
 pub const PLANS: [(&str, &str); 5] = [
@@ -106,66 +105,11 @@ impl Method {
     pub fn is_there(&self) -> bool {
         self.elite.as_ref().is_none_or(elite::Files::are_there)
     }
-}
 
-/// A plan as it is written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    title: String,
-    base: Option<String>,
-    seeds: Option<Vec<u64>>,
-    pictures: Option<usize>,
-    baseline: Option<String>,
-    ours: Option<String>,
-    clip: Option<String>,
-    dino: Option<String>,
-    #[serde(default)]
-    prompts: Files,
-    #[serde(default)]
-    settings: Table,
-    subjects: Subjects,
-    methods: Vec<Row>,
-}
-
-/// Files of prompts; the built-in lists where there is none.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Files {
-    live: Option<PathBuf>,
-    object: Option<PathBuf>,
-    style: Option<PathBuf>,
-    /// The first so many of each list.
-    limit: Option<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Subjects {
-    /// `bundled`, or a folder: each folder in it is a subject.
-    Folder(String),
-    /// One by one.
-    Listed(Vec<One>),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct One {
-    folder: String,
-    class: Option<String>,
-    kind: Option<Kind>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Row {
-    name: String,
-    title: Option<String>,
-    preset: Option<String>,
-    elite: Option<elite::Files>,
-    published: Option<String>,
-    #[serde(default)]
-    settings: Table,
+    /// Its name, and its title where that says more.
+    pub fn named(&self) -> String {
+        if self.title == self.name { self.name.clone() } else { format!("{} ({})", self.name, self.title) }
+    }
 }
 
 /// A study of more cells is a slip of the hand.
@@ -187,7 +131,8 @@ impl Plan {
             }
         };
         let written: Written = toml::from_str(&text).with_context(|| format!("{} is no plan", name.display()))?;
-        written.meant(folder, precision, offline).with_context(|| format!("the plan {}", name.display()))
+        let meant = written.meant(folder, precision, offline).and_then(Self::check);
+        meant.with_context(|| format!("the plan {}", name.display()))
     }
 
     /// The plan that a study's folder holds.
@@ -221,6 +166,17 @@ impl Plan {
         self.methods.iter().find(|method| method.name == name)
     }
 
+    /// The method that stands for a row of the published tables.
+    pub fn published(&self, row: &str) -> Option<&Method> {
+        self.methods.iter().find(|method| method.published.as_deref() == Some(row))
+    }
+
+    /// Names of the CLIP and the DINO of the scores, without the folders that they lie in.
+    pub fn encoders(&self) -> [&str; 2] {
+        let (clip, dino) = encoders(&self.base, self.clip.as_deref(), self.dino.as_deref());
+        [clip, dino].map(last)
+    }
+
     fn check(self) -> Result<Self> {
         ensure!(!self.seeds.is_empty(), "seeds is empty: a training needs one");
         ensure!(self.pictures > 0, "pictures = 0: nothing would be drawn");
@@ -251,12 +207,24 @@ impl Plan {
         let sizes = [self.subjects.len(), self.methods.len(), self.seeds.len(), prompts, self.pictures];
         let cells = sizes.into_iter().try_fold(1usize, usize::checked_mul);
         ensure!(cells.is_some_and(|cells| cells <= MOST), "more than {MOST} pictures");
+        let mut folders = HashMap::new();
+        for training in self.trainings()? {
+            let (id, own) = (&training.id, format!("{} by {}", training.subject.name, training.method.name));
+            if let Some(other) = folders.insert(id.clone(), own.clone()) {
+                bail!("{other} and {own} are the same training {id}: give them names that differ in letters or digits");
+            }
+        }
         Ok(self)
     }
 }
 
 /// The plan in a study's folder.
 pub const PLAN: &str = "plan.toml";
+
+/// The last part of a path: what something is called whose folders are another matter on another machine.
+pub fn last(path: &str) -> &str {
+    Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(path)
+}
 
 fn only_once<T: Ord + std::fmt::Debug>(what: &str, all: impl Iterator<Item = T>) -> Result<()> {
     let mut known = BTreeSet::new();
@@ -267,118 +235,26 @@ fn only_once<T: Ord + std::fmt::Debug>(what: &str, all: impl Iterator<Item = T>)
     Ok(())
 }
 
-impl Written {
-    fn meant(self, folder: &Path, precision: Precision, offline: bool) -> Result<Plan> {
-        let base = self.base.as_deref().map_or(MINI.into(), |base| near(folder, base));
-        let mut below = Layers::new()?;
-        if let Some(toml) = Base::defaults(&base, offline)? {
-            below = below.over(&toml, &format!("eqdiff.toml of the base {base}"))?;
-        }
-        let below = below.settings()?;
-        let method = |row: Row| -> Result<Method> {
-            ensure!(
-                row.preset.is_some() != row.elite.is_some(),
-                "the method {}: give it a preset, or the files of ELITE",
-                row.name
-            );
-            let mut layers = Layers::of(&below)?;
-            if let Some(preset) = &row.preset {
-                layers = layers.preset(preset)?;
-            }
-            let layers = layers.over(&self.settings.to_string(), "settings")?;
-            let layers = layers.over(&row.settings.to_string(), &format!("the settings of the method {}", row.name))?;
-            // nobody looks at the previews of a study, and they are not free
-            let settings = layers.over("training.preview_every = 0", "a study")?.settings()?;
-            let title = row.title.unwrap_or_else(|| row.name.clone());
-            let place = |files: elite::Files| elite::Files {
-                mappers: folder.join(&files.mappers),
-                vision: near(folder, &files.vision),
-                ..files
-            };
-            let (published, preset, elite) = (row.published, row.preset, row.elite.map(place));
-            Ok(Method { name: row.name, title, published, preset, elite, settings })
-        };
-        let methods = self.methods.into_iter().map(method).collect::<Result<Vec<_>>>()?;
-        let (Some(first), Some(last)) = (methods.first(), methods.last()) else {
-            bail!("there is no method: write [[methods]] with a name and a preset")
-        };
-        Plan {
-            title: self.title,
-            dtype: precision.to_string(),
-            seeds: self.seeds.unwrap_or(vec![0]),
-            pictures: self.pictures.unwrap_or(1),
-            baseline: self.baseline.unwrap_or(first.name.clone()),
-            ours: self.ours.unwrap_or(last.name.clone()),
-            clip: self.clip.map(|clip| near(folder, &clip)),
-            dino: self.dino.map(|dino| near(folder, &dino)),
-            prompts: self.prompts.read(folder)?,
-            subjects: self.subjects.found(folder)?,
-            base,
-            methods,
-        }
-        .check()
-    }
-}
-
-/// What a plan names: a file beside it if there is one of that name, else what the name means elsewhere.
-fn near(folder: &Path, name: &str) -> String {
-    let path = folder.join(name);
-    if path.exists() { path.display().to_string() } else { name.into() }
-}
-
-impl Files {
-    fn read(self, folder: &Path) -> Result<Prompts> {
-        let list = |file: &Option<PathBuf>, otherwise: Vec<String>| -> Result<Vec<String>> {
-            let all = file.as_ref().map_or(Ok(otherwise), |file| read_file(&folder.join(file)))?;
-            Ok(all.into_iter().take(self.limit.unwrap_or(usize::MAX)).collect())
-        };
-        let (live, object) = (builtin(Kind::Live), builtin(Kind::Object));
-        Ok(Prompts {
-            live: list(&self.live, live.unstylised)?,
-            object: list(&self.object, object.unstylised)?,
-            style: list(&self.style, live.stylised)?,
-        })
-    }
-}
-
-impl Subjects {
-    fn found(self, folder: &Path) -> Result<Vec<Subject>> {
-        let all: Vec<One> = match self {
-            Self::Listed(all) => all,
-            Self::Folder(name) => {
-                let folders = if name == "bundled" { subject::bundled() } else { folders(&folder.join(name))? };
-                folders.into_iter().map(|folder| One { folder, class: None, kind: None }).collect()
-            }
-        };
-        let one = |one: One| {
-            let place = near(folder, &one.folder);
-            let request = subject::Request { subject: &place, class: one.class.as_deref(), ..Default::default() };
-            let (name, class) = subject::identify(&request)?;
-            Ok(Subject { name, kind: one.kind.unwrap_or_else(|| kind_of(&class)), class, folder: place })
-        };
-        all.into_iter().map(one).collect()
-    }
-}
-
-/// The folders in a folder, by name; hidden ones are left out.
-fn folders(folder: &Path) -> Result<Vec<String>> {
-    let unreadable = || format!("cannot read the subjects' folder {}", folder.display());
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(unreadable)? {
-        let path = entry.with_context(unreadable)?.path();
-        let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-        if path.is_dir() && !hidden {
-            found.push(path.display().to_string());
-        }
-    }
-    ensure!(!found.is_empty(), "{} has no folder of a subject in it", folder.display());
-    found.sort();
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subject;
+
+    fn of_methods(methods: &str) -> Result<Plan> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("plan.toml");
+        std::fs::write(&file, format!("title = \"t\"\nsubjects = [{{ folder = \"dog\" }}]\n{methods}"))?;
+        Plan::read(&file, Precision::F32, true)
+    }
+
+    #[test]
+    fn two_names_of_one_training_are_told() -> Result<()> {
+        let row = |name: &str, preset: &str| format!("[[methods]]\nname = {name:?}\npreset = {preset:?}\n");
+        let error = format!("{:#}", of_methods(&(row("été", "a") + &row("ôtô", "a"))).err().context("no error")?);
+        assert!(error.contains("by été and") && error.contains("by ôtô are the same training"), "{error}");
+        assert_eq!(of_methods(&(row("été", "a") + &row("ôtô", "b")))?.methods.len(), 2);
+        Ok(())
+    }
 
     #[test]
     fn the_programs_own_plans_are_valid() -> Result<()> {

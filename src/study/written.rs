@@ -1,0 +1,192 @@
+//! A plan as it is written in TOML, and what it means: presets, files and folders are looked up.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use toml::Table;
+
+use super::plan::{Method, Plan, Prompts, Subject};
+use crate::base::{Base, MINI, RANDOM_SD14};
+use crate::evaluation::prompts::{Kind, builtin, kind_of, read_file};
+use crate::method::elite;
+use crate::ops::Precision;
+use crate::settings::Layers;
+use crate::subject;
+
+/// A plan as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    title: String,
+    base: Option<String>,
+    seeds: Option<Vec<u64>>,
+    pictures: Option<usize>,
+    baseline: Option<String>,
+    ours: Option<String>,
+    clip: Option<String>,
+    dino: Option<String>,
+    #[serde(default)]
+    prompts: Files,
+    #[serde(default)]
+    settings: Table,
+    subjects: Subjects,
+    methods: Vec<Row>,
+}
+
+/// Files of prompts; the built-in lists where there is none.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Files {
+    live: Option<PathBuf>,
+    object: Option<PathBuf>,
+    style: Option<PathBuf>,
+    /// The first so many of each list.
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Subjects {
+    /// `bundled`, or a folder: each folder in it is a subject.
+    Folder(String),
+    /// One by one.
+    Listed(Vec<One>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct One {
+    folder: String,
+    class: Option<String>,
+    kind: Option<Kind>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    name: String,
+    title: Option<String>,
+    preset: Option<String>,
+    elite: Option<elite::Files>,
+    published: Option<String>,
+    #[serde(default)]
+    settings: Table,
+}
+
+impl Written {
+    /// The plan as it is meant, before it is checked; paths are relative to `folder`. They become whole ones: it means the
+    /// same from wherever it is opened later.
+    pub(super) fn meant(self, folder: &Path, precision: Precision, offline: bool) -> Result<Plan> {
+        let folder = std::path::absolute(Path::new(".").join(folder)).context("there is no current folder")?;
+        let folder = folder.as_path();
+        let base = self.base.as_deref().map_or(MINI.into(), |base| model(folder, base));
+        let mut below = Layers::new()?;
+        if let Some(toml) = Base::defaults(&base, offline)? {
+            below = below.over(&toml, &format!("eqdiff.toml of the base {base}"))?;
+        }
+        let below = below.settings()?;
+        let method = |row: Row| -> Result<Method> {
+            ensure!(
+                row.preset.is_some() != row.elite.is_some(),
+                "the method {}: give it a preset, or the files of ELITE",
+                row.name
+            );
+            let mut layers = Layers::of(&below)?;
+            if let Some(preset) = &row.preset {
+                layers = layers.preset(preset)?;
+            }
+            let layers = layers.over(&self.settings.to_string(), "settings")?;
+            let layers = layers.over(&row.settings.to_string(), &format!("the settings of the method {}", row.name))?;
+            // nobody looks at the previews of a study, and they are not free
+            let settings = layers.over("training.preview_every = 0", "a study")?.settings()?;
+            let title = row.title.unwrap_or_else(|| row.name.clone());
+            let place = |files: elite::Files| elite::Files {
+                mappers: folder.join(&files.mappers),
+                vision: model(folder, &files.vision),
+                ..files
+            };
+            let (published, preset, elite) = (row.published, row.preset, row.elite.map(place));
+            Ok(Method { name: row.name, title, published, preset, elite, settings })
+        };
+        let methods = self.methods.into_iter().map(method).collect::<Result<Vec<_>>>()?;
+        let (Some(first), Some(last)) = (methods.first(), methods.last()) else {
+            bail!("there is no method: write [[methods]] with a name and a preset")
+        };
+        Ok(Plan {
+            title: self.title,
+            dtype: precision.to_string(),
+            seeds: self.seeds.unwrap_or(vec![0]),
+            pictures: self.pictures.unwrap_or(1),
+            baseline: self.baseline.unwrap_or(first.name.clone()),
+            ours: self.ours.unwrap_or(last.name.clone()),
+            clip: self.clip.map(|clip| model(folder, &clip)),
+            dino: self.dino.map(|dino| model(folder, &dino)),
+            prompts: self.prompts.read(folder)?,
+            subjects: self.subjects.found(folder)?,
+            base,
+            methods,
+        })
+    }
+}
+
+/// What a plan names: a file beside it if there is one of that name, else what the name means elsewhere.
+fn near(folder: &Path, name: &str) -> String {
+    let path = folder.join(name);
+    if path.exists() { path.display().to_string() } else { name.into() }
+}
+
+/// The same of a model: the program's own names mean the same everywhere.
+fn model(folder: &Path, name: &str) -> String {
+    if [MINI, "sd14", RANDOM_SD14].contains(&name) { name.into() } else { near(folder, name) }
+}
+
+impl Files {
+    fn read(self, folder: &Path) -> Result<Prompts> {
+        let list = |file: &Option<PathBuf>, otherwise: Vec<String>| -> Result<Vec<String>> {
+            let all = file.as_ref().map_or(Ok(otherwise), |file| read_file(&folder.join(file)))?;
+            Ok(all.into_iter().take(self.limit.unwrap_or(usize::MAX)).collect())
+        };
+        let (live, object) = (builtin(Kind::Live), builtin(Kind::Object));
+        Ok(Prompts {
+            live: list(&self.live, live.unstylised)?,
+            object: list(&self.object, object.unstylised)?,
+            style: list(&self.style, live.stylised)?,
+        })
+    }
+}
+
+impl Subjects {
+    fn found(self, folder: &Path) -> Result<Vec<Subject>> {
+        let all: Vec<One> = match self {
+            Self::Listed(all) => all,
+            Self::Folder(name) => {
+                let folders = if name == "bundled" { subject::bundled() } else { folders(&folder.join(name))? };
+                folders.into_iter().map(|folder| One { folder, class: None, kind: None }).collect()
+            }
+        };
+        let one = |one: One| {
+            let place = near(folder, &one.folder);
+            let request = subject::Request { subject: &place, class: one.class.as_deref(), ..Default::default() };
+            let (name, class) = subject::identify(&request)?;
+            Ok(Subject { name, kind: one.kind.unwrap_or_else(|| kind_of(&class)), class, folder: place })
+        };
+        all.into_iter().map(one).collect()
+    }
+}
+
+/// The folders in a folder, by name; hidden ones are left out.
+fn folders(folder: &Path) -> Result<Vec<String>> {
+    let unreadable = || format!("cannot read the subjects' folder {}", folder.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(unreadable)? {
+        let path = entry.with_context(unreadable)?.path();
+        let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir() && !hidden {
+            found.push(path.display().to_string());
+        }
+    }
+    ensure!(!found.is_empty(), "{} has no folder of a subject in it", folder.display());
+    found.sort();
+    Ok(found)
+}
