@@ -87,6 +87,12 @@ fn parts_interruptions_and_repetitions_give_one_ledger() {
     let parts = files(&place.path("killed")).into_iter().filter(|(name, _)| name.ends_with(".part"));
     assert_eq!(parts.count(), 0);
 
+    // scores of other encoders have no place beside these
+    let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text");
+    std::fs::write(place.path("other.toml"), plan.replace("dino = \"mini\"", "dino = \"other\"")).expect("a plan");
+    let said = ["whole holds scores by the CLIP of mini and the DINO of mini", "another --out"];
+    place.fails(2, &said, &["study", "other.toml", "--out", "whole"]);
+
     // a longer plan keeps what it still asks for
     let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text").replace("limit = 3", "limit = 4");
     std::fs::write(place.path("plan.toml"), plan).expect("a plan");
@@ -99,6 +105,26 @@ fn parts_interruptions_and_repetitions_give_one_ledger() {
     let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text").replace("limit = 4", "limit = 5");
     std::fs::write(place.path("plan.toml"), plan).expect("a plan");
     place.fails(1, &["is of other photos", "thing"], &study("whole", &[]));
+}
+
+#[test]
+fn one_bad_subject_does_not_stop_the_others() {
+    let place = place();
+    let photo = bytes(&place.path("other/1.png"));
+    std::fs::write(place.path("other/1.png"), &photo[..photo.len() / 2]).expect("half a photo");
+    place.fails(
+        1,
+        &["other.a.0", "1.png", "12 of 24 pictures are missing", "2 of 4 trainings failed"],
+        &study("d", &[]),
+    );
+    assert_eq!(ledger(&place, "d").lines().filter(|line| line.contains("thing.")).count(), 12);
+    std::fs::write(place.path("other/1.png"), photo).expect("a photo");
+    place.ok(&study("d", &[]));
+    assert_eq!(ledger(&place, "d").lines().count(), 24);
+    // what all of them need stops it at once
+    let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text");
+    std::fs::write(place.path("plan.toml"), plan.replace("dino = \"mini\"", "dino = \"no\"")).expect("a plan");
+    place.fails(1, &["thing.a.0", "no training can begin"], &study("e", &[]));
 }
 
 #[test]
@@ -153,7 +179,15 @@ fn elite_is_drawn_of_its_files_without_a_training() {
     let plan = plan.replace("name = \"f\"\n", "name = \"f\"\npublished = \"f\"\n") + row;
     std::fs::write(place.path("plan.toml"), &plan).expect("a plan");
     let said = place.ok(&study("d", &[]));
-    assert!(said.contains("ELITE is left out: elite has not") && ledger(&place, "d").lines().count() == 24, "{said}");
+    assert!(said.contains("ELITE is left out: ") && said.contains("/elite has not"), "{said}");
+    assert!(
+        ledger(&place, "d").lines().count() == 24 && place.ok(&["study", "merge", "d"]).contains("ELITE is left out")
+    );
+    let page = String::from_utf8(bytes(&place.path("d/report.html"))).expect("a text");
+    assert!(page.contains("2 subjects, 2 methods, ") && page.contains("ELITE is left out: its files are not there."));
+    // it is found from wherever the parts are put together
+    let kept = String::from_utf8(bytes(&place.path("d/plan.toml"))).expect("a text");
+    assert!(kept.lines().any(|line| line.starts_with("mappers = \"/") && line.ends_with("/elite\"")), "{kept}");
 
     elite(&place);
     place.ok(&study("d", &[]));

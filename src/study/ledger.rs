@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::cells::{Cell, Training};
-use super::plan::Plan;
+use super::plan::{Method, Plan};
 use crate::evaluation::scores::{Group, Scores};
 use crate::files::write_bit_by_bit;
 
@@ -102,7 +103,7 @@ impl Ledger {
     /// Opens the ledger in a training's folder, and cuts off a last line that a process could not finish.
     ///
     /// # Errors
-    /// If it cannot be read or written, or is damaged.
+    /// If it cannot be read or written, or is damaged or of another version.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(CELLS);
         let context = || format!("cannot open {}", path.display());
@@ -147,7 +148,7 @@ impl Ledger {
 /// a process died over at the end is left out.
 ///
 /// # Errors
-/// If it cannot be read or is damaged, or what `entry` says.
+/// If it cannot be read, is damaged or of another version, or what `entry` says.
 pub fn read(path: &Path, mut entry: impl FnMut(Entry, u64) -> Result<()>) -> Result<()> {
     let file = match File::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -161,11 +162,14 @@ pub fn read(path: &Path, mut entry: impl FnMut(Entry, u64) -> Result<()>) -> Res
             break;
         }
         end += bytes as u64;
-        match line.strip_suffix(b"\n").map(serde_json::from_slice) {
-            Some(Ok(known)) => match torn {
-                None => entry(known, end)?,
-                Some(torn) => bail!("line {torn} of {} is damaged", path.display()),
-            },
+        let whole = line.strip_suffix(b"\n").unwrap_or_default();
+        match (serde_json::from_slice(whole), torn) {
+            (Ok(known), None) => entry(known, end)?,
+            (Ok(_), Some(torn)) => bail!("line {torn} of {} is damaged", path.display()),
+            // nothing of it may be cut off
+            (Err(_), _) if serde_json::from_slice::<Map<String, Value>>(whole).is_ok() => {
+                bail!("line {number} of {} is of another version of this program", path.display())
+            }
             _ => torn = torn.or(Some(number)),
         }
     }
@@ -181,13 +185,20 @@ pub struct Progress {
     pub all: usize,
 }
 
-/// Puts the ledgers of all trainings together in the order of the plan, and hands over each entry. Cells of other plans
-/// are left out.
+/// Whether anything is scored in a study's folder, of whatever plan.
+pub fn has_scores(study: &Path) -> bool {
+    let folders = std::fs::read_dir(study.join("trainings")).into_iter().flatten().flatten();
+    folders.map(|folder| folder.path().join(CELLS)).any(|file| file.metadata().is_ok_and(|meta| meta.len() > 0))
+}
+
+/// Puts the ledgers of all trainings together in the order of the plan, and hands over each entry under the names that
+/// the plan has for its subject and method. Cells of other plans are left out. Tells how much is done, and which
+/// methods do not count, since nothing of them is done and their files are not there.
 ///
 /// # Errors
 /// If a ledger cannot be read, or the whole one not be written.
-pub fn merge(plan: &Plan, study: &Path, mut tell: impl FnMut(&Entry)) -> Result<Progress> {
-    let mut progress = Progress::default();
+pub fn merge<'a>(plan: &'a Plan, study: &Path, mut tell: impl FnMut(&Entry)) -> Result<(Progress, Vec<&'a Method>)> {
+    let mut by_method: BTreeMap<&str, Progress> = BTreeMap::new();
     write_bit_by_bit(&study.join(LEDGER), |file| {
         for training in plan.trainings()? {
             let mut known = HashMap::new();
@@ -196,31 +207,61 @@ pub fn merge(plan: &Plan, study: &Path, mut tell: impl FnMut(&Entry)) -> Result<
                 known.insert(entry.id.clone(), entry);
                 Ok(())
             })?;
-            if known.is_empty() && !training.method.is_there() {
-                continue; // left out, not missing
-            }
+            let (subject, method) = (&training.subject.name, &training.method.name);
+            let progress = by_method.entry(method).or_default();
             for cell in training.cells() {
                 progress.all += 1;
-                if let Some(entry) = known.get(&id(&training, &cell)) {
+                if let Some(entry) = known.remove(&id(&training, &cell)) {
                     progress.done += 1;
+                    let entry = Entry { subject: subject.clone(), method: method.clone(), ..entry };
                     file.write_all(entry.line()?.as_bytes())?;
-                    tell(entry);
+                    tell(&entry);
                 }
             }
         }
         Ok(())
     })?;
-    Ok(progress)
+    let of = |method: &Method| by_method.get(method.name.as_str()).copied().unwrap_or_default();
+    let (left_out, counted): (Vec<&Method>, Vec<&Method>) =
+        plan.methods.iter().partition(|method| of(method).done == 0 && !method.is_there());
+    let add = |sum: Progress, one: Progress| Progress { done: sum.done + one.done, all: sum.all + one.all };
+    Ok((counted.into_iter().map(of).fold(Progress::default(), add), left_out))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Precision;
 
     fn entry(id: &str) -> Entry {
         let [subject, method, prompt] = ["dog", "F", "a {}"].map(String::from);
         let (seed, group, picture, scores) = (3, Group::Stylised, 0, Scores::default());
         Entry { id: id.into(), subject, method, seed, group, prompt, picture, scores, judge: BTreeMap::new() }
+    }
+
+    #[test]
+    fn the_plan_says_what_things_are_called() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let plan = |name: &str| -> Result<Plan> {
+            let file = folder.path().join("any.toml");
+            let subjects = "subjects = [{ folder = \"dog\" }]";
+            let text = format!("title = \"t\"\n{subjects}\n[[methods]]\nname = {name:?}\npreset = \"a\"");
+            std::fs::write(&file, text)?;
+            Plan::read(&file, Precision::F32, true)
+        };
+        let first = plan("A: one")?;
+        let training = first.trainings()?.into_iter().next().context("no training")?;
+        let cell = training.cells().next().context("no cell")?;
+        assert!(!has_scores(folder.path()));
+        std::fs::create_dir_all(training_folder(folder.path(), &training))?;
+        let scored = Entry::new(&training, &cell, Scores::default(), Vec::new());
+        Ledger::open(&training_folder(folder.path(), &training))?.append(&[scored])?;
+        assert!(has_scores(folder.path()));
+        let mut names = Vec::new();
+        let renamed = plan("A? one")?;
+        let (progress, left_out) = merge(&renamed, folder.path(), |entry| names.push(entry.method.clone()))?;
+        assert_eq!((names, progress.done, left_out.len()), (vec!["A? one".to_string()], 1, 0));
+        Ok(())
     }
 
     #[test]
@@ -246,7 +287,10 @@ mod tests {
     fn damage_is_told_and_not_mended() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join(CELLS);
+        let older = "{\"id\":\"a\",\"subject\":\"dog\"}\n";
         for (wrong, said) in [
+            (older.repeat(2), "line 1 of"),
+            (entry("a").line()? + older, "another version"),
             (entry("a").line()? + "nonsense\n" + &entry("b").line()?, "line 2"),
             (entry("a").line()? + &entry("a").line()?, "twice"),
         ] {

@@ -15,10 +15,9 @@ use image::RgbImage;
 use super::html::{Page, escape};
 use crate::base::MINI;
 use crate::evaluation::judge::Attribute;
-use crate::evaluation::scorer::encoders;
 use crate::evaluation::scores::{Group, Metric};
 use crate::study::ledger::Progress;
-use crate::study::plan::Subject;
+use crate::study::plan::{Method, Subject};
 use crate::study::statistics::Statistics;
 use crate::study::tables::{GROUPS, Mark, Table, base_name};
 use crate::study::{Plan, Quantity};
@@ -29,6 +28,8 @@ pub struct StudyInput<'a> {
     pub plan: &'a Plan,
     /// How much of it is done.
     pub progress: Progress,
+    /// The methods that do not count, since their files are not there.
+    pub left_out: &'a [&'a Method],
     /// What came out.
     pub statistics: &'a Statistics,
     /// The same in tables.
@@ -47,8 +48,8 @@ const LONG: usize = 25;
 /// # Errors
 /// If a picture cannot be read or encoded.
 pub fn study_page(input: &StudyInput) -> Result<Page> {
-    let StudyInput { plan, progress, statistics, tables, .. } = input;
-    let mut page = Page::new(&plan.title, &introduction(plan, *progress));
+    let StudyInput { plan, statistics, tables, .. } = input;
+    let mut page = Page::new(&plan.title, &introduction(plan, input.progress, input.left_out));
     page.style(concat!(include_str!("../chart.css"), include_str!("study.css")));
     let sentences = findings::findings(plan, statistics);
     if !sentences.is_empty() {
@@ -72,21 +73,26 @@ pub fn study_page(input: &StudyInput) -> Result<Page> {
     Ok(page)
 }
 
-fn introduction(plan: &Plan, Progress { done, all }: Progress) -> String {
+fn introduction(plan: &Plan, Progress { done, all }: Progress, left_out: &[&Method]) -> String {
     let Plan { subjects, methods, seeds, .. } = plan;
-    let encoders = match encoders(&plan.base, plan.clip.as_deref(), plan.dino.as_deref()) {
-        (MINI, MINI) => "its own CLIP and DINO".to_string(),
-        (clip, dino) => format!("the CLIP of {clip} and the DINO of {dino}"),
+    let encoders = match plan.encoders() {
+        [MINI, MINI] if plan.base == MINI => "its own CLIP and DINO".to_string(),
+        [clip, dino] => format!("the CLIP of {clip} and the DINO of {dino}"),
     };
-    let unfinished =
-        if done < all { format!(" {} of {all} pictures are missing so far.", all - done) } else { String::new() };
-    format!(
-        "{} subjects, {} methods, {} training seeds each, on the base {}; {all} pictures, scored by {encoders}.{unfinished}",
+    let mut text = format!(
+        "{} subjects, {} methods, {} training seeds each, on the base {}; {all} pictures, scored by {encoders}.",
         subjects.len(),
-        methods.len(),
+        methods.len() - left_out.len(),
         seeds.len(),
         base_name(plan)
-    )
+    );
+    for method in left_out {
+        let _ = write!(text, " {} is left out: its files are not there.", method.name);
+    }
+    if done < all {
+        let _ = write!(text, " {} of {all} pictures are missing so far.", all - done);
+    }
+    text
 }
 
 /// A table with links to its other forms.
