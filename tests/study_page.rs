@@ -97,7 +97,9 @@ fn a_page_of_a_thousand_pictures() -> anyhow::Result<()> {
         "download=\"methods.csv\"",
         "download=\"truth.csv\"",
         "download=\"truth-differences.csv\"",
-        "To the judge, with stylised prompts: the subject&#39;s attributes ",
+        "download=\"steps.csv\"",
+        "eqdiff less A, to the judge, with stylised prompts: the subject&#39;s attributes ",
+        "Equilibrated Diffusion is here F (D + MGDP, the full method), and not eqdiff (F + the loss",
         "alt=\"as it should be\"",
     ] {
         assert!(page.contains(part), "{part}");

@@ -1,6 +1,6 @@
-//! A study: many trainings of subjects by methods, their pictures and scores. What it consists of (`plan`, `cells`),
-//! what is done of it (`ledger`), who does which part (`shard`), and what came out (`quantity`, `statistics`, `tables`). What is done
-//! is [`crate::app::study`]'s affair.
+//! A study: many trainings of subjects by methods, their pictures and scores. What it consists of (`written`, `plan`,
+//! `cells`), what is done of it (`ledger`), who does which part (`shard`), and what came out (`quantity`, `statistics`,
+//! `tables`). The doing is [`crate::app::study`]'s affair.
 
 pub mod cells;
 pub mod ledger;
@@ -9,6 +9,7 @@ pub mod published;
 pub mod quantity;
 pub mod shard;
 pub mod statistics;
+pub mod table;
 pub mod tables;
 mod written;
 
@@ -17,3 +18,4 @@ pub use ledger::{Entry, Ledger};
 pub use plan::Plan;
 pub use quantity::Quantity;
 pub use shard::Shard;
+pub use table::Table;

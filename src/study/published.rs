@@ -35,6 +35,12 @@ pub const METHODS: [&str; 6] = ["textual-inversion", "dreambooth", "a", "elite",
 /// The rows of the ablations.
 pub const ABLATIONS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
+/// Which of them are compared: each with what it adds a part to, the two losses with each other, the whole with nothing.
+pub const STEPS: [[&str; 2]; 7] = [["b", "a"], ["c", "b"], ["d", "c"], ["e", "d"], ["f", "d"], ["f", "e"], ["f", "a"]];
+
+/// The row of the whole method.
+pub const WHOLE: &str = "f";
+
 const fn row_of(key: &'static str, name: &'static str, values: [[f64; 3]; 2]) -> Published {
     Published { key, name, values }
 }

@@ -1,7 +1,8 @@
 //! Means of a study and how sure they are: over subjects, which is what a method has to serve, and over the seeds of
 //! their trainings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use rand::Rng;
 
@@ -10,27 +11,40 @@ use super::quantity::{COUNT, Quantity};
 use crate::evaluation::scores::Group;
 use crate::rng;
 
-/// Sum and number of each quantity's values.
+/// What is known of a quantity.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sums([(f64, usize); COUNT]);
+struct Sum {
+    sum: f64,
+    count: usize,
+    /// The same for the same prompts and pictures, in whatever order they come.
+    pictures: u64,
+}
+
+/// What is known of each quantity.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums([Sum; COUNT]);
 
 impl Sums {
     fn add(&mut self, entry: &Entry) {
+        let mut hasher = DefaultHasher::new();
+        (&entry.prompt, entry.picture).hash(&mut hasher);
+        let picture = hasher.finish();
         for quantity in Quantity::scores().chain(Quantity::findings()) {
             if let Some(value) = quantity.of(entry) {
-                let (sum, count) = &mut self.0[quantity.index()];
+                let Sum { sum, count, pictures } = &mut self.0[quantity.index()];
                 *sum += value;
                 *count += 1;
+                *pictures = pictures.wrapping_add(picture);
             }
         }
     }
 
-    fn of(&self, quantity: Quantity) -> (f64, usize) {
+    fn of(&self, quantity: Quantity) -> Sum {
         self.0[quantity.index()]
     }
 
     fn mean(&self, quantity: Quantity) -> Option<f64> {
-        let (sum, count) = self.of(quantity);
+        let Sum { sum, count, .. } = self.of(quantity);
         (count > 0).then(|| sum / count as f64)
     }
 }
@@ -53,6 +67,30 @@ pub struct Estimate {
     /// The interval that 95 % of the means lie in when subjects, or the seeds of the only one, are drawn anew from
     /// those that there are; none where there are too few to draw from.
     pub interval: Option<[f64; 2]>,
+    /// How many subjects there are.
+    pub subjects: usize,
+}
+
+/// What a difference says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// It is surely below 0.
+    Less,
+    /// It may be none.
+    Unsure,
+    /// It is surely above 0.
+    More,
+}
+
+impl Estimate {
+    /// On which side of 0 a difference surely is.
+    pub fn side(&self) -> Side {
+        match self.interval {
+            Some([_, high]) if high < 0. => Side::Less,
+            Some([low, _]) if low > 0. => Side::More,
+            _ => Side::Unsure,
+        }
+    }
 }
 
 impl Statistics {
@@ -71,12 +109,32 @@ impl Statistics {
 
     /// Whether anything has a quantity.
     pub fn has_any(&self, quantity: Quantity) -> bool {
-        self.trainings.values().flatten().any(|(_, sums)| sums.of(quantity).1 > 0)
+        self.trainings.values().flatten().any(|(_, sums)| sums.of(quantity).count > 0)
     }
 
     /// How many pictures of a method have a quantity.
     pub fn pictures(&self, method: &str, group: Group, quantity: Quantity) -> usize {
-        self.of(method, group).into_iter().flatten().map(|(_, sums)| sums.of(quantity).1).sum()
+        self.of(method, group).into_iter().flatten().map(|(_, sums)| sums.of(quantity).count).sum()
+    }
+
+    /// Whether those of the methods that have pictures with a quantity have the same ones, of the same trainings.
+    pub fn comparable(&self, methods: &[&str], group: Group, quantity: Quantity) -> bool {
+        let pictures = |trainings: &Trainings| -> Vec<_> {
+            let known = trainings.iter().map(|(training, sums)| (training.clone(), sums.of(quantity)));
+            known.filter(|(_, sum)| sum.count > 0).map(|(training, sum)| (training, sum.pictures)).collect()
+        };
+        let all: BTreeSet<_> = methods.iter().filter_map(|method| self.of(method, group)).map(pictures).collect();
+        all.iter().filter(|pictures| !pictures.is_empty()).count() < 2
+    }
+
+    /// Whether anything has an interval.
+    pub fn has_intervals(&self) -> bool {
+        let drawn =
+            |trainings: &Trainings| match trainings.keys().map(|(subject, _)| subject).collect::<BTreeSet<_>>().len() {
+                1 => trainings.len(),
+                subjects => subjects,
+            };
+        self.trainings.values().any(|trainings| drawn(trainings) >= FEWEST)
     }
 
     /// A method's mean over subjects.
@@ -89,16 +147,16 @@ impl Statistics {
     /// A method's mean over all pictures, as the published evaluation takes it.
     pub fn pooled(&self, method: &str, group: Group, quantity: Quantity) -> Option<f64> {
         let sums = self.of(method, group)?.values().map(|sums| sums.of(quantity));
-        let (sum, count) = sums.fold((0., 0), |(sum, count), (s, c)| (sum + s, count + c));
+        let (sum, count) = sums.fold((0., 0), |(sum, count), other| (sum + other.sum, count + other.count));
         (count > 0).then(|| sum / count as f64)
     }
 
-    /// By how much a method is above another one, over the trainings of the same subject and seed of which both have as
-    /// many pictures: while a study is under way, others would not be of the same prompts.
+    /// By how much a method is above another one, over the trainings of the same subject and seed of which both have
+    /// the same pictures: while a study is under way, others would not be of the same prompts.
     pub fn difference(&self, method: &str, other: &str, group: Group, quantity: Quantity) -> Option<Estimate> {
         let (ours, theirs) = (self.of(method, group)?, self.of(other, group)?);
         let pairs = ours.iter().filter_map(|(key, sums)| {
-            let other = theirs.get(key).filter(|other| other.of(quantity).1 == sums.of(quantity).1)?;
+            let other = theirs.get(key).filter(|other| other.of(quantity).pictures == sums.of(quantity).pictures)?;
             Some((&key.0, sums.mean(quantity)? - other.mean(quantity)?))
         });
         estimate(pairs)
@@ -120,8 +178,8 @@ impl Statistics {
     }
 }
 
-/// Of fewer subjects, or seeds of the only one, the interval would be no more than the lowest and the highest: it is not
-/// sure at all that the mean of others lies there.
+/// Of fewer subjects, or seeds of the only one, the interval would be no more than the lowest and the highest: it is
+/// not sure at all that the mean of others lies there.
 const FEWEST: usize = 5;
 
 /// Draws from the bootstrap's distribution.
@@ -139,11 +197,12 @@ fn estimate<'a>(values: impl Iterator<Item = (&'a String, f64)>) -> Option<Estim
     let subjects: Vec<Vec<f64>> = subjects.into_iter().map(|(_, seeds)| seeds).collect();
     let means: Vec<f64> = subjects.iter().filter_map(|seeds| mean_of(seeds)).collect();
     let interval = if let [seeds] = &subjects[..] { bootstrap(seeds) } else { bootstrap(&means) };
-    Some(Estimate { mean: mean_of(&means)?, interval })
+    Some(Estimate { mean: mean_of(&means)?, interval, subjects: means.len() })
 }
 
-/// The percentile interval of the mean of values drawn with replacement. Subjects are drawn whole: how seeds differ
-/// moves their means already, and drawing seeds anew too would count it twice (Davison and Hinkley 1997, section 3.8).
+/// The percentile interval of the mean of values drawn with replacement, expanded. Subjects are drawn whole: how seeds
+/// differ moves their means already, and drawing seeds anew too would count it twice (Davison and Hinkley 1997, section
+/// 3.8).
 fn bootstrap(values: &[f64]) -> Option<[f64; 2]> {
     if values.len() < FEWEST {
         return None;
@@ -154,7 +213,18 @@ fn bootstrap(values: &[f64]) -> Option<[f64; 2]> {
     let draws = (0..DRAWS).map(|_| values.iter().map(|_| drawn()).sum::<f64>() / values.len() as f64);
     let mut means: Vec<f64> = draws.collect();
     means.sort_by(f64::total_cmp);
-    Some([0.025, 0.975].map(|share| quantile(&means, share)))
+    let (mean, factor) = (mean_of(values)?, expansion(values.len()));
+    Some([0.025, 0.975].map(|share| mean + (quantile(&means, share) - mean) * factor))
+}
+
+/// By how much percentile intervals of so many values are too narrow (Hesterberg 2015, "What Teachers Should Know About
+/// the Bootstrap"): they take the values' spread for that of all others, and know no more than a normal distribution's.
+/// The quantile of Student's t is Cornish and Fisher's.
+fn expansion(count: usize) -> f64 {
+    let (z, freedom) = (1.96f64, (count - 1) as f64);
+    let t =
+        z + (z.powi(3) + z) / (4. * freedom) + (5. * z.powi(5) + 16. * z.powi(3) + 3. * z) / (96. * freedom * freedom);
+    t / z * (count as f64 / freedom).sqrt()
 }
 
 /// Between the sorted values that a share of them lies below.
@@ -232,10 +302,33 @@ mod tests {
         entries.extend(unfinished);
         let statistics = filled(&entries);
         let gap = statistics.difference("F", "A", Group::Unstylised, DINO);
-        assert_eq!(gap, Some(Estimate { mean: 0.5, interval: Some([0.5, 0.5]) }));
+        assert_eq!(gap, Some(Estimate { mean: 0.5, interval: Some([0.5, 0.5]), subjects: 5 }));
         let few: Vec<Entry> = entries.iter().filter(|entry| entry.subject != "f").cloned().collect();
         let gap = filled(&few).difference("F", "A", Group::Unstylised, DINO);
-        assert_eq!(gap, Some(Estimate { mean: 0.5, interval: None }));
+        assert_eq!(gap, Some(Estimate { mean: 0.5, interval: None, subjects: 4 }));
+        assert!(statistics.has_intervals() && !filled(&few[..8]).has_intervals());
+    }
+
+    #[test]
+    fn as_many_pictures_are_not_the_same_ones() {
+        let of = |method: &str, pictures: &[(&str, usize)]| -> Vec<Entry> {
+            let one = |&(prompt, picture): &(&str, usize)| Entry { picture, ..entry(method, "a", 0, prompt, 1.) };
+            pictures.iter().map(one).collect()
+        };
+        let first = of("A", &[("p", 0), ("q", 0)]);
+        for (other, same) in [(of("F", &[("p", 0), ("p", 1)]), false), (of("F", &[("q", 0), ("p", 0)]), true)] {
+            let statistics = filled(&[&first[..], &other].concat());
+            assert_eq!(statistics.difference("F", "A", Group::Unstylised, DINO).is_some(), same);
+            assert_eq!(statistics.comparable(&["A", "F", "none yet"], Group::Unstylised, DINO), same);
+        }
+    }
+
+    #[test]
+    fn intervals_of_few_are_as_wide_as_students() {
+        for (count, known) in [(5, 2.776), (10, 2.262), (31, 2.042)] {
+            let t = 1.96 * expansion(count) * (1. - 1. / count as f64).sqrt();
+            assert!((t / known - 1.).abs() < 0.02, "{count}: {t}");
+        }
     }
 
     #[test]

@@ -144,7 +144,7 @@ pub(super) fn bars(plan: &Plan, statistics: &Statistics, group: Group, metric: M
             "<text class=\"{class}\" transform=\"translate({middle:.1} {}) {place}\" text-anchor=\"{anchor}\">{name}</text>",
             bottom + 16.
         );
-        let Some(Estimate { mean, interval }) = mean else { continue };
+        let Some(Estimate { mean, interval, .. }) = mean else { continue };
         let (top, left, colour) = (up(&axis, *mean), middle - width / 2., i % COLOURS);
         let _ = write!(
             svg,

@@ -17,9 +17,10 @@ use crate::base::MINI;
 use crate::evaluation::judge::Attribute;
 use crate::evaluation::scores::{Group, Metric};
 use crate::study::ledger::Progress;
-use crate::study::plan::{Method, Subject};
+use crate::study::plan::{Method, Subject, last};
 use crate::study::statistics::Statistics;
-use crate::study::tables::{GROUPS, Mark, Table, base_name};
+use crate::study::table::{Mark, Table};
+use crate::study::tables::GROUPS;
 use crate::study::{Plan, Quantity};
 
 /// What a study's page is made of.
@@ -40,8 +41,8 @@ pub struct StudyInput<'a> {
     pub truth: &'a dyn Fn(&Subject, &str) -> Option<RgbImage>,
 }
 
-/// Tables of so many rows can be sorted and searched.
-const LONG: usize = 25;
+/// The tables that have a row for each subject or prompt: they can be sorted and searched, and come last.
+const LONG: [&str; 2] = ["subjects", "prompts"];
 
 /// Lays out the page.
 ///
@@ -53,13 +54,13 @@ pub fn study_page(input: &StudyInput) -> Result<Page> {
     page.style(concat!(include_str!("../chart.css"), include_str!("study.css")));
     let sentences = findings::findings(plan, statistics);
     if !sentences.is_empty() {
-        page.section("What came out", "");
+        page.section("What came out", &findings::compared(plan));
         page.markup(&format!(
             "<ul>{}</ul>",
             sentences.iter().map(|s| format!("<li>{}</li>", escape(s))).collect::<String>()
         ));
     }
-    let (long, short): (Vec<&Table>, Vec<&Table>) = tables.iter().partition(|table| table.rows.len() > LONG);
+    let (long, short): (Vec<&Table>, Vec<&Table>) = tables.iter().partition(|table| LONG.contains(&table.name));
     for shown in short {
         table(&mut page, shown, false)?;
     }
@@ -80,11 +81,12 @@ fn introduction(plan: &Plan, Progress { done, all }: Progress, left_out: &[&Meth
         [clip, dino] => format!("the CLIP of {clip} and the DINO of {dino}"),
     };
     let mut text = format!(
-        "{} subjects, {} methods, {} training seeds each, on the base {}; {all} pictures, scored by {encoders}.",
-        subjects.len(),
-        methods.len() - left_out.len(),
-        seeds.len(),
-        base_name(plan)
+        "{}, {}, {} each, on the base {}; {}, scored by {encoders}.",
+        counted(subjects.len(), "subject"),
+        counted(methods.len() - left_out.len(), "method"),
+        counted(seeds.len(), "training seed"),
+        last(&plan.base),
+        counted(all, "picture")
     );
     for method in left_out {
         let _ = write!(text, " {} is left out: its files are not there.", method.name);
@@ -93,6 +95,11 @@ fn introduction(plan: &Plan, Progress { done, all }: Progress, left_out: &[&Meth
         let _ = write!(text, " {} of {all} pictures are missing so far.", all - done);
     }
     text
+}
+
+/// So many things.
+fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A table with links to its other forms.
@@ -120,7 +127,7 @@ fn table(page: &mut Page, table: &Table, long: bool) -> Result<()> {
         for (i, field) in row.iter().enumerate() {
             let text = if i < table.words { escape(&field.text) } else { escape(&field.text).replace('-', "\u{2212}") };
             // the interval in smaller print below its mean
-            let (mean, interval) = match text.split_once(" [") {
+            let (mean, interval) = match text.split_once(" [").filter(|_| i >= table.words) {
                 Some((mean, interval)) => (mean, format!("<small>[{interval}</small>")),
                 None => (text.as_str(), String::new()),
             };
@@ -155,10 +162,13 @@ fn group_title(group: Group) -> &'static str {
 }
 
 fn scatters(page: &mut Page, plan: &Plan, statistics: &Statistics) {
+    let intervals = if statistics.has_intervals() { " with 95 % intervals" } else { "" };
     page.section(
         "Text against likeness (figure 7)",
-        "Large marks are methods with 95 % intervals, small ones their subjects, as far as the axes reach. Upper right is \
-         better in both.",
+        &format!(
+            "Large marks are methods{intervals}, small ones their subjects, as far as the axes reach. Upper right is \
+             better in both."
+        ),
     );
     let mut html = charts::legend(plan) + "<div class=\"charts two\">";
     for group in GROUPS.into_iter().filter(|group| statistics.has(*group)) {
@@ -183,7 +193,13 @@ fn scatters(page: &mut Page, plan: &Plan, statistics: &Statistics) {
 }
 
 fn bars(page: &mut Page, plan: &Plan, statistics: &Statistics) {
-    page.section("Method by method (figure 9)", "Means with 95 % intervals; axes do not begin at 0.");
+    let probabilities = |method: &Method| method.settings.fdte.probabilities;
+    let of_figure = plan.methods.windows(2).any(|pair| probabilities(&pair[0]) != probabilities(&pair[1]));
+    let intervals = if statistics.has_intervals() { " with 95 % intervals" } else { "" };
+    page.section(
+        if of_figure { "Method by method (figure 9)" } else { "Method by method" },
+        &format!("Means{intervals}; axes do not begin at 0."),
+    );
     let mut html = String::from("<div class=\"charts\">");
     for group in GROUPS.into_iter().filter(|group| statistics.has(*group)) {
         for metric in [Metric::ClipT, Metric::ClipI, Metric::Dino] {
@@ -191,4 +207,36 @@ fn bars(page: &mut Page, plan: &Plan, statistics: &Statistics) {
         }
     }
     page.markup(&(html + "</div>"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Precision;
+
+    #[test]
+    fn introductions_say_what_there_is_and_what_is_missing() -> Result<()> {
+        let plan = Plan::read(Path::new("mini"), Precision::F32, true)?;
+        assert_eq!(
+            introduction(&plan, Progress { done: 17, all: 5280 }, &[]),
+            "10 subjects, 11 methods, 3 training seeds each, on the base mini; 5280 pictures, scored by its own CLIP \
+             and DINO. 5263 of 5280 pictures are missing so far."
+        );
+        let other = Plan {
+            base: "/models/tiny".into(),
+            seeds: vec![0],
+            clip: Some(MINI.into()),
+            dino: Some("/models/dino".into()),
+            ..plan.clone()
+        };
+        assert_eq!(
+            introduction(&other, Progress { done: 9, all: 9 }, &[&other.methods[0]]),
+            "10 subjects, 10 methods, 1 training seed each, on the base tiny; 9 pictures, scored by the CLIP of mini \
+             and the DINO of dino. TI is left out: its files are not there."
+        );
+        let foreign = Plan { base: "sd14".into(), clip: Some(MINI.into()), dino: Some(MINI.into()), ..other };
+        let text = introduction(&foreign, Progress::default(), &[]);
+        assert!(text.ends_with("scored by the CLIP of mini and the DINO of mini."), "{text}");
+        Ok(())
+    }
 }
