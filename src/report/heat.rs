@@ -83,7 +83,7 @@ pub fn ringed(picture: &RgbImage, (x, y): (f32, f32)) -> RgbImage {
     out
 }
 
-/// A picture enlarged so that small ones can be looked at.
+/// A picture enlarged by a whole factor, so that small ones can be looked at and captions fit below them.
 pub fn enlarged(picture: &RgbImage) -> RgbImage {
     let factor = (256 / picture.width().max(1)).max(1);
     imageops::resize(picture, picture.width() * factor, picture.height() * factor, FilterType::CatmullRom)

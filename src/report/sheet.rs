@@ -1,13 +1,12 @@
 //! Contact sheets: pictures in a grid, with captions.
 
-use image::imageops::{self, FilterType};
+use image::imageops;
 use image::{Rgb, RgbImage};
 use plotters::prelude::*;
 
 use super::font::font;
+use super::heat::enlarged;
 
-/// Shown side of a picture on a contact sheet, at least.
-const CELL: u32 = 256;
 const GAP: u32 = 8;
 const LINE: u32 = 16;
 const LINES: usize = 3;
@@ -16,8 +15,8 @@ const LINES: usize = 3;
 pub fn contact_sheet(cells: &[(RgbImage, String)], columns: usize) -> RgbImage {
     let columns = columns.clamp(1, cells.len().max(1));
     let shown: Vec<RgbImage> = cells.iter().map(|(image, _)| enlarged(image)).collect();
-    let width = shown.iter().map(|i| i.width()).max().unwrap_or(CELL);
-    let height = shown.iter().map(|i| i.height()).max().unwrap_or(CELL);
+    let width = shown.iter().map(|i| i.width()).max().unwrap_or(0);
+    let height = shown.iter().map(|i| i.height()).max().unwrap_or(0);
     let captions: Vec<Vec<String>> = cells.iter().map(|(_, caption)| wrapped(caption, width)).collect();
     let lines = captions.iter().map(Vec::len).max().unwrap_or(0) as u32;
     let (cell_width, cell_height) = (width + GAP, height + GAP + lines * LINE);
@@ -43,13 +42,6 @@ pub fn contact_sheet(cells: &[(RgbImage, String)], columns: usize) -> RgbImage {
     }
     drop(canvas);
     sheet
-}
-
-/// Small pictures enlarged by a whole factor, so that captions fit below them.
-fn enlarged(image: &RgbImage) -> RgbImage {
-    let factor = (CELL / image.width().max(1)).max(1);
-    let (width, height) = (image.width() * factor, image.height() * factor);
-    imageops::resize(image, width, height, FilterType::CatmullRom)
 }
 
 /// `text` in lines of at most `width` pixels; what does not fit in the last line ends in an ellipsis.

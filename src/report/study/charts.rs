@@ -108,14 +108,20 @@ pub(super) fn scatter(plan: &Plan, statistics: &Statistics, group: Group, [acros
 /// Between the labels of two lines.
 const LINE: f64 = 12.;
 
-/// The heights of labels of marks, moved down until none covers another.
+/// The heights of labels of marks, moved down until none covers another, and up again from below the plot.
 fn apart(mut marks: Vec<(f64, f64, usize)>) -> Vec<(f64, f64, usize, f64)> {
     marks.sort_by(|a, b| a.1.total_cmp(&b.1));
     let mut labels: Vec<(f64, f64, usize, f64)> = Vec::with_capacity(marks.len());
+    let near = |a: f64, b: f64| (a - b).abs() < 60.;
     for (x, y, i) in marks {
-        let near = labels.iter().filter(|other| (other.0 - x).abs() < 60.).map(|other| other.3);
-        let label = near.fold(y - 6., |label, other| if label < other + LINE { other + LINE } else { label });
+        let above = labels.iter().filter(|other| near(other.0, x)).map(|other| other.3);
+        let label = above.fold(y - 6., |label, other| if label < other + LINE { other + LINE } else { label });
         labels.push((x, y, i, label));
+    }
+    for at in (0..labels.len()).rev() {
+        let (x, label) = (labels[at].0, labels[at].3.min(SIZE.1 - ROOM[3]));
+        let below = labels[at + 1..].iter().filter(|other| near(other.0, x)).map(|other| other.3 - LINE);
+        labels[at].3 = below.fold(label, f64::min);
     }
     labels
 }
@@ -178,7 +184,11 @@ mod tests {
 
     #[test]
     fn labels_do_not_cover_each_other() {
-        let placed = apart(vec![(10., 50., 0), (20., 52., 1), (15., 51., 2), (300., 50., 3)]);
+        let bottom = SIZE.1 - ROOM[3];
+        let mut marks = vec![(10., 50., 0), (20., 52., 1), (15., 51., 2), (300., 50., 3)];
+        marks.extend((4..12).map(|i| (10. + 8. * i as f64, bottom - i as f64, i)));
+        let placed = apart(marks);
+        assert!(placed.iter().all(|label| label.3 <= bottom), "{placed:?}");
         for (i, a) in placed.iter().enumerate() {
             for b in &placed[..i] {
                 assert!((a.0 - b.0).abs() >= 60. || (a.3 - b.3).abs() >= LINE, "{placed:?}");

@@ -21,7 +21,7 @@ use crate::study::ledger::{adapter_folder, picture};
 use crate::study::plan::Subject;
 use crate::study::{Cell, Training};
 
-/// Pictures that a page shows; more would be no page.
+/// Pictures of prompts that a page shows; more would be no page.
 const MOST: usize = 1000;
 
 /// Their longer side.
@@ -36,12 +36,18 @@ struct OfSubject<'a> {
 
 /// Adds the comparison rows and the grids.
 pub(super) fn add(page: &mut Page, input: &StudyInput) -> Result<()> {
-    let subjects = of_subjects(input)?;
-    let columns = input.plan.methods.len() + 1;
-    let rows = (MOST / (columns * subjects.len()).max(1)).saturating_sub(1).max(2);
+    let mut subjects = of_subjects(input)?;
+    let (columns, of_plan) = (input.plan.methods.len() + 1, subjects.len());
+    // a prompt of each side by side, and two more
+    subjects.truncate((MOST / (3 * columns)).max(1));
+    let rows = (MOST / (columns * subjects.len()).max(1)).saturating_sub(1).max(1);
+    let some = match subjects.len() < of_plan {
+        true => format!(" The first {} of {of_plan} subjects.", subjects.len()),
+        false => String::new(),
+    };
     let seed = input.plan.seeds.first().copied().unwrap_or_default();
     let text =
-        format!("A stylised prompt for each subject, by all methods, from the same noise; training seed {seed}.");
+        format!("A stylised prompt for each subject, by all methods, from the same noise; training seed {seed}.{some}");
     page.section("Side by side (figures 6 and 8)", &text);
     let mut chosen = Vec::new();
     for (i, subject) in subjects.iter().enumerate() {
@@ -69,8 +75,8 @@ pub(super) fn add(page: &mut Page, input: &StudyInput) -> Result<()> {
             escape(&subject.subject.name)
         );
         html += "<div class=\"photos\">";
-        for photo in photos(input.folder, subject)? {
-            html += &thumbnail(&photo, "photo")?;
+        for photo in photos(input.folder, subject)?.iter().take(columns) {
+            html += &thumbnail(photo, "photo")?;
         }
         html += "</div>";
         let (plain, styled) = (

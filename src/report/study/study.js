@@ -22,3 +22,6 @@ for (const table of document.querySelectorAll("table.sort")) {
     }
   });
 }
+addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+});
