@@ -14,8 +14,7 @@ use crate::study::plan::{Method, PLAN, Subject, last};
 use crate::study::statistics::Statistics;
 use crate::study::tables::tables;
 use crate::study::{Plan, Shard};
-use crate::subject;
-use work::{NoTools, Work};
+use work::{NoTools, Work, found, swept};
 
 /// What to do of which study.
 #[derive(Clone, Debug)]
@@ -132,12 +131,6 @@ pub fn merge(study: &Path, observer: &mut dyn Observer) -> Result<Progress> {
     Ok(progress)
 }
 
-/// A subject of a plan with its photos.
-fn found(subject: &Subject) -> Result<subject::Subject> {
-    let (folder, class) = (subject.folder.as_str(), Some(subject.class.as_str()));
-    subject::find(&subject::Request { subject: folder, class, ..subject::Request::default() })
-}
-
 /// Leaves the plan in the study's folder, for whoever puts it together.
 fn keep_plan(plan: &Plan, out: &Path, observer: &mut dyn Observer) -> Result<()> {
     let (path, text) = (out.join(PLAN), plan.toml()?);
@@ -163,11 +156,4 @@ fn check_encoders(plan: &Plan, out: &Path) -> Result<()> {
         bail!(Usage(format!("{out} holds scores by the CLIP of {clip} and the DINO of {dino}: give another --out")));
     }
     Ok(())
-}
-
-/// The lock of a folder that is there, and what dead processes left in it gone; none if another process has it.
-fn swept(folder: &Path) -> Result<Option<Lock>> {
-    let lock = Lock::take(folder)?;
-    lock.as_ref().map(Lock::sweep).transpose()?;
-    Ok(lock)
 }

@@ -10,12 +10,11 @@ use super::super::resume::resume_on;
 use super::super::studio::Studio;
 use super::super::train::{self, Overrides, train_on};
 use super::super::{Interrupted, Machine, Note, Observer, page};
-use super::{found, swept};
 use crate::adapter::{Adapter, MANIFEST};
 use crate::base::{Base, device};
 use crate::evaluation::judge::shares;
 use crate::evaluation::scorer::{Concept, Scorer, Wanted};
-use crate::files::{make_folder, read_text, write_whole};
+use crate::files::{Lock, make_folder, read_text, write_whole};
 use crate::images;
 use crate::images::png::save_png;
 use crate::sampling::{Drawn, Order, Style, blocks, draw};
@@ -249,6 +248,19 @@ fn draw_block(
             Ok(())
         }
     })
+}
+
+/// A subject of a plan with its photos.
+pub(super) fn found(subject: &Subject) -> Result<subject::Subject> {
+    let (folder, class) = (subject.folder.as_str(), Some(subject.class.as_str()));
+    subject::find(&subject::Request { subject: folder, class, ..subject::Request::default() })
+}
+
+/// The lock of a folder that is there, and what dead processes left in it gone; none if another process has it.
+pub(super) fn swept(folder: &Path) -> Result<Option<Lock>> {
+    let lock = Lock::take(folder)?;
+    lock.as_ref().map(Lock::sweep).transpose()?;
+    Ok(lock)
 }
 
 /// Refuses pictures of other photos than those that the first ones in the same folder were drawn of.
