@@ -124,11 +124,19 @@ pub struct CrossAttention {
 }
 
 /// DreamBooth.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct DreamBooth {
+    /// The ordinary word that stands for the subject.
+    pub identifier: String,
     /// Whether the text encoder is trained too.
     pub text_encoder: bool,
+}
+
+impl Default for DreamBooth {
+    fn default() -> Self {
+        Self { identifier: "sks".into(), text_encoder: false }
+    }
 }
 
 /// How pictures are drawn.

@@ -170,8 +170,9 @@ impl Adapter {
     /// # Errors
     /// If they are not those of its method.
     pub fn learned(&self, base: &Base, tensors: &BTreeMap<String, Tensor>) -> Result<Box<dyn Learned>> {
-        Ok(match self.manifest.settings.training.method {
-            MethodName::DreamBooth => Box::new(Tuned::from_tensors(base, tensors)?),
+        let settings = &self.manifest.settings;
+        Ok(match settings.training.method {
+            MethodName::DreamBooth => Box::new(Tuned::from_tensors(base, &settings.dreambooth.identifier, tensors)?),
             _ => Box::new(Customisation::from_tensors(&base.unet, tensors)?),
         })
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::ensure;
 use candle_core::{Result, Tensor};
 use image::imageops;
 use rand::RngExt;
@@ -18,15 +19,14 @@ use crate::model::tokenizer::{PLACEHOLDER, Tokens};
 use crate::model::{ClipText, Plain, Unet};
 use crate::rng;
 
-/// The ordinary word that stands for the subject.
-pub const IDENTIFIER: &str = "sks";
-
 /// What stands before the names of the text encoder's tensors; those of the UNet have their names in its checkpoint.
 const TEXT: &str = "text_encoder.";
 
 /// What it depends on beside the pictures.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// The ordinary word that stands for the subject.
+    pub identifier: String,
     /// Whether the text encoder is trained too.
     pub text_encoder: bool,
     /// Weight of the class images' loss.
@@ -35,6 +35,20 @@ pub struct Options {
     pub batch_size: usize,
     /// What samples are drawn from.
     pub seed: u64,
+}
+
+/// Whether the base knows the word for the subject; where it does not, the word would be read as any other unknown one.
+///
+/// # Errors
+/// If it is empty, unknown or stands for more than itself.
+pub fn check_identifier(base: &Base, identifier: &str) -> anyhow::Result<()> {
+    let tokens = base.tokenizer.encode(identifier, PLACEHOLDER)?;
+    ensure!(
+        !identifier.trim().is_empty() && tokens.placeholder.is_empty() && tokens.unknown.is_empty(),
+        "{identifier:?} is no word that {} knows: give one that it does",
+        base.name
+    );
+    Ok(())
 }
 
 /// The method on a base and a subject.
@@ -60,7 +74,8 @@ impl<'a> DreamBooth<'a> {
         options: Options,
     ) -> anyhow::Result<Self> {
         let tokens = |text: &str| base.tokenizer.encode(text, PLACEHOLDER);
-        let (prompt, class_prompt) = (tokens(&format!("a photo of {IDENTIFIER} {class}"))?, tokens(class_prompt)?);
+        let prompt = tokens(&format!("a photo of {} {class}", options.identifier))?;
+        let class_prompt = tokens(class_prompt)?;
         Ok(Self { base, pictures, texts: Texts::new(base), prompt, class_prompt, options })
     }
 
@@ -124,7 +139,7 @@ impl Method for DreamBooth<'_> {
     }
 
     fn learned(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Tuned> {
-        Tuned::from_tensors(self.base, tensors).map_err(candle_core::Error::wrap)
+        Tuned::from_tensors(self.base, &self.options.identifier, tensors).map_err(candle_core::Error::wrap)
     }
 
     fn losses(&self, learned: &Tuned, step: usize) -> anyhow::Result<Losses> {
@@ -135,6 +150,7 @@ impl Method for DreamBooth<'_> {
 
 /// A UNet, and perhaps a text encoder, in the place of the base's.
 pub struct Tuned {
+    identifier: String,
     unet: Unet,
     text: Option<ClipText>,
 }
@@ -152,14 +168,14 @@ pub fn models(tensors: BTreeMap<String, Tensor>) -> [BTreeMap<String, Tensor>; 2
 }
 
 impl Tuned {
-    /// The models of an adapter's tensors; of variables, they are trained.
+    /// The models of an adapter's tensors, which know the subject by `identifier`; of variables, they are trained.
     ///
     /// # Errors
     /// If a tensor has another shape than the base's.
-    pub fn from_tensors(base: &Base, tensors: &BTreeMap<String, Tensor>) -> anyhow::Result<Self> {
+    pub fn from_tensors(base: &Base, identifier: &str, tensors: &BTreeMap<String, Tensor>) -> anyhow::Result<Self> {
         let [unet, text] = models(tensors.clone());
         let text = if text.is_empty() { None } else { Some(base.text_with(text)?) };
-        Ok(Self { unet: base.unet_with(unet)?, text })
+        Ok(Self { identifier: identifier.into(), unet: base.unet_with(unet)?, text })
     }
 
     /// The losses of a step.
@@ -169,6 +185,11 @@ impl Tuned {
     pub fn losses(&self, base: &Base, texts: &Texts, batch: &Batch, prior_weight: f64) -> Result<Step> {
         let text = self.states(base, texts, &batch.prompts)?;
         denoising::losses(base, &self.unet, batch, &text, &mut Plain, prior_weight)
+    }
+
+    /// Tokens of a prompt, with the word in the placeholder's stead.
+    fn tokens(&self, base: &Base, prompt: &str) -> anyhow::Result<Tokens> {
+        base.tokenizer.encode(&prompt.replace(PLACEHOLDER, &self.identifier), PLACEHOLDER)
     }
 
     /// States [B, L, d] of prompts.
@@ -181,8 +202,13 @@ impl Tuned {
 
 impl Learned for Tuned {
     fn text(&self, base: &Base, texts: &Texts, prompt: &str) -> anyhow::Result<Tensor> {
-        let tokens = base.tokenizer.encode(&prompt.replace(PLACEHOLDER, IDENTIFIER), PLACEHOLDER)?;
-        Ok(self.states(base, texts, &[tokens])?)
+        Ok(self.states(base, texts, &[self.tokens(base, prompt)?])?)
+    }
+
+    fn places(&self, base: &Base, prompt: &str) -> anyhow::Result<(Tokens, Option<usize>)> {
+        // up to there the word stands for itself alone
+        let first = base.tokenizer.encode(prompt, PLACEHOLDER)?.placeholder.first().copied();
+        Ok((self.tokens(base, prompt)?, first))
     }
 
     fn unet<'a>(&'a self, _: &'a Base) -> &'a Unet {
@@ -195,5 +221,26 @@ impl Learned for Tuned {
 
     fn recorder(&self) -> Option<Box<dyn Recorder + '_>> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::base::MINI;
+    use crate::ops::Precision;
+
+    #[test]
+    fn the_identifier_is_a_word_that_the_base_knows() -> anyhow::Result<()> {
+        let base = Base::load(MINI, true, &Device::Cpu, Precision::F32)?;
+        let own: toml::Table = toml::from_str(&Base::defaults(MINI, true)?.unwrap_or_default())?;
+        check_identifier(&base, own["dreambooth"]["identifier"].as_str().unwrap_or_default())?;
+        for wrong in ["sks", "", " ", PLACEHOLDER, "sks dog"] {
+            let error = check_identifier(&base, wrong).unwrap_err().to_string();
+            assert!(error.contains("no word that mini knows"), "{error}");
+        }
+        Ok(())
     }
 }

@@ -36,7 +36,7 @@ fn step(folder: &Path, name: &str, text_encoder: bool, base: &Base, checks: &mut
     for (name, tensor) in initial(base, text_encoder)? {
         variables.insert(name, Var::from_tensor(&tensor)?);
     }
-    let learned = Tuned::from_tensors(base, &watched(&variables))?;
+    let learned = Tuned::from_tensors(base, "sks", &watched(&variables))?;
     let step = learned.losses(base, &Texts::new(base), &batch, prior_weight)?;
     predicted(&case, &step.predicted, name, checks)?;
     case.losses(&step.losses, ACTIVATION, name, checks)?;
