@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use candle_core::{Result, Tensor};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
@@ -74,14 +74,13 @@ pub struct Options {
 
 impl<'a> TextualInversion<'a> {
     /// # Errors
-    /// If a template cannot be encoded.
+    /// If a template cannot be encoded, or the base knows the words of none.
     pub fn new(base: &'a Base, pictures: Pictures<'a>, options: Options) -> anyhow::Result<Self> {
-        let prompts = TEMPLATES.iter().map(|text| base.tokenizer.encode(&text.replace("{}", PLACEHOLDER), PLACEHOLDER));
         Ok(Self {
             base,
             pictures,
             texts: Texts::new(base),
-            prompts: prompts.collect::<anyhow::Result<_>>()?,
+            prompts: prompts(base)?,
             init: base.text.token_embedding(options.init)?,
             options,
         })
@@ -97,6 +96,15 @@ impl<'a> TextualInversion<'a> {
         }
         self.pictures.batch(samples, &mut rng)
     }
+}
+
+/// The templates with words that the base knows: a vocabulary of whole words would read others as any unknown one.
+fn prompts(base: &Base) -> anyhow::Result<Vec<Tokens>> {
+    let prompts = TEMPLATES.iter().map(|text| base.tokenizer.encode(&text.replace("{}", PLACEHOLDER), PLACEHOLDER));
+    let mut prompts = prompts.collect::<anyhow::Result<Vec<_>>>()?;
+    prompts.retain(|tokens| tokens.unknown.is_empty());
+    ensure!(!prompts.is_empty(), "{} knows the words of no template, as in {:?}", base.name, TEMPLATES[0]);
+    Ok(prompts)
 }
 
 /// The token that the vector starts from: `init_word`, else the first of the class's last word.
@@ -127,5 +135,25 @@ impl Method for TextualInversion<'_> {
 
     fn losses(&self, learned: &Customisation, step: usize) -> anyhow::Result<Losses> {
         Ok(denoising::with_concept(self.base, &self.texts, learned, &self.batch(step)?, 0., self.options.keep)?.losses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::base::MINI;
+    use crate::ops::Precision;
+
+    #[test]
+    fn templates_have_words_that_the_base_knows() -> anyhow::Result<()> {
+        let base = Base::load(MINI, true, &Device::Cpu, Precision::F32)?;
+        let known = ["a photo of a S*", "the photo of a S*", "a photo of the S*", "a photo of the small S*"];
+        let known = known.into_iter().chain(["a photo of a small S*"]);
+        let known = known.map(|text| Ok(base.tokenizer.encode(text, PLACEHOLDER)?.ids));
+        let ids: Vec<Vec<u32>> = prompts(&base)?.into_iter().map(|tokens| tokens.ids).collect();
+        assert_eq!(ids, known.collect::<anyhow::Result<Vec<_>>>()?);
+        Ok(())
     }
 }
