@@ -137,6 +137,16 @@ pub trait Learned {
         false
     }
 
+    /// The tokens of a prompt in which every placeholder takes one place, and where that of the first subject stands.
+    ///
+    /// # Errors
+    /// If the prompt cannot be encoded.
+    fn places(&self, base: &Base, prompt: &str) -> anyhow::Result<(Tokens, Option<usize>)> {
+        let tokens = base.tokenizer.encode(prompt, PLACEHOLDER)?;
+        let first = tokens.placeholder.first().copied();
+        Ok((tokens, first))
+    }
+
     /// Which token of a prompt shows where the subject is; of use to nobody but who looks there.
     ///
     /// # Errors

@@ -93,11 +93,11 @@ impl Learned for DreamMatcher {
         self.options.guidance.is_some() && self.is_matched(step)
     }
 
-    /// The class word's first token after the placeholder, else the placeholder itself.
+    /// The class word's first token after the first subject's placeholder, whose photo it is, else that placeholder.
     fn word(&self, base: &Base, prompt: &str) -> Result<usize> {
-        // the placeholder takes one place, whatever it stands for
-        let tokens = base.tokenizer.encode(prompt, PLACEHOLDER)?;
-        let first = tokens.placeholder.first().copied().unwrap_or(0);
+        // a placeholder takes one place, whatever it stands for: what was learnt knows the others'
+        let (tokens, first) = self.inner.places(base, prompt)?;
+        let first = first.unwrap_or(0);
         let Word::Class(class) = &self.word else { return Ok(first) };
         let Some(&noun) = base.tokenizer.plain(class)?.first() else { return Ok(first) };
         let after = tokens.ids.iter().skip(first + 1).position(|&id| id == noun);
@@ -141,4 +141,41 @@ pub fn kept(
     let found = Match::new(descriptors, side)?;
     let keep = found.keep(&foreground(attention, side), threshold);
     Ok((found, keep))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::base::MINI;
+    use crate::method::eqdiff::Customisation;
+    use crate::method::eqdiff::several::{Member, Several};
+    use crate::ops::Precision;
+
+    #[test]
+    fn the_word_is_that_of_the_first_subject() -> Result<()> {
+        let base = Base::load(MINI, true, &Device::Cpu, Precision::F32)?;
+        let initial = |class| -> Result<_> {
+            let start = base.text.token_embedding(base.tokenizer.entry(class)?)?;
+            Ok(Customisation::initial(&base.unet, &start, false, false)?)
+        };
+        let [dog, clock] = [initial("dog")?, initial("clock")?];
+        let members = [Member { tensors: &dog, class: "dog" }, Member { tensors: &clock, class: "clock" }];
+        let several = Several::merge(&base, &members, &["a photo of a dog".to_string()])?;
+        let mut matcher = DreamMatcher::new(Box::new(several), Word::Class("dog".into()), Options::default());
+        // the start is 0; read as text, S2* would be two tokens
+        for (prompt, word, placeholder) in [
+            ("a S2* clock beside a S* dog", 7, 6),
+            ("S* dog and S2* clock", 2, 1),
+            ("S2* clock, S2* clock and a red S*", 9, 9),
+            ("a S2* clock", 0, 0),
+        ] {
+            matcher.word = Word::Class("dog".into());
+            assert_eq!(matcher.word(&base, prompt)?, word, "{prompt}");
+            matcher.word = Word::Placeholder;
+            assert_eq!(matcher.word(&base, prompt)?, placeholder, "{prompt}");
+        }
+        Ok(())
+    }
 }

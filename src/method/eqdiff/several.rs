@@ -14,7 +14,7 @@ use crate::base::Base;
 use crate::base::texts::Texts;
 use crate::method::custom_diffusion::Regularised;
 use crate::method::{Dial, Dials, Learned, Pass, Recorder, plain};
-use crate::model::tokenizer::PLACEHOLDER;
+use crate::model::tokenizer::{PLACEHOLDER, Tokens};
 
 /// One of several subjects.
 pub struct Member<'a> {
@@ -72,6 +72,12 @@ impl Several {
         }
         Ok(Self { concepts, merged: Customisation::from_tensors(&base.unet, &tensors)? })
     }
+
+    /// The tokens of a prompt with one placeholder for all subjects, and which of them each stands for.
+    fn tokens(&self, base: &Base, prompt: &str) -> anyhow::Result<(Tokens, Vec<usize>)> {
+        let (prompt, owners) = unified(prompt, self.concepts.len());
+        Ok((base.tokenizer.encode(&prompt, PLACEHOLDER)?, owners))
+    }
 }
 
 /// The prompt with the first placeholder for all of them, and which of `count` subjects each stands for, in order.
@@ -94,10 +100,15 @@ pub fn unified(prompt: &str, count: usize) -> (String, Vec<usize>) {
 
 impl Learned for Several {
     fn text(&self, base: &Base, texts: &Texts, prompt: &str) -> anyhow::Result<Tensor> {
-        let (prompt, owners) = unified(prompt, self.concepts.len());
-        let tokens = base.tokenizer.encode(&prompt, PLACEHOLDER)?;
+        let (tokens, owners) = self.tokens(base, prompt)?;
         let embeddings = owners.iter().map(|&owner| self.concepts[owner].of(Band::Original));
         Ok(texts.with_several(&tokens, &embeddings.collect::<Result<Vec<_>>>()?)?)
+    }
+
+    fn places(&self, base: &Base, prompt: &str) -> anyhow::Result<(Tokens, Option<usize>)> {
+        let (tokens, owners) = self.tokens(base, prompt)?;
+        let first = tokens.placeholder.iter().zip(owners).find(|(_, owner)| *owner == 0).map(|(place, _)| *place);
+        Ok((tokens, first))
     }
 
     fn attention<'a>(&'a self, _: Pass<'a>) -> Box<dyn Recorder + 'a> {
