@@ -19,10 +19,12 @@ use crate::method::{Losses, Method};
 use crate::model::tokenizer::{PLACEHOLDER, Tokens};
 use crate::ops::Keep;
 use crate::rng;
+use crate::subject::Photo;
 
 /// The method on a base and a subject.
 pub struct CustomDiffusion<'a> {
     base: &'a Base,
+    photos: &'a [Photo],
     pictures: Pictures<'a>,
     texts: Texts<'a>,
     /// The prompts after each caption.
@@ -49,12 +51,14 @@ pub struct Options {
 }
 
 impl<'a> CustomDiffusion<'a> {
-    /// `class` is the class word; class images are captioned with `class_prompt`.
+    /// `pictures` has the `photos` as squares of the training's side; `class` is the class word, and class images are
+    /// captioned with `class_prompt`.
     ///
     /// # Errors
     /// If a prompt cannot be encoded.
     pub fn new(
         base: &'a Base,
+        photos: &'a [Photo],
         pictures: Pictures<'a>,
         [class, class_prompt]: [&str; 2],
         options: Options,
@@ -66,6 +70,7 @@ impl<'a> CustomDiffusion<'a> {
         };
         Ok(Self {
             base,
+            photos,
             pictures,
             texts: Texts::new(base),
             prompts: captions.into_iter().map(prompt).collect::<anyhow::Result<_>>()?,
@@ -87,19 +92,23 @@ impl<'a> CustomDiffusion<'a> {
     /// A photo, perhaps mirrored, at a random scale.
     fn photo(&self, rng: &mut ChaCha8Rng) -> anyhow::Result<Shown> {
         let (chosen, mirrored) = (rng.random_range(0..self.pictures.photos.len()), rng.random());
-        let photo = &self.pictures.photos[chosen];
-        let placement = Placement::draw(photo.width() as usize, rng);
+        let placement = Placement::draw(self.pictures.photos[chosen].width() as usize, rng);
         let posterior = if placement.is_plain() {
             self.pictures.of_view(View::Photo(chosen, mirrored))?
         } else {
-            let flipped = mirrored.then(|| image::imageops::flip_horizontal(photo));
-            let placed = placement.picture(self.base, flipped.as_ref().unwrap_or(photo))?;
-            self.pictures.of_photo(chosen, &placed)?
+            self.pictures.of_photo(chosen, &self.placed(chosen, mirrored, &placement)?)?
         };
         let caption = placement.captions.choose(rng).copied().unwrap_or_default();
         let prompt = self.prompts.get(caption).with_context(|| format!("no prompt for {caption:?}"))?.clone();
         let valid = Some(placement.valid(self.base.vae.factor()));
         Ok(Shown { posterior, prompt, is_prior: false, valid })
+    }
+
+    /// A placed photo [1, 3, side, side], made of the photo itself: its square has lost what an enlarged view shows.
+    fn placed(&self, chosen: usize, mirrored: bool, placement: &Placement) -> anyhow::Result<Tensor> {
+        let photo = &self.photos[chosen].image;
+        let flipped = mirrored.then(|| image::imageops::flip_horizontal(photo));
+        placement.picture(self.base, flipped.as_ref().unwrap_or(photo))
     }
 }
 
@@ -127,5 +136,54 @@ impl Method for CustomDiffusion<'_> {
             self.options.keep,
         )?
         .losses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use image::imageops::flip_horizontal;
+    use image::{GrayImage, Rgb, RgbImage};
+
+    use super::*;
+    use crate::base::MINI;
+    use crate::ops::Precision;
+    use crate::subject::Subject;
+
+    #[test]
+    fn photos_are_placed_from_their_own_pixels() -> anyhow::Result<()> {
+        let base = Base::load(MINI, true, &Device::Cpu, Precision::F32)?;
+        let side = base.side() as u32;
+        let photo = |width, height| Photo {
+            path: "a".into(),
+            image: RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, (y % 3) as u8 * 90, (x * y) as u8])),
+            mask: GrayImage::new(width, height),
+            file_size: (width, height),
+            mask_source: String::new(),
+            caption: None,
+        };
+        let photos = vec![photo(2 * side, 3 * side), photo(side, side)];
+        let subject = Subject { name: "a".into(), class: "dog".into(), photos, warnings: Vec::new() };
+        let pictures = Pictures::new(&base, &subject, Vec::new(), |photo| photo.square(side));
+        let init = base.tokenizer.entry("dog")?;
+        let options = Options { init, prior_weight: 1., batch_size: 1, seed: 0, keep: Keep::INPUTS };
+        let method = CustomDiffusion::new(&base, &subject.photos, pictures, ["dog", "dog"], options)?;
+        let values = |picture: Tensor| picture.flatten_all()?.to_vec1::<f32>();
+        let side = side as usize;
+        let small = Placement::new(side, side / 2, [side / 2; 2]);
+        let enlarged = Placement::new(side, side + 40, [side / 2 + 20; 2]);
+        for placement in [small, enlarged] {
+            for (chosen, mirrored) in [(0, false), (0, true), (1, false), (1, true)] {
+                let from = |image: &RgbImage| {
+                    let image = if mirrored { flip_horizontal(image) } else { image.clone() };
+                    anyhow::Ok(values(placement.picture(&base, &image)?)?)
+                };
+                let placed = values(method.placed(chosen, mirrored, &placement)?)?;
+                assert!(placed == from(&subject.photos[chosen].image)?);
+                // of a photo of the training's side the square is the photo
+                assert_eq!(placed == from(&method.pictures.photos[chosen])?, chosen == 1, "{placement:?}");
+            }
+        }
+        Ok(())
     }
 }
