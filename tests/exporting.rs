@@ -198,6 +198,8 @@ fn pickled_embeddings_are_imported() {
         let tensors = safetensors::load(place.path(name).join("adapter.safetensors"), &Device::Cpu).expect("tensors");
         let vector = tensors["s_low"].to_vec1::<f32>().expect("a vector");
         assert!(vector.len() == 32 && vector[0] == -0.05 && vector[31] == 0.05, "{name}: {vector:?}");
+        // Textual Inversion has nothing else
+        assert_eq!(tensors.len(), 1, "{name}");
     }
     place.ok(&["sample", "--adapter", "toy.pt", "--prompt", "a S* toy", "--steps", "1", "--out", "d"]);
     let whole = std::fs::read(pickle("toy.pt")).expect("a file");

@@ -2,6 +2,7 @@
 
 mod common;
 
+use candle_core::{DType, Device, safetensors};
 use common::{Place, bytes, picture, pictures, tiny_base};
 
 /// A place with a subject, and settings for few steps and small batches.
@@ -85,6 +86,24 @@ fn what_was_learnt_is_drawn_matched_and_exported() {
         place.ok(&["export", adapter, "--to", layout, "--out", &out]);
         assert!(place.path(&out).join(file).is_file(), "{out}/{file}");
     }
+    // in f16 wherever the trainings compute: this build need not even have the device
+    let half = ["export", "dreambooth", "--to", "diffusers", "--device", "cuda", "--dtype", "f16", "--out", "half"];
+    place.ok(&half);
+    let unet = safetensors::load(place.path("half/unet/diffusion_pytorch_model.safetensors"), &Device::Cpu);
+    assert!(unet.expect("tensors").values().all(|tensor| tensor.dtype() == DType::F16));
+    // an embedding that comes back is what it was: prompts have it alone, and DreamMatcher looks at it
+    let learned = "ti-as-diffusers/learned_embeds.safetensors";
+    place.ok(&["import", learned, "--subject", "thing", "--base", &base, "--out", "back"]);
+    let [own, back] = ["ti", "back"].map(|folder| bytes(&place.path(folder).join("adapter.safetensors")));
+    assert!(own == back);
+    let matched =
+        ["--prompt", "a S* thing", "--steps", "4", "--sampler", "ddim", "--guidance", "12.5", "--dreammatcher"];
+    place.ok(&[&["sample", "--adapter", "back", "--out", "matched-back"][..], &matched].concat());
+    let [own, back] = ["matched-ti", "matched-back"]
+        .map(|folder| image::open(picture(&place.path(folder), "a-s-thing-0")).expect("a picture").to_rgb8());
+    assert_eq!(own, back);
+    let said = place.ok(&["sample", "--adapter", "back", "--prompt", "a thing", "--steps", "1", "--out", "without"]);
+    assert!(said.contains("try \"S*\""), "{said}");
     // the merged base is a base
     let prompt = ["--prompt", "a sks thing", "--steps", "2", "--out", "of-base"];
     place.ok(&[&["sample", "--base", "dreambooth-as-merged", "--no-adapter"][..], &prompt].concat());
@@ -107,6 +126,21 @@ fn what_makes_no_sense_is_wrong_usage() {
     let elite =
         ["sample", "--base", &base, "--elite", "nowhere", "--subject", "thing", "--prompt", "a S*", "--offline"];
     place.fails(1, &["global_mapper.pt", "nowhere"], &elite);
+}
+
+/// Photos without masks are enough where settings use none, and a training goes on with them.
+#[test]
+fn masks_are_needed_where_they_are_used() {
+    let (place, base) = (place(), tiny_base());
+    std::fs::remove_dir_all(place.path("thing/masks")).expect("masks");
+    for preset in ["ti", "custom-diffusion", "dreambooth", "a"] {
+        place.ok(&train(&base, preset, preset, &["--num-class-images", "0", "--steps", "1"]));
+        place.ok(&["train", "--resume", "--out", preset, "--subject", "thing", "--steps", "2"]);
+    }
+    for (preset, more) in [("d", &[][..]), ("eqdiff", &[]), ("ti", &["--crop", "subject"]), ("ti", &["--invert-masks"])]
+    {
+        place.fails(1, &["no mask for", "thing/0.png"], &train(&base, preset, "o", more));
+    }
 }
 
 /// What an adapter has no part for is told, and changes neither picture nor its text.

@@ -122,9 +122,11 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
         Layout::Diffusers if whole => places::check_unused(&out)?,
         _ => check_writable(&out)?,
     }
+    // on the CPU whatever else there is: it computes little, and keeps weights in every precision that files may have
+    let machine = Machine { device: "cpu".into(), ..request.machine.clone() };
     let base = match &request.base {
-        Some(base) => request.machine.base(base, observer)?,
-        None => request.machine.base_of_adapter(&adapter.manifest.base, observer)?,
+        Some(base) => machine.base(base, observer)?,
+        None => machine.base_of_adapter(&adapter.manifest.base, observer)?,
     };
     let tensors = adapter.tensors(&base)?;
     if whole {
@@ -283,6 +285,7 @@ impl Export<'_> {
 /// A page with what it says of an adapter filled in.
 fn explained(text: &str, name: &str, manifest: &Manifest) -> Vec<u8> {
     let text = text.replace("{name}", name).replace("{class}", &manifest.class);
+    let text = text.replace("{identifier}", &manifest.settings.dreambooth.identifier);
     let text = text.replace("{steps}", &manifest.settings.sampling.steps.to_string());
     text.replace("{guidance}", &manifest.settings.sampling.guidance.to_string()).into_bytes()
 }

@@ -13,6 +13,7 @@ use crate::adapter::formats::read::{Found, read};
 use crate::adapter::{Manifest, save};
 use crate::base::{Base, MINI};
 use crate::files::{Set, stage_folder};
+use crate::method::MethodName;
 use crate::method::eqdiff::{ConceptEmbedding, Customisation};
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::settings::{Layers, Settings};
@@ -68,6 +69,10 @@ pub fn import(request: &Request, observer: &mut dyn Observer) -> Result<PathBuf>
     let mut layers = Layers::new()?;
     if let Some(toml) = Base::defaults(base_name, request.machine.offline)? {
         layers = layers.over(&toml, &format!("eqdiff.toml of the base {base_name}"))?;
+    }
+    // an embedding alone is what Textual Inversion learns, and prompts say it without the class word
+    if tensors.len() == 1 && loras.is_empty() {
+        layers = layers.preset("ti")?;
     }
     let decoupled = tensors.contains_key(ConceptEmbedding::HIGH);
     let parts = format!("[fdte]\nenabled = {decoupled}\n[rra]\nenabled = {has_reference}\n");
@@ -166,10 +171,14 @@ fn changed(tensors: BTreeMap<String, Tensor>, loras: &[Lora]) -> Result<BTreeMap
     Ok(with_loras(tensors, Part::Unet, loras)?)
 }
 
-/// All tensors that an adapter of `settings` has: those given, and the base's own keys and values where none are.
+/// All tensors that an adapter of `settings` has: those given, and the base's own keys and values where none are, if
+/// its method has any.
 fn completed(given: BTreeMap<String, Tensor>, base: &Base, settings: &Settings) -> Result<BTreeMap<String, Tensor>> {
     let start = base.text.token_embedding(0)?;
-    let mut all = Customisation::initial(&base.unet, &start, settings.fdte.enabled, settings.rra.enabled)?;
+    let mut all = match settings.training.method {
+        MethodName::TextualInversion => BTreeMap::from([(ConceptEmbedding::LOW.to_string(), start)]),
+        _ => Customisation::initial(&base.unet, &start, settings.fdte.enabled, settings.rra.enabled)?,
+    };
     if let Some(name) = all.keys().find(|name| name.contains(".processor.") && !given.contains_key(*name)) {
         bail!("the reference attention is incomplete: there is no {name}");
     }

@@ -128,11 +128,8 @@ fn contradictions(request: &Request, manifest: &Manifest) -> Result<()> {
     }
     if names_photos {
         let name = request.subject.clone().unwrap_or_else(|| manifest.subject.clone());
-        let given = find_subject(&Request {
-            subject: Some(name.clone()),
-            class: Some(manifest.class.clone()),
-            ..request.clone()
-        })?;
+        let named = Request { subject: Some(name.clone()), class: Some(manifest.class.clone()), ..request.clone() };
+        let given = find_subject(&named, &manifest.settings)?;
         if given.digest() != manifest.photos {
             let option = match (&request.images, &request.masks) {
                 (Some(_), _) => "--images",

@@ -22,7 +22,7 @@ use crate::method::pictures::Pictures;
 use crate::method::textual_inversion::{self, TextualInversion};
 use crate::method::{BaseAlone, Method, MethodName};
 use crate::sampling::{Open, Set};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::subject::Subject;
 use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::class_images::{self, Asked, Course};
@@ -90,17 +90,19 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
             let keep = plan.keep;
             let options = Published { init, prior_weight: settings.prior.weight, batch_size, seed, keep };
             let prompt = settings.prior.prompt_of(class);
-            let method = CustomDiffusion::new(base, pictures(class_images), [class, &prompt], options)?;
+            let method =
+                CustomDiffusion::new(base, &subject.photos, pictures(class_images), [class, &prompt], options)?;
             by_method(run, method, manifest, observer)
         }
         MethodName::DreamBooth => {
-            let text_encoder = settings.dreambooth.text_encoder;
+            let settings::DreamBooth { identifier, text_encoder } = settings.dreambooth.clone();
             let values: usize =
                 dreambooth::shapes(base, text_encoder)?.values().map(|s| s.iter().product::<usize>()).sum();
             // weights, gradients and two moments of four bytes each
             let mib = values * 16 / (1 << 20);
             observer.info(&format!("Memory: {values} values are trained, {mib} MiB beside a step's activations"));
-            let options = dreambooth::Options { text_encoder, prior_weight: settings.prior.weight, batch_size, seed };
+            let prior_weight = settings.prior.weight;
+            let options = dreambooth::Options { identifier, text_encoder, prior_weight, batch_size, seed };
             let prompt = settings.prior.prompt_of(class);
             let pictures = Pictures::new(base, subject, class_images, |photo| photo.covering(side as u32));
             let method = DreamBooth::new(base, pictures, [class, &prompt], options)?;

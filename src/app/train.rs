@@ -15,7 +15,9 @@ use crate::files::{self, Lock, make_folder, write_whole};
 use crate::images;
 use crate::images::png::save_png;
 use crate::method::MethodName;
+use crate::method::dreambooth::check_identifier;
 use crate::method::eqdiff::init_token;
+use crate::method::eqdiff::mgdp::Guidance;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::samplers::sampler;
 use crate::settings::{Layers, Settings};
@@ -129,8 +131,8 @@ fn asked(request: &Request, base: Option<&Base>, observer: &mut dyn Observer) ->
         check_free(out)?;
     }
     let subject = match request.auto_mask {
-        None => find_subject(request)?,
-        Some(_) => with_maker(base, observer, |maker| subject::find_or_make(&wanted(request)?, maker))?,
+        None => find_subject(request, &settings)?,
+        Some(_) => with_maker(base, observer, |maker| subject::find_or_make(&wanted(request, &settings)?, maker))?,
     };
     introduce(&subject, observer);
     if let Some(folder) = &request.class_images {
@@ -185,22 +187,23 @@ fn begin_on(
 /// If the request makes no sense.
 pub fn is_asked_for(manifest: &Manifest, request: &Request) -> Result<bool> {
     let name = request.base.as_deref().unwrap_or(MINI);
-    let subject = find_subject(request)?;
+    let settings = settings(request, name)?;
+    let subject = find_subject(request, &settings)?;
     let dtype = request.machine.precision().to_string();
-    let asked = (lasting_name(name), subject.digest(), dtype, settings(request, name)?);
+    let asked = (lasting_name(name), subject.digest(), dtype, settings);
     Ok((&manifest.base, &manifest.photos, &manifest.dtype, &manifest.settings)
         == (&asked.0, &asked.1, &asked.2, &asked.3))
 }
 
-/// The subject that a request asks for.
+/// The subject that a request asks for, to be trained with those settings.
 ///
 /// # Errors
 /// As [`subject::find`].
-pub fn find_subject(request: &Request) -> Result<Subject> {
-    subject::find(&wanted(request)?)
+pub fn find_subject(request: &Request, settings: &Settings) -> Result<Subject> {
+    subject::find(&wanted(request, settings)?)
 }
 
-fn wanted(request: &Request) -> Result<subject::Request<'_>> {
+fn wanted<'a>(request: &'a Request, settings: &Settings) -> Result<subject::Request<'a>> {
     let Some(name) = &request.subject else { bail!(Usage("give --subject".into())) };
     Ok(subject::Request {
         subject: name,
@@ -209,7 +212,20 @@ fn wanted(request: &Request) -> Result<subject::Request<'_>> {
         class: request.class.as_deref(),
         invert_masks: request.invert_masks,
         crop: request.crop,
+        // who says something of masks has them
+        whole: !uses_masks(settings) && request.masks.is_none() && !request.invert_masks && request.crop == Crop::None,
     })
+}
+
+/// Whether a training with those settings looks at the subject's masks.
+fn uses_masks(settings: &Settings) -> bool {
+    let guided = settings.mgdp.mask != Guidance::Off || sees_attention(settings);
+    settings.training.method == MethodName::Eqdiff && guided
+}
+
+/// Whether a loss looks at maps of attention.
+fn sees_attention(Settings { rra, cross_attention, .. }: &Settings) -> bool {
+    rra.enabled && rra.loss_weight > 0. || cross_attention.loss_weight > 0.
 }
 
 /// Says what was found, and what is odd about it.
@@ -244,12 +260,16 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
     {
         sampler(name, &base.scheduler, steps).map_err(|e| Usage(format!("{setting}: {e}")))?;
     }
-    if settings.training.method != MethodName::Eqdiff {
-        return first_token(base, settings, &subject.class).map(|_| ());
+    match settings.training.method {
+        MethodName::Eqdiff => {}
+        MethodName::DreamBooth => {
+            let known = check_identifier(base, &settings.dreambooth.identifier);
+            return known.map_err(|e| Usage(format!("dreambooth.identifier: {e}")).into());
+        }
+        _ => return first_token(base, settings, &subject.class).map(|_| ()),
     }
     init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
-    let looks = settings.rra.enabled && settings.rra.loss_weight > 0. || settings.cross_attention.loss_weight > 0.;
-    if looks && base.unit() / base.vae.factor() < 4 {
+    if sees_attention(settings) && base.unit() / base.vae.factor() < 4 {
         let text = "rra.loss_weight and cross_attention.loss_weight must be 0: their maps have a quarter of the latents' \
                     side, and this base's UNet has no such level";
         bail!(Usage(text.into()));

@@ -17,7 +17,8 @@ Examples:
   eqdiff export outputs/dog --to merged --base sd-v1-4.safetensors
 
 Reference attention travels to nobody but the released code: other programs draw what `eqdiff sample --no-reference`
-draws, which is less like the subject (docs/interop.md has figures). NAME.md beside the files says how to use them.";
+draws, which is less like the subject (docs/interop.md has figures). NAME.md beside the files says how to use them.
+It computes on the CPU whatever --device says, where --dtype can be f16 too: that of the files of a whole UNet.";
 
 /// Arguments of `export`.
 #[derive(Args)]

@@ -36,7 +36,7 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
     /// Masks (white = subject): NAME.png beside NAME.jpg's name, or NAME/anything.jpg; found by itself if
-    /// it is masks/ or seg_masks/
+    /// it is masks/ or seg_masks/, and not needed where the settings use none
     #[arg(long, value_name = "DIR")]
     masks: Option<PathBuf>,
     /// Make the masks that are not found: attention (what the base sees the class word in) or plain (a cut
@@ -76,7 +76,7 @@ pub(super) struct TrainArgs {
     /// The same seed gives the same adapter; -1 for any
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<Seed>,
-    /// Class images for prior preservation from this folder instead of drawing them
+    /// Class images for prior preservation from this folder instead of drawing them: the squares at their centres
     #[arg(long, value_name = "DIR")]
     class_images: Option<PathBuf>,
     /// How many class images to draw (0: train without)

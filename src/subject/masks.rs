@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result, anyhow, bail};
-use image::GrayImage;
+use image::{GrayImage, Luma, RgbImage};
 
 use super::fit::{Shape, fitted};
 use super::store::Store;
@@ -20,6 +20,14 @@ pub(super) struct Found {
     pub source: String,
     /// What the user should know, but can live with.
     pub warnings: Vec<String>,
+}
+
+impl Found {
+    /// The mask of a photo whose subject is anywhere.
+    pub(super) fn whole(image: &RgbImage) -> Self {
+        let mask = GrayImage::from_pixel(image.width(), image.height(), Luma([255]));
+        Self { mask, source: "none: all of the photo".into(), warnings: Vec::new() }
+    }
 }
 
 /// Where masks are looked for.

@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 
 use crate::files::{make_folder, write_whole};
 use crate::images::{Mask, shown};
-use store::{BUNDLED, Store};
+pub use store::BUNDLED;
+use store::{ASSETS, Store};
 
 /// Photos larger than this on their shorter side are reduced: models see at most 512 pixels.
 const LARGEST_SIDE: u32 = 1024;
@@ -103,6 +104,8 @@ pub struct Request<'a> {
     pub invert_masks: bool,
     /// What becomes of photos that are not square.
     pub crop: Crop,
+    /// Whether nobody looks at masks: a photo without one is taken as a whole.
+    pub whole: bool,
 }
 
 /// Finds and reads a subject.
@@ -133,7 +136,7 @@ fn found(request: &Request, maker: Option<&mut dyn MaskMaker>) -> Result<Subject
         warnings.push("there is one photo only: reference attention looks at other photos, give 4 to 6".to_string());
     }
     for photo in &photos {
-        if photo.coverage() == 1. {
+        if photo.coverage() == 1. && !request.whole {
             warnings.push(format!("the mask of {} is all white: it hides nothing", shown(&photo.path)));
         }
     }
@@ -169,13 +172,13 @@ fn named(store: &Store, request: &Request) -> Result<(String, String)> {
 /// What a prompt should give of a bundled subject, whose world is drawn by a program: the picture `truth/NAME.png` of its
 /// folder, if there is one.
 pub fn truth(subject: &str, name: &str) -> Option<RgbImage> {
-    let store = Store::Bundled(BUNDLED.get_dir(subject)?);
+    let store = Store::Bundled(ASSETS.get_dir(subject)?);
     Some(store.picture(&Path::new("truth").join(format!("{name}.png"))).ok()?.image)
 }
 
 /// The names of the subjects that are part of the program.
 pub fn bundled() -> Vec<String> {
-    BUNDLED.dirs().filter_map(|dir| Some(dir.path().file_name()?.to_string_lossy().into_owned())).collect()
+    ASSETS.dirs().filter_map(|dir| Some(dir.path().file_name()?.to_string_lossy().into_owned())).collect()
 }
 
 /// One photo of a folder with its mask, as [`find`] takes it, and what the user should know of it.
@@ -191,7 +194,7 @@ pub fn photo(folder: &Path, file: &Path) -> Result<(Photo, Vec<String>)> {
 /// # Errors
 /// If there is none of that name, or it cannot be written.
 pub fn copy_bundled(name: &str, folder: &Path) -> Result<()> {
-    let dir = BUNDLED.get_dir(name).with_context(|| format!("no subject {name:?} is bundled"))?;
+    let dir = ASSETS.get_dir(name).with_context(|| format!("no subject {name:?} is bundled"))?;
     let mut dirs = vec![dir];
     while let Some(inner) = dirs.pop() {
         dirs.extend(inner.dirs());
@@ -251,7 +254,7 @@ impl Subject {
     /// Whether these are the photos and masks of the bundled subject of that name.
     pub fn is_bundled(&self) -> bool {
         let photos = || {
-            let store = Store::Bundled(BUNDLED.get_dir(&self.name)?);
+            let store = Store::Bundled(ASSETS.get_dir(&self.name)?);
             let request = Request { subject: &self.name, ..Request::default() };
             Some(photos::read_all(&store, &request, &self.class, None).ok()?.0)
         };

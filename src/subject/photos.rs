@@ -25,7 +25,7 @@ struct Opened {
 }
 
 /// All photos of a subject with their masks, and what the user should know. Masks that are not found are made, if there
-/// is somebody to make them for a class.
+/// is somebody to make them for a class, or white where the request says so.
 pub(super) fn read_all(
     store: &Store,
     request: &Request,
@@ -38,7 +38,7 @@ pub(super) fn read_all(
     }
     let finder = MaskFinder::new(store, request.masks)?;
     let mut warnings = listing.warnings();
-    let only_found = maker.is_none();
+    let only_found = maker.is_none() && !request.whole;
     let open = |file: &PathBuf| {
         let opened = open(store, file, class, &finder, &mut warnings)?;
         if only_found && opened.mask.is_none() {
@@ -49,6 +49,11 @@ pub(super) fn read_all(
     let mut opened = listing.pictures.iter().map(open).collect::<Result<Vec<_>>>()?;
     if let Some(maker) = maker {
         make_missing(&mut opened, maker, class)?;
+    }
+    if request.whole {
+        for Opened { image, mask, .. } in &mut opened {
+            mask.get_or_insert_with(|| Found::whole(image));
+        }
     }
     let photos = opened.into_iter().map(|opened| finished(opened, request, &mut warnings)).collect::<Result<_>>()?;
     Ok((photos, warnings))

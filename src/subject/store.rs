@@ -7,7 +7,10 @@ use include_dir::{Dir, include_dir};
 
 use crate::images::{self, Listing, is_hidden, shown, steers};
 
-pub(super) static BUNDLED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/subjects");
+pub(super) static ASSETS: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/subjects");
+
+/// What a subject's name begins with that is part of the program, whatever folders there are.
+pub const BUNDLED: &str = "bundled:";
 
 /// Where a subject's files are.
 pub(super) enum Store {
@@ -20,16 +23,19 @@ pub(super) enum Store {
 impl Store {
     /// The folder of that path or name.
     pub(super) fn of_subject(subject: &str) -> Result<Self> {
-        let places = [PathBuf::from(subject), Path::new("subjects").join(subject)];
-        if let Some(folder) = places.iter().find(|place| place.is_dir()) {
+        let mut places = vec![PathBuf::from(subject), Path::new("subjects").join(subject)];
+        places.dedup(); // of a whole path
+        let name = subject.strip_prefix(BUNDLED);
+        if let Some(folder) = places.iter().find(|place| name.is_none() && place.is_dir()) {
             return Ok(Self::Disk(folder.clone()));
         }
-        if let Some(dir) = BUNDLED.get_dir(subject) {
+        if let Some(dir) = ASSETS.get_dir(name.unwrap_or(subject)) {
             return Ok(Self::Bundled(dir));
         }
+        let places: Vec<String> = places.iter().map(|place| shown(place)).collect();
         bail!(
             "no subject {subject:?}: there is no folder {}, and the bundled ones are {}",
-            places.map(|place| shown(&place)).join(" or "),
+            places.join(" or "),
             super::bundled().join(", ")
         )
     }
@@ -87,7 +93,7 @@ impl Store {
 
     /// The subject's name: that of its folder, also where it is called `.` or `..`.
     pub(super) fn name(subject: &str) -> Option<String> {
-        let path = Path::new(subject);
+        let path = Path::new(subject.strip_prefix(BUNDLED).unwrap_or(subject));
         let real = || std::fs::canonicalize(path).ok();
         let name = match path.file_name() {
             Some(name) => name.to_os_string(),

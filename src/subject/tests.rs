@@ -280,6 +280,19 @@ fn masks_are_made_where_there_are_none() {
 }
 
 #[test]
+fn photos_are_taken_as_a_whole_where_nobody_looks_at_masks() {
+    let folder = Folder::new(&["a.png", "b.png"]);
+    mask(60, 40).save(folder.path("masks/a.png")).unwrap();
+    let name = folder.path("").display().to_string();
+    let request = Request { subject: &name, class: Some("thing"), ..Request::default() };
+    assert!(find(&request).unwrap_err().to_string().contains("no mask for"));
+    let subject = find(&Request { whole: true, ..request }).unwrap();
+    assert_eq!([0, 1].map(|i| subject.photos[i].coverage()), [0.5, 1.]);
+    assert!(subject.warnings.is_empty(), "{:?}", subject.warnings);
+    assert!(subject.summary().contains("mask none: all of the photo"));
+}
+
+#[test]
 fn captions_beside_photos_are_read() {
     let folder = Folder::new(&["a.png", "b.png"]);
     for name in ["masks/a.png", "masks/b.png"] {

@@ -137,7 +137,7 @@ pub fn generated(
     pictures()
 }
 
-/// All pictures of a folder, at `side` pixels.
+/// All pictures of a folder, of each the square at its centre, at `side` pixels.
 ///
 /// # Errors
 /// If there are none, or one cannot be read.
@@ -151,5 +151,27 @@ fn read(path: &Path, side: usize) -> Result<RgbImage> {
     if image.dimensions() == (side, side) {
         return Ok(image);
     }
-    Ok(imageops::resize(&image, side, side, FilterType::CatmullRom))
+    // keeps proportions; always the centre, since a class image is encoded once and told by its pixels
+    let (width, height) = image.dimensions();
+    let shorter = width.min(height);
+    let square = imageops::crop_imm(&image, (width - shorter) / 2, (height - shorter) / 2, shorter, shorter).to_image();
+    Ok(imageops::resize(&square, side, side, FilterType::CatmullRom))
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    #[test]
+    fn class_images_of_the_users_keep_their_proportions() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let at = |place: u32| Rgb(if (20..40).contains(&place) { [0, 200, 0] } else { [200, 0, 0] });
+        RgbImage::from_fn(60, 20, |x, _| at(x)).save(folder.path().join("a.png"))?;
+        RgbImage::from_fn(20, 60, |_, y| at(y)).save(folder.path().join("b.png"))?;
+        let middle = RgbImage::from_pixel(10, 10, Rgb([0, 200, 0]));
+        assert!(from_folder(folder.path(), 10)? == [middle.clone(), middle]);
+        Ok(())
+    }
 }
