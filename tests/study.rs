@@ -87,6 +87,15 @@ fn parts_interruptions_and_repetitions_give_one_ledger() {
     let parts = files(&place.path("killed")).into_iter().filter(|(name, _)| name.ends_with(".part"));
     assert_eq!(parts.count(), 0);
 
+    // what somebody deleted is drawn again, to the last bit
+    let picture = files(&place.path("whole/trainings")).into_iter().map(|(name, _)| name);
+    let picture =
+        picture.filter(|name| name.contains("/pictures/") && name.ends_with(".png")).nth(7).expect("a picture");
+    let drawn = bytes(Path::new(&picture));
+    std::fs::remove_file(&picture).expect("a deletion");
+    place.ok(&study("whole", &[]));
+    assert!(drawn == bytes(Path::new(&picture)) && whole == ledger(&place, "whole"));
+
     // scores of other encoders have no place beside these
     let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text");
     std::fs::write(place.path("other.toml"), plan.replace("dino = \"mini\"", "dino = \"other\"")).expect("a plan");
@@ -100,11 +109,74 @@ fn parts_interruptions_and_repetitions_give_one_ledger() {
     let longer = ledger(&place, "whole");
     assert!(longer.lines().count() == 32 && whole.lines().all(|line| longer.contains(line)));
 
-    // other photos are not the subject that was trained on
+    // other photos are not the subject that was trained on, also where nothing is missing
     std::fs::copy(place.path("thing/0.png"), place.path("thing/1.png")).expect("a photo");
-    let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text").replace("limit = 4", "limit = 5");
-    std::fs::write(place.path("plan.toml"), plan).expect("a plan");
-    place.fails(1, &["is of other photos", "thing"], &study("whole", &[]));
+    place.fails(1, &["thing.a.0", "is of other photos", "remove that whole folder"], &study("whole", &[]));
+}
+
+#[test]
+fn a_folder_of_anything_else_is_left_as_it_is() {
+    let place = place();
+    // the plan in its own folder, which the study's would take the place of
+    let plan = bytes(&place.path("plan.toml"));
+    place.fails(2, &["plan.toml", "another --out"], &study(".", &[]));
+    assert!(plan == bytes(&place.path("plan.toml")));
+    for foreign in ["report.html", "ledger.jsonl", "tables/mine.csv"] {
+        let file = place.path("mine").join(foreign);
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&file, "mine").expect("a file");
+        place.fails(2, &["is none of a study's", "another --out"], &study("mine", &[]));
+        assert_eq!(bytes(&file), b"mine");
+        std::fs::remove_dir_all(place.path("mine")).expect("a deletion");
+    }
+    // weights that are kept otherwise, and a ledger that is damaged
+    place.ok(&study("d", &["--shard", "1/2"]));
+    place.fails(2, &["d is computed in f32", "--dtype f32"], &study("d", &["--shard", "2/2", "--dtype", "bf16"]));
+    place.ok(&study("d", &["--shard", "2/2"]));
+    let (whole, lines) = (place.ok(&["study", "merge", "d"]), ledger(&place, "d"));
+    assert!(whole.contains("24 pictures"), "{whole}");
+    let cells = files(&place.path("d/trainings")).into_iter().map(|(name, _)| name);
+    let cells = cells.filter(|name| name.ends_with("cells.jsonl")).nth(1).expect("a ledger");
+    let kept = String::from_utf8(bytes(Path::new(&cells))).expect("a text");
+    std::fs::write(&cells, "nonsense\n".to_string() + &kept).expect("a file");
+    let said = ["line 1 of", "cells.jsonl is damaged: remove this file", "6 of 24 pictures are missing"];
+    place.fails(1, &said, &["study", "merge", "d"]);
+    assert_eq!(ledger(&place, "d").lines().count(), 18);
+    std::fs::remove_file(&cells).expect("a deletion");
+    place.ok(&study("d", &[]));
+    assert!(lines == ledger(&place, "d"));
+    // tables of which a plan has no more
+    let plan = String::from_utf8(plan).expect("a text");
+    let named = plan.replace("name = \"a\"\n", "name = \"a\"\npublished = \"a\"\n");
+    let named = named.replace("name = \"f\"\n", "name = \"f\"\npublished = \"f\"\n");
+    for (plan, is_there) in [(named, true), (plan, false)] {
+        std::fs::write(place.path("plan.toml"), plan).expect("a plan");
+        place.ok(&study("d", &[]));
+        assert!(place.path("d/tables/ablation.csv").is_file() == is_there);
+    }
+}
+
+#[test]
+fn a_subject_is_beside_the_plan_or_the_programs_own() {
+    let place = place();
+    let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text");
+    let of = |folder: &str, out: &str| {
+        std::fs::create_dir_all(place.path("plans")).expect("a folder");
+        let (head, tail) = plan.split_once("subjects =").expect("subjects");
+        let (_, tail) = tail.split_once('\n').expect("a line");
+        let text = format!("{head}subjects = [{{ folder = {folder:?} }}]\n{tail}").replace("limit = 3", "limit = 1");
+        std::fs::write(place.path("plans/own.toml"), text).expect("a plan");
+        place.ok(&["study", "plans/own.toml", "--out", out]);
+        let kept = String::from_utf8(bytes(&place.path(out).join("plan.toml"))).expect("a text");
+        (kept.lines().find(|line| line.starts_with("folder = ")).expect("a folder").to_string(), ledger(&place, out))
+    };
+    // a folder of that name where the program is called is another matter
+    std::fs::rename(place.path("thing"), place.path("dog")).expect("a move");
+    let (folder, lines) = of("dog", "by-name");
+    assert!(folder == "folder = \"bundled:dog\"" && lines.contains("\"dog.a.0"), "{folder} {lines}");
+    assert_eq!(of("bundled:dog", "for-sure"), (folder, lines.clone()));
+    let (folder, other) = of("../dog", "beside");
+    assert!(folder.ends_with("/../dog\"") && lines != other, "{folder}");
 }
 
 #[test]
@@ -212,7 +284,7 @@ fn elite_is_drawn_of_its_files_without_a_training() {
     let only = head.replace("limit = 3", "limit = 4").replace("baseline = \"a\"\n", "")
         + &row.replace("\"vision\"", "\"moved/vision\"");
     std::fs::write(place.path("only.toml"), only).expect("a plan");
-    place.fails(1, &["photos.txt is of other photos"], &["study", "only.toml", "--out", "d"]);
+    place.fails(1, &["ELITE", "is of other photos"], &["study", "only.toml", "--out", "d"]);
 
     std::fs::write(place.path("wrong.toml"), plan.replace("elite =", "preset = \"a\"\nelite =")).expect("a plan");
     place.fails(2, &["ELITE", "a preset, or the files"], &["study", "wrong.toml", "--out", "d"]);
@@ -226,6 +298,7 @@ fn a_part_is_told_by_the_job_and_mistakes_are_told() {
     place.fails(2, &["cannot read the plan", "paper, ablation, fdte, mini"], &["study", "nowhere.toml", "--out", "d"]);
     place.fails(1, &["d", "no study"], &["study", "merge", "d"]);
     let plan = String::from_utf8(bytes(&place.path("plan.toml"))).expect("a text");
+    std::fs::write(place.path("style.txt"), "a drawing of a {}\na dog\n").expect("prompts");
     for (from, to, said) in [
         ("name = \"f\"", "name = \"a\"", "twice"),
         ("preset = \"f\"", "preset = \"z\"", "z"),
@@ -234,6 +307,10 @@ fn a_part_is_told_by_the_job_and_mistakes_are_told() {
         ("folder = \"other\"", "folder = \"nobody\"", "nobody"),
         ("limit = 3", "limit = 0", "no prompt"),
         ("title", "tittle", "tittle"),
+        ("folder = \"other\"", "folders = \"other\"", "subject 2: unknown field `folders`"),
+        ("training.steps = 3", "training.seed = 3", "training.seed: give seeds = [...]"),
+        ("name = \"f\"", "name = \"f\\n\"", "in one line"),
+        ("limit = 3", "style = \"style.txt\"", "style.txt: \"a dog\" has no {}"),
     ] {
         std::fs::write(place.path("wrong.toml"), plan.replace(from, to)).expect("a plan");
         place.fails(2, &[said, "wrong.toml"], &["study", "wrong.toml", "--out", "d"]);

@@ -2,6 +2,7 @@
 
 mod work;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
@@ -9,11 +10,11 @@ use anyhow::{Context, Error, Result, bail};
 use super::{Interrupted, Machine, Observer, Usage, elite, page};
 use crate::files::{Lock, advice, check_writable, make_folder, read_text, write_whole};
 use crate::report::study::{StudyInput, study_page};
-use crate::study::ledger::{self, Progress};
-use crate::study::plan::{Method, PLAN, Subject, last};
+use crate::study::ledger::{self, LEDGER, Merged, Progress, training_folder};
+use crate::study::plan::{Method, PLAN, Subject};
 use crate::study::statistics::Statistics;
-use crate::study::tables::tables;
-use crate::study::{Plan, Shard};
+use crate::study::tables::{TABLES, tables};
+use crate::study::{Plan, Shard, Sources, Training};
 use work::{NoTools, Work, found, swept};
 
 /// What to do of which study.
@@ -25,6 +26,9 @@ pub struct Request {
     pub shard: Shard,
     pub machine: Machine,
 }
+
+/// The page, in the study's folder.
+const REPORT: &str = "report.html";
 
 /// How a study ended.
 pub struct Finished {
@@ -53,6 +57,7 @@ pub fn study(request: &Request, observer: &mut dyn Observer) -> Result<Finished>
     let cells: usize = trainings[share.clone()].iter().map(|training| training.cells().count()).sum();
     let part = if shard.is_whole() { String::new() } else { format!(", part {shard}: {} trainings", share.len()) };
     observer.info(&format!("{}: {} trainings{part}, {cells} pictures", plan.title, trainings.len()));
+    check_encoders(&plan, out, &trainings[share.clone()])?;
     let mut work = Work::new(&plan, out, machine);
     let (mut busy, mut failed) = (0, 0);
     for (i, training) in trainings[share.clone()].iter().enumerate() {
@@ -102,9 +107,10 @@ fn concerns_all(error: &Error) -> bool {
 pub fn merge(study: &Path, observer: &mut dyn Observer) -> Result<Progress> {
     let plan = Plan::open(study)?;
     let _lock = swept(study)?;
-    let mut statistics = Statistics::default();
-    let (progress, left_out) = ledger::merge(&plan, study, |entry| statistics.add(entry))?;
+    let mut statistics = Statistics::new(plan.subjects.len());
+    let Merged { progress, left_out, damaged } = ledger::merge(&plan, study, |entry| statistics.add(entry))?;
     left_out.iter().for_each(|method| warn_of_absent(method, observer));
+    damaged.iter().for_each(|error| observer.warn(&format!("{error:#}")));
     let Progress { done, all } = progress;
     if done < all {
         observer.warn(&format!("{} of {all} pictures are missing: the same study command makes them", all - done));
@@ -113,11 +119,22 @@ pub fn merge(study: &Path, observer: &mut dyn Observer) -> Result<Progress> {
     let folder = study.join("tables");
     make_folder(&folder)?;
     let _lock = swept(&folder)?;
+    // a plan that changed may have fewer
+    for name in TABLES.iter().filter(|name| tables.iter().all(|table| table.name != **name)) {
+        for path in ["csv", "tex"].map(|kind| folder.join(format!("{name}.{kind}"))) {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+    }
     for table in &tables {
         write_whole(&folder.join(format!("{}.csv", table.name)), &table.csv()?)?;
         write_whole(&folder.join(format!("{}.tex", table.name)), table.latex().as_bytes())?;
     }
-    let path = study.join("report.html");
+    let path = study.join(REPORT);
     let truths: Vec<_> =
         plan.subjects.iter().map(|subject| found(subject).ok().map(|found| page::truth(&found))).collect();
     let truth = |subject: &Subject, prompt: &str| {
@@ -140,20 +157,38 @@ fn keep_plan(plan: &Plan, out: &Path, observer: &mut dyn Observer) -> Result<()>
     if lock.is_none() {
         return Ok(()); // another part has written it
     }
-    if known().is_some() {
-        check_encoders(plan, out)?;
+    if path.exists() {
+        let old = Plan::open(out).map_err(|error| {
+            Usage(format!("{error:#}: give another --out, or remove {} if a study left it", path.display()))
+        })?;
+        // weights are rounded otherwise: names tell it, and nothing of what is there would be used
+        if old.dtype != plan.dtype {
+            let (out, old) = (out.display(), old.dtype);
+            bail!(Usage(format!(
+                "{out} is computed in {old}, and not in {}: give --dtype {old}, or another --out",
+                plan.dtype
+            )));
+        }
         observer.info("The plan has changed: what it still asks for is kept");
+    } else if !out.join("trainings").exists() {
+        let foreign = [LEDGER, REPORT, "tables"].map(|name| out.join(name));
+        if let Some(foreign) = foreign.iter().find(|path| path.exists()) {
+            bail!(Usage(format!("{} is none of a study's: give another --out", foreign.display())));
+        }
     }
     write_whole(&path, text.as_bytes())
 }
 
-/// Refuses other encoders than those of the scores that are there, whose names no training's and no picture's tell.
-fn check_encoders(plan: &Plan, out: &Path) -> Result<()> {
-    let Ok(old) = Plan::open(out) else { return Ok(()) };
-    let [clip, dino] = old.encoders();
-    if last(&old.base) == last(&plan.base) && [clip, dino] != plan.encoders() && ledger::has_scores(out) {
-        let out = out.display();
-        bail!(Usage(format!("{out} holds scores by the CLIP of {clip} and the DINO of {dino}: give another --out")));
+/// Refuses other encoders than those of the scores that are there.
+fn check_encoders(plan: &Plan, out: &Path, trainings: &[Training]) -> Result<()> {
+    for folder in trainings.iter().map(|training| training_folder(out, training)) {
+        let Some(Sources { clip, dino, .. }) = Sources::of(&folder)? else { continue };
+        if [&clip, &dino] != plan.encoders() {
+            let out = out.display();
+            bail!(Usage(format!(
+                "{out} holds scores by the CLIP of {clip} and the DINO of {dino}: give another --out"
+            )));
+        }
     }
     Ok(())
 }

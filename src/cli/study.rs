@@ -55,6 +55,9 @@ pub(super) fn run(args: StudyArgs, observer: &mut dyn Observer) -> Result<Outcom
     let shard = Shard::of(args.shard, |name| std::env::var(name).ok()).map_err(|error| Usage(format!("{error:#}")))?;
     let (plan, out) = (args.plan.context("no plan")?, args.out.context("no folder")?);
     let finished = study(&Request { plan, out, shard, machine: args.machine.into() }, observer)?;
-    let incomplete = finished.progress.is_some_and(|progress| progress.done < progress.all);
-    Ok(if incomplete || finished.busy > 0 { Outcome::Failed } else { Outcome::Done })
+    let incomplete = match finished.progress {
+        Some(progress) => progress.done < progress.all,
+        None => finished.busy > 0,
+    };
+    Ok(if incomplete { Outcome::Failed } else { Outcome::Done })
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -111,7 +111,7 @@ impl Ledger {
         let (mut done, mut whole) = (HashSet::new(), 0);
         read(&path, |entry, end| {
             if !done.insert(entry.id.clone()) {
-                bail!("{} has {} twice", path.display(), entry.id);
+                bail!("{} has {} twice: {AGAIN}", path.display(), entry.id);
             }
             whole = end;
             Ok(())
@@ -165,16 +165,19 @@ pub fn read(path: &Path, mut entry: impl FnMut(Entry, u64) -> Result<()>) -> Res
         let whole = line.strip_suffix(b"\n").unwrap_or_default();
         match (serde_json::from_slice(whole), torn) {
             (Ok(known), None) => entry(known, end)?,
-            (Ok(_), Some(torn)) => bail!("line {torn} of {} is damaged", path.display()),
+            (Ok(_), Some(torn)) => bail!("line {torn} of {} is damaged: {AGAIN}", path.display()),
             // nothing of it may be cut off
             (Err(_), _) if serde_json::from_slice::<Map<String, Value>>(whole).is_ok() => {
-                bail!("line {number} of {} is of another version of this program", path.display())
+                bail!("line {number} of {} is of another version of this program: {AGAIN}", path.display())
             }
             _ => torn = torn.or(Some(number)),
         }
     }
     Ok(())
 }
+
+/// What helps against a damaged ledger.
+const AGAIN: &str = "remove this file, and the same study command scores its pictures again";
 
 /// How much of a study is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -185,28 +188,35 @@ pub struct Progress {
     pub all: usize,
 }
 
-/// Whether anything is scored in a study's folder, of whatever plan.
-pub fn has_scores(study: &Path) -> bool {
-    let folders = std::fs::read_dir(study.join("trainings")).into_iter().flatten().flatten();
-    folders.map(|folder| folder.path().join(CELLS)).any(|file| file.metadata().is_ok_and(|meta| meta.len() > 0))
+/// What [`merge`] found.
+pub struct Merged<'a> {
+    /// How much is done.
+    pub progress: Progress,
+    /// The methods that do not count, since nothing of them is done and their files are not there.
+    pub left_out: Vec<&'a Method>,
+    /// Why trainings' ledgers could not be read: nothing of them is done.
+    pub damaged: Vec<Error>,
 }
 
 /// Puts the ledgers of all trainings together in the order of the plan, and hands over each entry under the names that
-/// the plan has for its subject and method. Cells of other plans are left out. Tells how much is done, and which
-/// methods do not count, since nothing of them is done and their files are not there.
+/// the plan has for its subject and method. Cells of other plans are left out.
 ///
 /// # Errors
-/// If a ledger cannot be read, or the whole one not be written.
-pub fn merge<'a>(plan: &'a Plan, study: &Path, mut tell: impl FnMut(&Entry)) -> Result<(Progress, Vec<&'a Method>)> {
-    let mut by_method: BTreeMap<&str, Progress> = BTreeMap::new();
+/// If the whole ledger cannot be written.
+pub fn merge<'a>(plan: &'a Plan, study: &Path, mut tell: impl FnMut(&Entry)) -> Result<Merged<'a>> {
+    let (mut by_method, mut damaged): (BTreeMap<&str, Progress>, _) = (BTreeMap::new(), Vec::new());
     write_bit_by_bit(&study.join(LEDGER), |file| {
         for training in plan.trainings()? {
             let mut known = HashMap::new();
             let path = training_folder(study, &training).join(CELLS);
-            read(&path, |entry, _| {
+            let whole = read(&path, |entry, _| {
                 known.insert(entry.id.clone(), entry);
                 Ok(())
-            })?;
+            });
+            if let Err(error) = whole {
+                known.clear();
+                damaged.push(error);
+            }
             let (subject, method) = (&training.subject.name, &training.method.name);
             let progress = by_method.entry(method).or_default();
             for cell in training.cells() {
@@ -225,7 +235,8 @@ pub fn merge<'a>(plan: &'a Plan, study: &Path, mut tell: impl FnMut(&Entry)) -> 
     let (left_out, counted): (Vec<&Method>, Vec<&Method>) =
         plan.methods.iter().partition(|method| of(method).done == 0 && !method.is_there());
     let add = |sum: Progress, one: Progress| Progress { done: sum.done + one.done, all: sum.all + one.all };
-    Ok((counted.into_iter().map(of).fold(Progress::default(), add), left_out))
+    let progress = counted.into_iter().map(of).fold(Progress::default(), add);
+    Ok(Merged { progress, left_out, damaged })
 }
 
 #[cfg(test)]
@@ -252,15 +263,20 @@ mod tests {
         let first = plan("A: one")?;
         let training = first.trainings()?.into_iter().next().context("no training")?;
         let cell = training.cells().next().context("no cell")?;
-        assert!(!has_scores(folder.path()));
         std::fs::create_dir_all(training_folder(folder.path(), &training))?;
         let scored = Entry::new(&training, &cell, Scores::default(), Vec::new());
         Ledger::open(&training_folder(folder.path(), &training))?.append(&[scored])?;
-        assert!(has_scores(folder.path()));
         let mut names = Vec::new();
         let renamed = plan("A? one")?;
-        let (progress, left_out) = merge(&renamed, folder.path(), |entry| names.push(entry.method.clone()))?;
-        assert_eq!((names, progress.done, left_out.len()), (vec!["A? one".to_string()], 1, 0));
+        let merged = merge(&renamed, folder.path(), |entry| names.push(entry.method.clone()))?;
+        assert_eq!((names, merged.progress.done, merged.left_out.len()), (vec!["A? one".to_string()], 1, 0));
+        assert!(merged.damaged.is_empty());
+        // of what is damaged nothing counts
+        let path = training_folder(folder.path(), &training).join(CELLS);
+        std::fs::write(&path, std::fs::read_to_string(&path)? + "nonsense\n" + &entry("b").line()?)?;
+        let merged = merge(&renamed, folder.path(), |_| ())?;
+        let said = format!("{:#}", merged.damaged.first().context("no damage")?);
+        assert!(merged.progress.done == 0 && said.contains("line 2 of") && said.contains("remove this file"), "{said}");
         Ok(())
     }
 

@@ -72,7 +72,7 @@ pub struct Prompts {
 pub struct Subject {
     /// Its name in tables.
     pub name: String,
-    /// Its folder, or its name among the bundled ones.
+    /// Its whole path, or `bundled:NAME`.
     pub folder: String,
     /// Its class word.
     pub class: String,
@@ -185,6 +185,10 @@ impl Plan {
         only_once("seed", self.seeds.iter())?;
         only_once("subject", self.subjects.iter().map(|subject| &subject.name))?;
         only_once("method", self.methods.iter().map(|method| &method.name))?;
+        for name in self.methods.iter().map(|method| &method.name) {
+            let printable = !name.trim().is_empty() && !name.contains(char::is_control);
+            ensure!(printable, "the method {name:?}: a name is a word or two, in one line");
+        }
         for name in [&self.baseline, &self.ours] {
             let known = || self.methods.iter().map(|method| method.name.as_str()).collect::<Vec<_>>().join(", ");
             ensure!(self.method(name).is_some(), "there is no method {name:?}: one of {}", known());

@@ -53,8 +53,9 @@ impl Sums {
 type Trainings = BTreeMap<(String, u64), Sums>;
 
 /// Everything that tables and charts are made of. It grows with trainings and prompts, not with pictures.
-#[derive(Default)]
 pub struct Statistics {
+    /// Whether the study is of one subject, so that its seeds are what can be drawn anew.
+    of_one: bool,
     trainings: BTreeMap<(String, Group), Trainings>,
     prompts: BTreeMap<(Group, String), BTreeMap<String, Sums>>,
 }
@@ -94,6 +95,11 @@ impl Estimate {
 }
 
 impl Statistics {
+    /// Of nothing yet, in a study of so many subjects.
+    pub fn new(subjects: usize) -> Self {
+        Self { of_one: subjects == 1, trainings: BTreeMap::new(), prompts: BTreeMap::new() }
+    }
+
     /// Takes a cell in.
     pub fn add(&mut self, entry: &Entry) {
         let trainings = self.trainings.entry((entry.method.clone(), entry.group)).or_default();
@@ -129,11 +135,10 @@ impl Statistics {
 
     /// Whether anything has an interval.
     pub fn has_intervals(&self) -> bool {
-        let drawn =
-            |trainings: &Trainings| match trainings.keys().map(|(subject, _)| subject).collect::<BTreeSet<_>>().len() {
-                1 => trainings.len(),
-                subjects => subjects,
-            };
+        let drawn = |trainings: &Trainings| match self.of_one {
+            true => trainings.len(),
+            false => trainings.keys().map(|(subject, _)| subject).collect::<BTreeSet<_>>().len(),
+        };
         self.trainings.values().any(|trainings| drawn(trainings) >= FEWEST)
     }
 
@@ -141,7 +146,7 @@ impl Statistics {
     pub fn mean(&self, method: &str, group: Group, quantity: Quantity) -> Option<Estimate> {
         let values =
             self.of(method, group)?.iter().filter_map(|((subject, _), sums)| Some((subject, sums.mean(quantity)?)));
-        estimate(values)
+        self.estimate(values)
     }
 
     /// A method's mean over all pictures, as the published evaluation takes it.
@@ -159,7 +164,7 @@ impl Statistics {
             let other = theirs.get(key).filter(|other| other.of(quantity).pictures == sums.of(quantity).pictures)?;
             Some((&key.0, sums.mean(quantity)? - other.mean(quantity)?))
         });
-        estimate(pairs)
+        self.estimate(pairs)
     }
 
     /// A method's mean on a subject.
@@ -176,6 +181,20 @@ impl Statistics {
     fn of(&self, method: &str, group: Group) -> Option<&Trainings> {
         self.trainings.get(&(method.to_string(), group))
     }
+
+    /// The mean of values by subject, those of a subject one after another.
+    fn estimate<'a>(&self, values: impl Iterator<Item = (&'a String, f64)>) -> Option<Estimate> {
+        let mut subjects: Vec<(&String, Vec<f64>)> = Vec::new();
+        for (subject, value) in values {
+            match subjects.last_mut() {
+                Some((last, seeds)) if *last == subject => seeds.push(value),
+                _ => subjects.push((subject, vec![value])),
+            }
+        }
+        let means: Vec<f64> = subjects.iter().filter_map(|(_, seeds)| mean_of(seeds)).collect();
+        let drawn = if self.of_one { &subjects.first()?.1 } else { &means };
+        Some(Estimate { mean: mean_of(&means)?, interval: bootstrap(drawn), subjects: means.len() })
+    }
 }
 
 /// Of fewer subjects, or seeds of the only one, the interval would be no more than the lowest and the highest: it is
@@ -184,21 +203,6 @@ const FEWEST: usize = 5;
 
 /// Draws from the bootstrap's distribution.
 const DRAWS: usize = 4000;
-
-/// The mean of values by subject, those of a subject one after another.
-fn estimate<'a>(values: impl Iterator<Item = (&'a String, f64)>) -> Option<Estimate> {
-    let mut subjects: Vec<(&String, Vec<f64>)> = Vec::new();
-    for (subject, value) in values {
-        match subjects.last_mut() {
-            Some((last, seeds)) if *last == subject => seeds.push(value),
-            _ => subjects.push((subject, vec![value])),
-        }
-    }
-    let subjects: Vec<Vec<f64>> = subjects.into_iter().map(|(_, seeds)| seeds).collect();
-    let means: Vec<f64> = subjects.iter().filter_map(|seeds| mean_of(seeds)).collect();
-    let interval = if let [seeds] = &subjects[..] { bootstrap(seeds) } else { bootstrap(&means) };
-    Some(Estimate { mean: mean_of(&means)?, interval, subjects: means.len() })
-}
 
 /// The percentile interval of the mean of values drawn with replacement, expanded. Subjects are drawn whole: how seeds
 /// differ moves their means already, and drawing seeds anew too would count it twice (Davison and Hinkley 1997, section
@@ -255,7 +259,7 @@ mod tests {
     }
 
     fn filled(entries: &[Entry]) -> Statistics {
-        let mut statistics = Statistics::default();
+        let mut statistics = Statistics::new(2);
         entries.iter().for_each(|entry| statistics.add(entry));
         statistics
     }
@@ -337,13 +341,17 @@ mod tests {
         let value = |i: usize| ((i * 7919 % count) as f64 + 0.5) / count as f64;
         let half = 1.96 * (1. / 12f64).sqrt() / (count as f64).sqrt();
         let names: Vec<String> = (0..count).map(|i| format!("{i:03}")).collect();
-        let interval = |values: Vec<(&String, f64)>| estimate(values.into_iter()).unwrap().interval.unwrap();
+        let estimate =
+            |count, values: Vec<(&String, f64)>| Statistics::new(count).estimate(values.into_iter()).unwrap();
         let subjects: Vec<(&String, f64)> = names.iter().enumerate().map(|(i, name)| (name, value(i))).collect();
         let seeds: Vec<(&String, f64)> = subjects.iter().map(|&(_, value)| (&names[0], value)).collect();
         // seeds that add as much spread as subjects have: it is that of the subjects' means, not counted again
         let twice: Vec<(&String, f64)> =
             subjects.iter().flat_map(|&(name, value)| [(name, value - 0.5), (name, value + 0.5)]).collect();
-        for [low, high] in [subjects, seeds, twice].map(interval) {
+        // of many subjects of which one is done nothing is known of others
+        assert_eq!(estimate(count, seeds.clone()).interval, None);
+        for (planned, values) in [(count, subjects), (1, seeds), (count, twice)] {
+            let [low, high] = estimate(planned, values).interval.unwrap();
             assert!(
                 ((high - low) / 2. / half - 1.).abs() < 0.06 && (low + high - 1.).abs() < 0.004,
                 "{low} {high} {half}"

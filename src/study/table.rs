@@ -93,22 +93,26 @@ impl Table {
     }
 }
 
-/// Text that no spreadsheet takes for a formula; numbers with a sign stay numbers.
+/// Text that no spreadsheet takes for a formula; numbers with a sign stay numbers, also with an interval.
 fn harmless(text: &str) -> String {
-    let formula = text.starts_with(['=', '@', '+', '-']) && text.len() > 1 && !text[1..].starts_with(char::is_numeric);
+    let number = |part: &str| part.trim_matches(['[', ']', ',']).parse::<f64>().is_ok();
+    let formula = text.starts_with(['=', '@', '+', '-']) && text != "-" && !text.split(' ').all(number);
     if formula { format!("'{text}") } else { text.into() }
 }
 
 /// Text as LaTeX prints it.
 fn escaped(text: &str) -> String {
-    // the end of the row above would take these for its argument
-    let mut out = String::from(if text.starts_with(['[', '*']) { "{}" } else { "" });
+    // the end of the row above would take these for its argument, also behind spaces
+    let mut out = String::from(if text.trim_start().starts_with(['[', '*']) { "{}" } else { "" });
     for c in text.chars() {
         match c {
             '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
             '~' => out += "\\textasciitilde{}",
             '^' => out += "\\textasciicircum{}",
             '\\' => out += "\\textbackslash{}",
+            '<' => out += "\\textless{}",
+            '>' => out += "\\textgreater{}",
+            '|' => out += "\\textbar{}",
             c => out.push(c),
         }
     }
@@ -126,7 +130,9 @@ mod tests {
             row("50 %", "0.7", "0.1"),
             row("=x, y", "0.6", "-"),
             row("[1]", "-", "-"),
-            row("*", "-", "-"),
+            row(" *", "-", "-"),
+            row("=1+2", "-", "-"),
+            row("+1-x|<y>", "-", "-"),
         ];
         (1..3).for_each(|column| mark_best(&mut rows, column));
         let header = ["method", "CLIP_T", "DINO"].map(String::from).to_vec();
@@ -143,8 +149,11 @@ mod tests {
     fn spreadsheets_and_latex_take_any_word() -> Result<()> {
         let csv = String::from_utf8(table().csv()?)?;
         let expected = "method,CLIP_T,DINO\n\"A & \"\"b\"\"\",\"0.5 [0.4, 0.6]\",-\n50 %,0.7,0.1\n\"'=x, y\",0.6,-\n\
-                        [1],-,-\n*,-,-\n";
+                        [1],-,-\n *,-,-\n'=1+2,-,-\n'+1-x|<y>,-,-\n";
         assert_eq!(csv, expected);
+        for number in ["+0.10 [-0.20, +0.30]", "-0.5", "-"] {
+            assert_eq!(harmless(number), number);
+        }
         let latex = table().latex();
         for part in [
             "{lrr}",
@@ -153,7 +162,8 @@ mod tests {
             "50 \\% & \\textbf{0.7}",
             "\\underline{0.6}",
             "\\\\\n{}[1] & -",
-            "\\\\\n{}* & -",
+            "\\\\\n{} * & -",
+            "+1-x\\textbar{}\\textless{}y\\textgreater{} & - & -",
         ] {
             assert!(latex.contains(part), "{part} in {latex}");
         }

@@ -10,6 +10,20 @@ use crate::evaluation::scores::{Group, Metric};
 /// The lists of prompts that are reported apart.
 pub const GROUPS: [Group; 2] = [Group::Unstylised, Group::Stylised];
 
+/// Names of the files of all tables that a study may have.
+pub const TABLES: [&str; 10] = [
+    "table1",
+    "ablation",
+    "methods",
+    "differences",
+    "steps",
+    "truth",
+    "truth-differences",
+    "pooled",
+    "subjects",
+    "prompts",
+];
+
 /// All tables of a study; those that would say nothing are left out.
 pub fn tables(plan: &Plan, statistics: &Statistics) -> Vec<Table> {
     let scores: Vec<Quantity> = Quantity::scores().filter(|q| statistics.has_any(*q)).collect();

@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
-use toml::Table;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use toml::{Table, Value};
 
 use super::plan::{Method, Plan, Prompts, Subject};
 use crate::base::{Base, MINI, RANDOM_SD14};
-use crate::evaluation::prompts::{Kind, builtin, kind_of, read_file};
+use crate::evaluation::prompts::{Kind, SLOT, builtin, kind_of, read_file};
 use crate::method::elite;
 use crate::ops::Precision;
 use crate::settings::Layers;
-use crate::subject;
+use crate::subject::{self, BUNDLED};
 
 /// A plan as it is written.
 #[derive(Deserialize)]
@@ -45,13 +46,26 @@ struct Files {
     limit: Option<usize>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum Subjects {
     /// `bundled`, or a folder: each folder in it is a subject.
     Folder(String),
     /// One by one.
     Listed(Vec<One>),
+}
+
+impl<'de> Deserialize<'de> for Subjects {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        match Value::deserialize(source)? {
+            Value::String(folder) => Ok(Self::Folder(folder)),
+            Value::Array(all) => {
+                let one = |(i, value): (usize, Value)| {
+                    value.try_into().map_err(|e: toml::de::Error| D::Error::custom(format!("subject {}: {e}", i + 1)))
+                };
+                all.into_iter().enumerate().map(one).collect::<Result<_, _>>().map(Self::Listed)
+            }
+            _ => Err(D::Error::custom("subjects: \"bundled\", a folder of folders, or a list of { folder = \"...\" }")),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -86,7 +100,9 @@ impl Written {
             below = below.over(&toml, &format!("eqdiff.toml of the base {base}"))?;
         }
         let below = below.settings()?;
+        seedless(&self.settings).context("settings")?;
         let method = |row: Row| -> Result<Method> {
+            seedless(&row.settings).with_context(|| format!("the settings of the method {}", row.name))?;
             ensure!(
                 row.preset.is_some() != row.elite.is_some(),
                 "the method {}: give it a preset, or the files of ELITE",
@@ -144,7 +160,10 @@ fn model(folder: &Path, name: &str) -> String {
 impl Files {
     fn read(self, folder: &Path) -> Result<Prompts> {
         let list = |file: &Option<PathBuf>, otherwise: Vec<String>| -> Result<Vec<String>> {
-            let all = file.as_ref().map_or(Ok(otherwise), |file| read_file(&folder.join(file)))?;
+            let all = match file {
+                None => otherwise,
+                Some(file) => templates(&folder.join(file))?,
+            };
             Ok(all.into_iter().take(self.limit.unwrap_or(usize::MAX)).collect())
         };
         let (live, object) = (builtin(Kind::Live), builtin(Kind::Object));
@@ -156,23 +175,55 @@ impl Files {
     }
 }
 
+/// The prompts of a file, each with a place for the subject.
+fn templates(file: &Path) -> Result<Vec<String>> {
+    let all = read_file(file)?;
+    if let Some(prompt) = all.iter().find(|prompt| !prompt.contains(SLOT)) {
+        bail!("{}: {prompt:?} has no {SLOT}, which stands for the subject with its class word", file.display());
+    }
+    Ok(all)
+}
+
 impl Subjects {
     fn found(self, folder: &Path) -> Result<Vec<Subject>> {
         let all: Vec<One> = match self {
             Self::Listed(all) => all,
             Self::Folder(name) => {
-                let folders = if name == "bundled" { subject::bundled() } else { folders(&folder.join(name))? };
+                let folders = match name.as_str() {
+                    "bundled" => subject::bundled().iter().map(|name| format!("{BUNDLED}{name}")).collect(),
+                    name => folders(&folder.join(name))?,
+                };
                 folders.into_iter().map(|folder| One { folder, class: None, kind: None }).collect()
             }
         };
         let one = |one: One| {
-            let place = near(folder, &one.folder);
+            let place = place(folder, &one.folder);
             let request = subject::Request { subject: &place, class: one.class.as_deref(), ..Default::default() };
             let (name, class) = subject::identify(&request)?;
             Ok(Subject { name, kind: one.kind.unwrap_or_else(|| kind_of(&class)), class, folder: place })
         };
         all.into_iter().map(one).collect()
     }
+}
+
+/// A subject's folder beside the plan, else one of the program's own, whatever lies where the program is called.
+fn place(folder: &Path, name: &str) -> String {
+    let path = folder.join(name);
+    match () {
+        _ if name.starts_with(BUNDLED) => name.into(),
+        _ if !path.exists() && subject::bundled().iter().any(|known| known == name) => format!("{BUNDLED}{name}"),
+        _ => path.display().to_string(),
+    }
+}
+
+/// Refuses settings with a seed: trainings have those of the study.
+fn seedless(settings: &Table) -> Result<()> {
+    let training = settings.get("training").and_then(Value::as_table);
+    ensure!(
+        training.is_none_or(|training| !training.contains_key("seed")),
+        "training.seed: give seeds = [...] instead"
+    );
+    Ok(())
 }
 
 /// The folders in a folder, by name; hidden ones are left out.

@@ -14,13 +14,13 @@ use crate::adapter::{Adapter, MANIFEST};
 use crate::base::{Base, device};
 use crate::evaluation::judge::shares;
 use crate::evaluation::scorer::{Concept, Scorer, Wanted};
-use crate::files::{Lock, make_folder, read_text, write_whole};
+use crate::files::{Lock, make_folder, write_whole};
 use crate::images;
 use crate::images::png::save_png;
 use crate::sampling::{Drawn, Order, Style, blocks, draw};
 use crate::study::ledger::{self, adapter_folder, training_folder};
 use crate::study::plan::Subject;
-use crate::study::{Cell, Entry, Ledger, Plan, Training};
+use crate::study::{Cell, Entry, Ledger, Plan, Sources, Training};
 use crate::subject::{self, Crop};
 use crate::training::budget::Budget;
 
@@ -61,9 +61,10 @@ impl<'a> Work<'a> {
         let folder = training_folder(self.out, training);
         make_folder(&folder)?;
         let Some(_lock) = swept(&folder)? else { return Ok(false) };
+        self.keep_sources(training, &folder)?;
         let mut ledger = Ledger::open(&folder)?;
         let cells: Vec<Cell> = training.cells().collect();
-        let missing = cells.iter().filter(|cell| !ledger.has(training, cell)).count();
+        let missing = cells.iter().filter(|cell| !self.is_done(training, cell, &ledger)).count();
         if missing == 0 {
             return Ok(true);
         }
@@ -72,7 +73,6 @@ impl<'a> Work<'a> {
         let studio = match &training.method.elite {
             Some(files) => {
                 let subject = self.subject(training.subject)?;
-                keep_digest(&folder.join("photos.txt"), &subject.digest(), training.subject)?;
                 Studio::of_base(base, training.settings.clone()).with_elite(files, &subject, self.machine.offline)?
             }
             None => {
@@ -82,6 +82,21 @@ impl<'a> Work<'a> {
         };
         self.draw_and_score(training, &cells, (&studio, &scorer), &mut ledger, observer)?;
         Ok(true)
+    }
+
+    /// Whether a picture is there with its scores.
+    fn is_done(&self, training: &Training, cell: &Cell, ledger: &Ledger) -> bool {
+        ledger.has(training, cell) && ledger::picture(self.out, training, cell).is_file()
+    }
+
+    /// Refuses other photos than those of which is what there is in a training's folder; leaves there what else is.
+    fn keep_sources(&mut self, training: &Training<'a>, folder: &Path) -> Result<()> {
+        let sources = Sources::new(self.plan, self.subject(training.subject)?.digest());
+        match Sources::of(folder)? {
+            None => sources.keep(folder),
+            Some(known) if known.photos == sources.photos => Ok(()),
+            Some(_) => Err(other_photos(folder, training.subject)),
+        }
     }
 
     fn tools(&mut self, observer: &mut dyn Observer) -> Result<(Rc<Base>, Rc<Scorer>)> {
@@ -146,7 +161,7 @@ impl<'a> Work<'a> {
         };
         swept(&folder)?; // it may have been killed over its last file
         if adapter.manifest.photos != self.subject(training.subject)?.digest() {
-            return Err(other_photos(&folder, training.subject));
+            return Err(other_photos(&training_folder(self.out, training), training.subject));
         }
         Ok(Some(adapter))
     }
@@ -178,26 +193,25 @@ impl<'a> Work<'a> {
         let pictures = ledger::pictures_folder(self.out, training);
         make_folder(&pictures)?;
         let _lock = swept(&pictures)?;
-        let units = |cells: &[Cell]| cells.iter().filter(|cell| !ledger.has(training, cell)).count() * style.steps;
-        observer.begin("Drawing, scoring", cells.len() * style.steps, cells.len() * style.steps - units(cells));
+        let done = cells.iter().filter(|cell| self.is_done(training, cell, ledger)).count();
+        observer.begin("Drawing, scoring", cells.len() * style.steps, done * style.steps);
         for block in blocks(&studio.base, studio.learned.as_ref(), &style, cells.len())? {
             let cells = &cells[block];
-            let missing: Vec<&Cell> = cells.iter().filter(|cell| !ledger.has(training, cell)).collect();
-            if missing.is_empty() {
-                continue;
-            }
             let path = |cell: &Cell| ledger::picture(self.out, training, cell);
-            let before = cells.len() - missing.len();
-            if missing.iter().any(|cell| !path(cell).is_file()) {
+            if cells.iter().any(|cell| !path(cell).is_file()) {
+                let before = cells.iter().filter(|cell| self.is_done(training, cell, ledger)).count();
                 draw_block(studio, &style, cells, &path, before, observer)?;
             }
+            let missing: Vec<&Cell> = cells.iter().filter(|cell| !ledger.has(training, cell)).collect();
             let score = |cell: &&Cell| -> Result<Entry> {
                 let picture = images::open(&path(cell))?;
                 let scores = scorer.scores(&picture, Some(&cell.named), &concept)?;
                 let findings = scorer.findings(&picture, Some(&cell.named), &concept)?;
                 Ok(Entry::new(training, cell, scores, shares(findings.iter())))
             };
-            ledger.append(&missing.iter().map(score).collect::<Result<Vec<_>>>()?)?;
+            if !missing.is_empty() {
+                ledger.append(&missing.iter().map(score).collect::<Result<Vec<_>>>()?)?;
+            }
             observer.go_on(0)?;
         }
         observer.end();
@@ -253,7 +267,8 @@ fn draw_block(
 /// A subject of a plan with its photos.
 pub(super) fn found(subject: &Subject) -> Result<subject::Subject> {
     let (folder, class) = (subject.folder.as_str(), Some(subject.class.as_str()));
-    subject::find(&subject::Request { subject: folder, class, ..subject::Request::default() })
+    // a training that needs masks asks for them itself
+    subject::find(&subject::Request { subject: folder, class, whole: true, ..subject::Request::default() })
 }
 
 /// The lock of a folder that is there, and what dead processes left in it gone; none if another process has it.
@@ -263,19 +278,10 @@ pub(super) fn swept(folder: &Path) -> Result<Option<Lock>> {
     Ok(lock)
 }
 
-/// Refuses pictures of other photos than those that the first ones in the same folder were drawn of.
-fn keep_digest(file: &Path, digest: &str, subject: &Subject) -> Result<()> {
-    match read_text(file) {
-        Ok(known) if known == digest => Ok(()),
-        Ok(_) => Err(other_photos(file, subject)),
-        Err(_) => write_whole(file, digest.as_bytes()),
-    }
-}
-
-fn other_photos(what: &Path, subject: &Subject) -> Error {
+fn other_photos(training: &Path, subject: &Subject) -> Error {
     anyhow!(
-        "{} is of other photos than those in {}: give another --out, or remove the former",
-        what.display(),
+        "{} is of other photos than those in {}: give another --out, or remove that whole folder",
+        training.display(),
         subject.folder
     )
 }

@@ -103,7 +103,7 @@ mod tests {
 
     /// The sentences on so many subjects, on which F less A has these signs; 0: another one on each.
     fn sentences(plan: &Plan, subjects: usize, signs: [f32; 3]) -> Vec<String> {
-        let mut statistics = Statistics::default();
+        let mut statistics = Statistics::new(plan.subjects.len());
         for subject in 0..subjects {
             let turn = if subject % 2 == 0 { 0.25 } else { -0.25 };
             for (method, more) in [("A", 0.), ("F", 1.)] {

@@ -169,7 +169,8 @@ fn photos(study: &Path, subject: &OfSubject) -> Result<Vec<std::path::PathBuf>> 
 
 /// A small picture of a file.
 fn thumbnail(path: &Path, alt: &str) -> Result<String> {
-    small(images::open(path)?, alt).with_context(|| format!("cannot show {}", path.display()))
+    small(images::open(path)?, alt)
+        .with_context(|| format!("cannot show {}: remove it, and what made it makes it again", path.display()))
 }
 
 /// A small picture that is decoded when it is scrolled to.
