@@ -208,11 +208,13 @@ impl Subjects {
 
 /// A subject's folder beside the plan, else one of the program's own, whatever lies where the program is called.
 fn place(folder: &Path, name: &str) -> String {
+    if name.starts_with(BUNDLED) {
+        return name.into();
+    }
     let path = folder.join(name);
-    match () {
-        _ if name.starts_with(BUNDLED) => name.into(),
-        _ if !path.exists() && subject::bundled().iter().any(|known| known == name) => format!("{BUNDLED}{name}"),
-        _ => path.display().to_string(),
+    match !path.exists() && subject::bundled().iter().any(|known| known == name) {
+        true => format!("{BUNDLED}{name}"),
+        false => path.display().to_string(),
     }
 }
 
