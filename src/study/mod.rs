@@ -1,6 +1,6 @@
 //! A study: many trainings of subjects by methods, their pictures and scores. What it consists of (`written`, `plan`,
-//! `cells`), what is done of it (`ledger`, `sources`), who does which part (`shard`), and what came out (`quantity`, `statistics`,
-//! `tables`). The doing is [`crate::app::study`]'s affair.
+//! `cells`), what is done of it (`ledger`, `sources`), who does which part (`shard`), and what came out (`quantity`,
+//! `statistics`, `tables`). The doing is [`crate::app::study`]'s affair.
 
 pub mod cells;
 pub mod ledger;

@@ -9,7 +9,7 @@ use super::plan::Plan;
 use crate::files::{read_text, write_whole};
 
 /// Its file, in the training's folder.
-pub const SOURCES: &str = "sources.toml";
+const SOURCES: &str = "sources.toml";
 
 /// What a training's pictures and scores come of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
