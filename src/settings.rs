@@ -10,7 +10,7 @@ use toml::Table;
 use crate::method::MethodName;
 use crate::method::eqdiff::Recipe;
 use crate::method::eqdiff::fdte::Fdte;
-use crate::method::eqdiff::mgdp::Mgdp;
+use crate::method::eqdiff::mgdp::{Guidance, Mgdp};
 use crate::method::eqdiff::rra::Rra;
 
 /// Every setting.
@@ -105,13 +105,6 @@ impl Prior {
     /// What class images of `class` are drawn from and captioned with.
     pub fn prompt_of(&self, class: &str) -> String {
         self.prompt.replace(CLASS_WORD, class)
-    }
-}
-
-impl Settings {
-    /// The guidance that class images are drawn with.
-    pub fn class_guidance(&self) -> f64 {
-        if self.prior.guidance > 0. { self.prior.guidance } else { self.sampling.guidance }
     }
 }
 
@@ -300,6 +293,21 @@ fn merge(below: &mut Table, above: Table, path: &str) -> Result<()> {
 }
 
 impl Settings {
+    /// The guidance that class images are drawn with.
+    pub fn class_guidance(&self) -> f64 {
+        if self.prior.guidance > 0. { self.prior.guidance } else { self.sampling.guidance }
+    }
+
+    /// Whether a training looks at the subject's masks.
+    pub fn uses_masks(&self) -> bool {
+        self.training.method == MethodName::Eqdiff && (self.mgdp.mask != Guidance::Off || self.sees_attention())
+    }
+
+    /// Whether a loss looks at maps of attention.
+    pub fn sees_attention(&self) -> bool {
+        self.rra.enabled && self.rra.loss_weight > 0. || self.cross_attention.loss_weight > 0.
+    }
+
     /// What Equilibrated Diffusion is given of them for a subject of that class.
     pub fn recipe(&self, class: &str) -> Recipe {
         Recipe {

@@ -31,6 +31,14 @@ async function photos() {
   await page.locator(".photos li").nth(files.length - 1).waitFor();
   expect((await page.locator(".photos li").count()) === files.length, `${files.length} photos are taken in`);
   await eyes.look(page, "03-without-masks");
+  await go("train/clock");
+  const lacking = page.getByText("photos have no mask yet");
+  expect(await lacking.isVisible(), "the method needs masks");
+  await page.getByText("More", { exact: true }).click();
+  await page.getByText("DreamBooth", { exact: true }).click();
+  expect(!(await lacking.isVisible()), "another needs none");
+  await page.getByText("As published", { exact: true }).click();
+  await go("photos/clock");
   await page.getByRole("button", { name: "Propose masks" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Propose" }).click();
   await page.locator(".photos .shade").nth(files.length - 1).waitFor();

@@ -17,7 +17,6 @@ use crate::images::png::save_png;
 use crate::method::MethodName;
 use crate::method::dreambooth::check_identifier;
 use crate::method::eqdiff::init_token;
-use crate::method::eqdiff::mgdp::Guidance;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::samplers::sampler;
 use crate::settings::{Layers, Settings};
@@ -213,19 +212,8 @@ fn wanted<'a>(request: &'a Request, settings: &Settings) -> Result<subject::Requ
         invert_masks: request.invert_masks,
         crop: request.crop,
         // who says something of masks has them
-        whole: !uses_masks(settings) && request.masks.is_none() && !request.invert_masks && request.crop == Crop::None,
+        whole: !settings.uses_masks() && request.masks.is_none() && !request.invert_masks && request.crop == Crop::None,
     })
-}
-
-/// Whether a training with those settings looks at the subject's masks.
-fn uses_masks(settings: &Settings) -> bool {
-    let guided = settings.mgdp.mask != Guidance::Off || sees_attention(settings);
-    settings.training.method == MethodName::Eqdiff && guided
-}
-
-/// Whether a loss looks at maps of attention.
-fn sees_attention(Settings { rra, cross_attention, .. }: &Settings) -> bool {
-    rra.enabled && rra.loss_weight > 0. || cross_attention.loss_weight > 0.
 }
 
 /// Says what was found, and what is odd about it.
@@ -269,7 +257,7 @@ fn check(base: &Base, settings: &Settings, subject: &Subject, side: usize) -> Re
         _ => return first_token(base, settings, &subject.class).map(|_| ()),
     }
     init_token(base, &settings.fdte, &subject.class).context("fdte.init_word")?;
-    if sees_attention(settings) && base.unit() / base.vae.factor() < 4 {
+    if settings.sees_attention() && base.unit() / base.vae.factor() < 4 {
         let text = "rra.loss_weight and cross_attention.loss_weight must be 0: their maps have a quarter of the latents' \
                     side, and this base's UNet has no such level";
         bail!(Usage(text.into()));

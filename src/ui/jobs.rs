@@ -20,7 +20,7 @@ use super::log::Summary;
 use super::{Ui, shown};
 use crate::app::export::Layout;
 use crate::base::{Base, MINI};
-use crate::settings::{Layers, PRESETS, SamplerName};
+use crate::settings::{Layers, PRESETS, SamplerName, Settings};
 use crate::subject;
 
 /// What a page has to know once: choices and their defaults.
@@ -32,18 +32,25 @@ pub(super) async fn state(State(ui): State<Arc<Ui>>) -> Answer<Json<Value>> {
         let value = layout.to_possible_value()?;
         Some(json!({"name": value.get_name(), "help": value.get_help().map(ToString::to_string)}))
     });
-    let steps = |toml: Option<String>| -> anyhow::Result<BTreeMap<&str, usize>> {
-        let of = |(preset, _): (&'static str, &str)| {
-            let layers = toml.iter().try_fold(Layers::new()?, |layers, toml| layers.over(toml, "the base"))?;
-            Ok((preset, layers.preset(preset)?.settings()?.training.steps))
-        };
-        PRESETS.into_iter().map(of).collect()
+    let settings = |toml: &Option<String>, preset| -> anyhow::Result<Settings> {
+        let layers = toml.iter().try_fold(Layers::new()?, |layers, toml| layers.over(toml, "the base"))?;
+        layers.preset(preset)?.settings()
     };
+    let steps = |toml: Option<String>| -> anyhow::Result<BTreeMap<&str, usize>> {
+        PRESETS.into_iter().map(|(preset, _)| Ok((preset, settings(&toml, preset)?.training.steps))).collect()
+    };
+    let mut masked = Vec::new();
+    for (preset, _) in PRESETS {
+        if settings(&None, preset)?.uses_masks() {
+            masked.push(preset);
+        }
+    }
     Ok(Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "folder": shown(&ui.root),
         "jobs": ui.queue.jobs(),
         "presets": PRESETS.map(|(name, _)| name),
+        "masked": masked, // the presets that look at masks
         "samplers": samplers.collect::<Vec<_>>(),
         "layouts": layouts.collect::<Vec<_>>(),
         "examples": subject::bundled(),

@@ -63,7 +63,7 @@ function trainForm(chosen, signal) {
   const show = () => {
     const known = store.subjects.find(({ name }) => name === subject.value);
     strip.replaceChildren(...(known?.photos ?? []).filter((photo) => !photo.error).slice(0, 6).map((photo) => h("img", { src: `${photo.url}&side=240`, alt: "" })));
-    problem.hidden = !known?.problem;
+    problem.hidden = !known?.problem || (known.maskless && !store.state.masked.includes(kept.preset));
     problem.replaceChildren(icon("warn"), h("span", {}, known?.problem ?? "", " ", h("a", { href: `#/photos/${part(subject.value)}` }, "To its photos")));
     steps.placeholder = usual();
     stepsField.querySelector(".hint").textContent = `${usual()} unless you say otherwise. More steps: more alike, less free.`;
