@@ -282,6 +282,15 @@ fn two_subjects_are_in_one_picture() {
     }
     let drawn = |folder: &str| image::open(&pictures(&place.path(folder))[0]).expect("a picture").to_rgb8();
     assert!(drawn("both") != drawn("swapped") && drawn("both") != drawn("other"));
+    // words alone go in too, beside another and beside keys and values
+    let word =
+        ["train", "--subject", "cup", "--base", &base, "--preset", "ti", "--steps", "2", "--out", "outputs/word"];
+    place.ok(&word);
+    for (out, others) in [("word", ["outputs/hat", "outputs/word"]), ("words", ["outputs/word", "outputs/word"])] {
+        let more = ["--prompt", "a S* beside a S2*", "--steps", "2", "--out", out];
+        place.ok(&[&["sample", "--adapter", others[0], "--adapter", others[1]][..], &more].concat());
+    }
+    assert!(drawn("word") != drawn("words") && drawn("word") != drawn("both"));
     let one = ["--prompt", "a S* cup beside a S2* hat", "--explain"];
     place.fails(2, &["--explain", "one --adapter"], &[&both[..], &one].concat());
     let grid = ["--prompt", "a S* cup beside a S2* hat", "--grid", "reference=0,1"];

@@ -34,7 +34,7 @@ impl Several {
     /// Merges adapters of one base; `captions` are what the base shall go on to draw as before.
     ///
     /// # Errors
-    /// If tensors are missing, or the subjects' words cannot be told apart.
+    /// If one has no vector of its own, or the subjects' words cannot be told apart.
     pub fn merge(base: &Base, members: &[Member], captions: &[String]) -> anyhow::Result<Self> {
         let texts = Texts::new(base);
         let mut regularising = Vec::with_capacity(captions.len());
@@ -61,12 +61,16 @@ impl Several {
         for layer in base.unet.attentions().into_iter().filter(|layer| layer.name.ends_with("attn2")) {
             for (name, own) in [("to_k", &layer.parts.to_k), ("to_v", &layer.parts.to_v)] {
                 let name = format!("{}.{name}.weight", layer.name);
+                if !members.iter().any(|member| member.tensors.contains_key(&name)) {
+                    continue;
+                }
+                let own = own.weight()?.to_device(&base.device)?;
                 let wanted = members.iter().zip(&states).map(|(member, states)| {
-                    let weight = member.tensors.get(&name).with_context(|| format!("{name} is missing"))?;
-                    Ok(states.matmul(&weight.t()?)?)
+                    // of a word alone (Textual Inversion) they are the base's
+                    states.matmul(&member.tensors.get(&name).unwrap_or(&own).t()?)
                 });
-                let wanted = Tensor::cat(&wanted.collect::<anyhow::Result<Vec<_>>>()?, 0)?;
-                let merged = regularised.merged(&own.weight()?.to_device(&base.device)?, &together, &wanted)?;
+                let wanted = Tensor::cat(&wanted.collect::<Result<Vec<_>>>()?, 0)?;
+                let merged = regularised.merged(&own, &together, &wanted)?;
                 tensors.insert(name, merged);
             }
         }
