@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::plan::{Method, Plan, Subject, last};
+use super::plan::{MOST_PICTURES, MOST_PROMPTS, Method, Plan, Subject, last};
 use crate::evaluation::prompts::fill;
 use crate::evaluation::scores::Group;
 use crate::files::digest;
 use crate::method::elite;
 use crate::model::tokenizer::PLACEHOLDER;
-use crate::settings::Settings;
+use crate::settings::{Sampling, Settings};
 
 /// A subject taught to the base by a method with a seed.
 #[derive(Clone, Debug)]
@@ -55,12 +55,18 @@ pub struct Cell<'a> {
 struct Depends<'a> {
     base: &'a str,
     dtype: &'a str,
+    /// Of what is not trained, which goes by no other setting than this and `sampling`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    side: Option<usize>,
     subject: &'a Subject,
     #[serde(skip_serializing_if = "Option::is_none")]
     preset: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     elite: Option<elite::Files>,
-    settings: &'a Settings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settings: Option<&'a Settings>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sampling: Option<&'a Sampling>,
 }
 
 impl Plan {
@@ -91,7 +97,17 @@ impl Plan {
             ..files
         });
         let (base, dtype, preset) = (last(&self.base), &self.dtype, method.preset.as_deref());
-        let depends = Depends { base, dtype, subject: &subject_alone, preset, elite, settings: &settings };
+        let drawn_only = elite.as_ref().map(|_| &settings);
+        let depends = Depends {
+            base,
+            dtype,
+            side: drawn_only.map(|settings| settings.training.side),
+            subject: &subject_alone,
+            preset,
+            elite,
+            settings: drawn_only.is_none().then_some(&settings),
+            sampling: drawn_only.map(|settings| &settings.sampling),
+        };
         let text = toml::to_string(&depends).context("cannot name a training")?;
         let id = format!("{}.{}.{seed}-{}", word(&subject.name), word(&method.name), digest(text.as_bytes(), 4));
         Ok(Training { id, subject, method, seed, settings, plan: self })
@@ -133,7 +149,9 @@ impl<'a> Training<'a> {
             let named = fill(template, &format!("{PLACEHOLDER} {}", subject.class));
             (0..plan.pictures).map(move |picture| {
                 let (list, first) = if group == Group::Unstylised { ('u', 0) } else { ('s', NOISES / 2) };
-                let seed = training_seed.wrapping_mul(NOISES).wrapping_add(first + (1000 * i + picture) as u64);
+                let seed = training_seed
+                    .wrapping_mul(NOISES as u64)
+                    .wrapping_add((first + MOST_PICTURES * i + picture) as u64);
                 let digest = digest(format!("{seed} {prompt}").as_bytes(), 3);
                 let id = format!("{list}{i:03}-{picture}-{digest}");
                 Cell { id, group, template, prompt: prompt.clone(), named: named.clone(), picture, seed }
@@ -142,8 +160,8 @@ impl<'a> Training<'a> {
     }
 }
 
-/// Seeds of pictures that a training seed has to itself.
-const NOISES: u64 = 1_000_000;
+/// Seeds of pictures that a training seed has to itself: two lists of prompts.
+const NOISES: usize = 2 * MOST_PROMPTS * MOST_PICTURES;
 
 /// A name as a part of a file name.
 fn word(name: &str) -> String {
@@ -199,6 +217,16 @@ mod tests {
         other.methods.retain(|method| method.name == "A");
         other.methods[0].settings.rra.time_gap += 1;
         assert_eq!(kept(&other)?, 0);
+        // ELITE is not trained
+        let elite = |settings: &str| -> Result<Vec<String>> {
+            let row = "[[methods]]\nname = \"ELITE\"\nelite = { mappers = \"mappers\" }";
+            let plan = plan(&format!("{settings}\n{row}"))?;
+            Ok(names(&plan)?.into_iter().filter(|name| name.contains("ELITE")).collect())
+        };
+        let first = elite("[prompts]\nlimit = 1")?;
+        assert_eq!(first.len(), crate::subject::bundled().len() * 2 * 2);
+        assert_eq!(elite("[prompts]\nlimit = 1\n[settings]\ntraining.steps = 9\nrra.time_gap = 3")?, first);
+        assert!(elite("[prompts]\nlimit = 1\n[settings]\nsampling.steps = 9")? != first);
         Ok(())
     }
 

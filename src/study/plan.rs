@@ -115,6 +115,11 @@ impl Method {
 /// A study of more cells is a slip of the hand.
 const MOST: usize = 10_000_000;
 
+/// Prompts of a list, and pictures of a prompt, that have noise of their own.
+pub const MOST_PROMPTS: usize = 500;
+/// See [`MOST_PROMPTS`].
+pub const MOST_PICTURES: usize = 1000;
+
 impl Plan {
     /// Reads a plan from a file, or one of [`PLANS`]. Paths in it are relative to its folder.
     ///
@@ -180,6 +185,12 @@ impl Plan {
     fn check(self) -> Result<Self> {
         ensure!(!self.seeds.is_empty(), "seeds is empty: a training needs one");
         ensure!(self.pictures > 0, "pictures = 0: nothing would be drawn");
+        ensure!(self.pictures <= MOST_PICTURES, "pictures = {}: at most {MOST_PICTURES} of a prompt", self.pictures);
+        for (list, prompts) in
+            [("live", &self.prompts.live), ("object", &self.prompts.object), ("style", &self.prompts.style)]
+        {
+            ensure!(prompts.len() <= MOST_PROMPTS, "prompts.{list}: {} of them, at most {MOST_PROMPTS}", prompts.len());
+        }
         ensure!(!self.subjects.is_empty(), "there is no subject");
         ensure!(!self.methods.is_empty(), "there is no method: write [[methods]] with a name and a preset");
         only_once("seed", self.seeds.iter())?;
@@ -258,6 +269,20 @@ mod tests {
         let error = format!("{:#}", of_methods(&(row("été", "a") + &row("ôtô", "a"))).err().context("no error")?);
         assert!(error.contains("by été and") && error.contains("by ôtô are the same training"), "{error}");
         assert_eq!(of_methods(&(row("été", "a") + &row("ôtô", "b")))?.methods.len(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn no_two_pictures_share_their_noise() -> Result<()> {
+        let method = "[[methods]]\nname = \"A\"\npreset = \"a\"\n";
+        let refused = |text: &str| -> Result<String> {
+            Ok(format!("{:#}", of_methods(&format!("{text}\n{method}")).err().context("no error")?))
+        };
+        assert!(refused("pictures = 1001")?.contains("pictures = 1001: at most 1000"));
+        let list = tempfile::NamedTempFile::new()?;
+        std::fs::write(&list, (0..501).map(|i| format!("a {{}} and {i}\n")).collect::<String>())?;
+        let error = refused(&format!("[prompts]\nstyle = {:?}", list.path()))?;
+        assert!(error.contains("prompts.style: 501 of them, at most 500"), "{error}");
         Ok(())
     }
 
