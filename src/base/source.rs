@@ -143,7 +143,7 @@ impl Folder {
     /// # Errors
     /// If there are none, or a file is damaged.
     pub fn weights(&self, model: Model, device: &Device) -> Result<Weights> {
-        let names = candidates(model.stem);
+        let names = candidates(model);
         let found = match self {
             Self::Random => return Ok(Weights::random(&self.describe(&names[0]), device)),
             Self::Embedded(dir) => {
@@ -161,8 +161,10 @@ impl Folder {
             },
             Self::Hub(hub) => hub.first(&names)?,
         };
-        if found.extension().is_none_or(|ending| ending != "json") {
-            return Weights::open(&found, device);
+        match found.extension().and_then(|ending| ending.to_str()) {
+            Some("json") => {}
+            Some("bin") => return Weights::open_or_unpickle(&found, device),
+            _ => return Weights::open(&found, device),
         }
         let folder = model.stem.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
         Weights::sharded(&found, |shard| self.on_disk(&format!("{folder}{shard}")), device)
@@ -170,7 +172,7 @@ impl Folder {
 
     /// Which of several files with the same model is used, if there are several.
     pub fn choice(&self, model: Model) -> Option<String> {
-        match &self.present(&candidates(model.stem))[..] {
+        match &self.present(&candidates(model))[..] {
             [first, others @ ..] if !others.is_empty() => {
                 Some(format!("{} is used, not {}", self.describe(first), others.join(", ")))
             }
@@ -245,17 +247,20 @@ fn schedule(file: &Path) -> Option<String> {
     Some(json.to_string())
 }
 
-/// The files that may hold the model of that stem. f32 is preferred, but what is there in half precision, in shards or
-/// without the moving average serves as well.
-fn candidates(stem: &str) -> [String; 5] {
-    [
+/// The files that may hold a model. f32 is preferred, but what is there in half precision, in shards or without the moving
+/// average serves as well. Of the encoders some are published as nothing but a pickle; a base is converted once.
+fn candidates(model: Model) -> Vec<String> {
+    let endings = [
         ".safetensors",
         ".safetensors.index.json",
         ".fp16.safetensors",
         ".safetensors.index.fp16.json",
         ".non_ema.safetensors",
-    ]
-    .map(|ending| format!("{stem}{ending}"))
+    ];
+    let mut files: Vec<String> = endings.iter().map(|ending| format!("{}{ending}", model.stem)).collect();
+    let folder = model.stem.strip_suffix("model").filter(|_| model.part.is_none());
+    files.extend(folder.map(|folder| format!("{folder}pytorch_model.bin")));
+    files
 }
 
 #[cfg(test)]
@@ -264,6 +269,22 @@ mod tests {
 
     use super::*;
     use crate::model::Scheduler;
+
+    #[test]
+    fn encoders_may_be_pickles() -> Result<()> {
+        let place = tempfile::tempdir()?;
+        let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pickles/toy.pt");
+        std::fs::copy(&toy, place.path().join("pytorch_model.bin"))?;
+        let folder = Folder::Disk(place.path().to_path_buf());
+        let encoder = Model { stem: "model", part: None };
+        let names = folder.weights(encoder, &Device::Cpu)?.names();
+        assert_eq!(names, Weights::open_or_unpickle(&toy, &Device::Cpu)?.names());
+        let text = folder.weights(Model { part: Some(Part::Text), ..encoder }, &Device::Cpu).map(|_| ());
+        assert!(text.is_err_and(|error| error.to_string().contains("pickle")));
+        std::fs::write(place.path().join("model.safetensors"), "")?;
+        assert!(folder.weights(encoder, &Device::Cpu).is_err(), "safetensors come first");
+        Ok(())
+    }
 
     #[test]
     fn single_files_may_predict_v() -> Result<()> {
