@@ -48,10 +48,13 @@ fn masks_go_where_training_finds_them() {
         assert!(folder.join(name).is_file(), "{name}");
     }
     // found, and its own masks are replaced
+    place.ok(&["mask", &ball, "--way", "plain"]);
     assert!(shared(&place.ok(&["mask", &ball, "--way", "plain", "--compare"])) > 0.99);
-    // somebody else's are not
+    // somebody else's are not, and those to compare with are left alone
     GrayImage::from_pixel(64, 64, Luma([255])).save(folder.join("masks/1.png")).expect("a mask");
     place.fails(2, &["masks/1.png", "not from eqdiff", "--out"], &["mask", &ball]);
+    assert!(shared(&place.ok(&["mask", &ball, "--way", "plain", "--compare"])) < 0.8);
+    assert!(place.path("outputs/masks/ball/1.png").is_file());
     // nor does a mask replace another
     place.subject("other");
     let same = ["mask", "ball/0.png", "other/0.png", "--way", "plain", "--out", "m"];

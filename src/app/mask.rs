@@ -177,10 +177,14 @@ fn made(request: &Request, photos: &[&RgbImage], class: &str, observer: &mut dyn
 
 /// Those that are made without Segment Anything.
 fn rough(request: &Request, photos: &[&RgbImage], class: &str, observer: &mut dyn Observer) -> Result<Vec<Made>> {
+    let machine = &request.machine;
     let base = match request.way {
-        Way::Attention => Some(request.machine.base(request.base.as_deref().unwrap_or(MINI), observer)?),
+        Way::Attention => Some(machine.base(request.base.as_deref().unwrap_or(MINI), observer)?),
         Way::Plain => None,
     };
+    if let Some(base) = &base {
+        machine.warn_of_words(std::iter::once(class), base, observer)?;
+    }
     with_maker(base.as_ref(), observer, |maker| maker.masks(photos, class))
 }
 
@@ -295,14 +299,17 @@ fn class(request: &Request) -> Result<String> {
     }
 }
 
-/// Where masks go: where training finds them, if all photos are in one folder.
+/// Where masks go: where training finds them, if all photos are in one folder; aside, if those that are there are to be
+/// compared with.
 fn out(request: &Request) -> PathBuf {
     let folder = |path: &PathBuf| if path.is_dir() { Some(path.clone()) } else { path.parent().map(Path::to_path_buf) };
     let mut folders = request.photos.iter().map(|path| folder(path).filter(|_| path.exists()));
     let (first, stem) = (folders.next().flatten(), request.photos[0].file_stem().unwrap_or_default());
     match (&request.out, first) {
         (Some(out), _) => out.clone(),
-        (None, Some(first)) if folders.all(|other| other.as_ref() == Some(&first)) => first.join("masks"),
+        (None, Some(first)) if !request.compare && folders.all(|other| other.as_ref() == Some(&first)) => {
+            first.join("masks")
+        }
         (None, _) => Path::new(OUTPUTS).join("masks").join(stem),
     }
 }

@@ -55,7 +55,8 @@ pub(super) struct MaskArgs {
     /// The base that looks for the subject [default: mini]
     #[arg(long, value_name = "NAME_OR_DIR")]
     base: Option<String>,
-    /// Where masks, overlays and the page go [default: masks/ beside the photos, where training finds them]
+    /// Where masks, overlays and the page go [default: masks/ beside the photos, where training finds them; with
+    /// --compare outputs/masks/NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Compare with the masks that the photos have
