@@ -117,6 +117,14 @@ fn stable_diffusion_comes_from_the_local_cache() {
     std::fs::create_dir_all(repository.join("refs")).expect("a folder");
     std::fs::write(repository.join("refs/main"), "abc").expect("a file");
     place.ok(&["sample", "--base", "sd14", "--offline", "--no-adapter", "--prompt", "a dog", "--steps", "1"]);
+    // its files go out again with an adapter's tensors in them
+    place.subject("thing");
+    place.ok(&train("sd14", &["--subject", "thing"]));
+    let merged = ["export", "adapter", "--to", "merged", "--offline", "--out", "merged"];
+    place.fails(1, &["model_index.json"], &merged);
+    std::fs::write(repository.join("snapshots/abc/model_index.json"), "{}").expect("a file");
+    place.ok(&merged);
+    place.ok(&["sample", "--base", "merged", "--no-adapter", "--prompt", "a dog", "--steps", "1"]);
     std::fs::remove_file(repository.join("snapshots/abc/vae/diffusion_pytorch_model.safetensors")).expect("a file");
     let again = ["sample", "--base", "sd14", "--offline", "--no-adapter", "--prompt", "a dog"];
     place.fails(1, &["vae/diffusion_pytorch_model.safetensors", "--offline"], &again);

@@ -74,6 +74,7 @@ const WEBUI: &str = include_str!("export/webui.md");
 const RELEASE: &str = include_str!("export/release.md");
 const MERGED: &str = include_str!("export/merged.md");
 const WHOLE: &str = include_str!("export/whole.md");
+const WHOLE_MERGED: &str = include_str!("export/whole_merged.md");
 const EMBEDDING: &str = include_str!("export/embedding.md");
 
 /// An adapter on its way out.
@@ -132,14 +133,16 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
     if whole {
         let name_of_base = request.base.as_ref().unwrap_or(&adapter.manifest.base);
         let files = Folder::find(name_of_base, request.machine.offline)?;
+        let page = format!("{name}.md");
         let path = if request.to == Layout::Merged {
             let staged = stage_folder(&out)?;
             merged::write(&files, &format!("{name}-merged.safetensors"), &tensors, staged.path())?;
+            write_whole(&staged.path().join(page), &explained(WHOLE_MERGED, &name, &adapter.manifest))?;
             staged.place(&out)?.with_context(|| format!("{} is there already", out.display()))?
         } else {
             let text = explained(WHOLE, &name, &adapter.manifest);
             let precision = request.machine.precision.unwrap_or_default();
-            whole::write(&files, tensors, precision, (&format!("{name}.md"), &text), &out)?
+            whole::write(&files, tensors, precision, (&page, &text), &out)?
         };
         observer.info(&format!("Exported: {}", path.display()));
         return Ok(vec![path]);

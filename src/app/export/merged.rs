@@ -11,7 +11,10 @@ use crate::adapter::formats::merged::overwrite;
 use crate::base::Folder;
 use crate::method::dreambooth::models;
 
-/// What a base in the diffusers layout consists of, beside `model_index.json`.
+/// What a base in the diffusers layout is told by.
+const INDEX: &str = "model_index.json";
+
+/// What it consists of beside that.
 const FOLDERS: [&str; 5] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"];
 
 /// Those of them that training may change.
@@ -36,9 +39,12 @@ pub(super) fn write(base: &Folder, file: &str, tensors: &BTreeMap<String, Tensor
             dir.extract(unpacked.path()).context("cannot unpack the embedded base")?;
             copied(unpacked.path(), out)?
         }
-        Folder::Hub(_) | Folder::Random => {
-            bail!("the base's own files are needed: name its folder or its safetensors file with --base")
+        Folder::Hub(hub) => {
+            // in the cache a repository's files lie as they do in it
+            let index = hub.get(INDEX)?;
+            copied(index.parent().context("the hub's cache has no folders")?, out)?
         }
+        Folder::Random => bail!("made-up weights have no files"),
     };
     let [unet, text] = models(tensors.clone());
     let text: BTreeMap<String, Tensor> = text.into_iter().map(|(k, v)| (format!("text_model.{k}"), v)).collect();
@@ -56,7 +62,7 @@ pub(super) fn write(base: &Folder, file: &str, tensors: &BTreeMap<String, Tensor
 /// the UNet and the text encoder.
 fn copied(folder: &Path, out: &Path) -> Result<Vec<PathBuf>> {
     let mut weights = Vec::new();
-    for name in ["model_index.json", "eqdiff.toml"].map(|name| folder.join(name)).iter().filter(|path| path.is_file()) {
+    for name in [INDEX, "eqdiff.toml"].map(|name| folder.join(name)).iter().filter(|path| path.is_file()) {
         copy(name, &out.join(name.file_name().unwrap_or_default()))?;
     }
     for part in FOLDERS {
