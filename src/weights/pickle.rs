@@ -6,6 +6,7 @@
 //! hundred bytes can use to fill any memory.)
 
 mod machine;
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -13,7 +14,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use zip::ZipArchive;
 
 use machine::{Machine, Object};
@@ -90,43 +91,11 @@ fn storage(archive: &mut ZipArchive<BufReader<File>>, name: &str) -> Result<Vec<
     Ok(bytes)
 }
 
-/// Where a tensor lies.
-struct Stored {
-    /// The name of its storage.
-    key: String,
-    dtype: DType,
-    /// In values, as are the strides.
-    offset: usize,
-    shape: Vec<usize>,
-    strides: Vec<usize>,
-}
-
-impl Stored {
-    fn read(&self, storage: &[u8]) -> Result<Tensor> {
-        let width = self.dtype.size_in_bytes();
-        // so that it takes no more room than it has in the file
-        let count = self.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-        let count = count.filter(|&count| count <= storage.len() / width).context("it is larger than its values")?;
-        let mut chosen = Vec::with_capacity(count * width);
-        for index in 0..count {
-            let (mut rest, mut place) = (index, Some(self.offset));
-            for (&size, &stride) in self.shape.iter().zip(&self.strides).rev() {
-                place = place.and_then(|place| place.checked_add((rest % size).checked_mul(stride)?));
-                rest /= size;
-            }
-            let start = place.and_then(|place| place.checked_mul(width)).unwrap_or(usize::MAX);
-            let value =
-                storage.get(start..).and_then(|values| values.get(..width)).context("it lies beyond its values")?;
-            chosen.extend_from_slice(value);
-        }
-        Ok(Tensor::from_raw_buffer(&chosen, self.dtype, &self.shape, &Device::Cpu)?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
+    use candle_core::{DType, Device};
     use zip::write::{SimpleFileOptions, ZipWriter};
 
     use super::*;

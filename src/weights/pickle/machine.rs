@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::DType;
 
-use super::Stored;
+use super::stored::Stored;
 
 /// No dictionaries of tensors are deeper within each other, and no names of tensors longer.
 const DEEPEST: usize = 6;
