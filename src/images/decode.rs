@@ -10,36 +10,11 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, Limits};
 
 use super::format::{CONVERT, Format, HEAD, Kind, kind};
+use super::stored::{LARGEST, Stored, check_size};
 use super::{gif, jpeg, png, shown};
-
-/// Bytes that a picture may take in all the forms that it goes through; a photo of 12000 x 9000 pixels takes
-/// 324 MB. A damaged header can ask for any amount, and memory that is not there ends the process.
-pub(super) const LARGEST: u64 = 512 << 20;
 
 /// Bytes that profiles and texts of a PNG may take, and a row of its pixels.
 const SIDE_DATA: u64 = 64 << 20;
-
-/// A decoded file.
-pub(super) struct Stored {
-    /// The pixels as they are stored, in the file's own colours.
-    pub image: DynamicImage,
-    /// How they have to be turned to stand upright.
-    pub orientation: Orientation,
-    /// The profile that says what the colours mean.
-    pub profile: Option<Vec<u8>>,
-    /// Whether the colours come from a palette.
-    pub indexed: bool,
-    /// What the user should know, but can live with.
-    pub warnings: Vec<String>,
-}
-
-impl Stored {
-    /// Nothing yet, but for what stands beside the pixels.
-    pub(super) fn of(orientation: Orientation, profile: Option<Vec<u8>>) -> Self {
-        let (image, indexed, warnings) = (DynamicImage::new_rgb8(0, 0), false, Vec::new());
-        Self { image, orientation, profile, indexed, warnings }
-    }
-}
 
 /// Decodes a file.
 ///
@@ -142,24 +117,6 @@ fn pixels(mut decoder: impl ImageDecoder, beside: u64) -> Result<Stored> {
     let mut stored = Stored::of(orientation, profile);
     stored.image = DynamicImage::from_decoder(decoder).map_err(explained)?;
     Ok(stored)
-}
-
-/// Refuses what takes more memory than [`LARGEST`], before it is taken.
-///
-/// # Errors
-/// If `bytes` are too many, or there are no pixels.
-pub(super) fn check_size(width: u32, height: u32, bytes: u64) -> Result<()> {
-    if width == 0 || height == 0 {
-        bail!("it has no pixels");
-    }
-    if bytes > LARGEST {
-        bail!(
-            "{width}x{height} pixels are too many: they take {} MiB, and {} are allowed (make the picture smaller)",
-            bytes >> 20,
-            LARGEST >> 20
-        );
-    }
-    Ok(())
 }
 
 /// What decoders say of files that end too early or are of rare kinds.

@@ -8,9 +8,9 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::decode::{Stored, check_size};
 use super::icc;
 use super::jpeg_scan::{Component, Tables};
+use super::stored::{Stored, check_size};
 
 /// What the markers of a file say.
 struct Outline {

@@ -6,9 +6,10 @@ use anyhow::{Context, Result, bail};
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, Luma};
 
-use super::decode::{Stored, decode_bytes};
+use super::decode::decode_bytes;
 use super::read::turned;
 use super::shown;
+use super::stored::Stored;
 
 /// Colours whose channels differ by less are gray.
 const SATURATED: u16 = 64;

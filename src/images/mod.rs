@@ -17,6 +17,7 @@ mod mask;
 mod parameters;
 pub mod png;
 mod read;
+mod stored;
 
 use std::path::Path;
 
@@ -62,7 +63,7 @@ pub struct Picture {
 /// A picture at another size. The largest are averaged over their pixels, as a better filter takes 16 bytes for
 /// each pixel of its intermediate rows.
 pub(crate) fn resized(image: &RgbImage, width: u32, height: u32) -> RgbImage {
-    if image.width() as u64 * height as u64 * 16 > decode::LARGEST / 2 {
+    if image.width() as u64 * height as u64 * 16 > stored::LARGEST / 2 {
         return imageops::thumbnail(image, width, height);
     }
     imageops::resize(image, width, height, FilterType::CatmullRom)
@@ -70,7 +71,7 @@ pub(crate) fn resized(image: &RgbImage, width: u32, height: u32) -> RgbImage {
 
 /// A mask at another size, nearest, within the same bound.
 pub(crate) fn resized_mask(mask: &GrayImage, width: u32, height: u32) -> GrayImage {
-    if mask.width() as u64 * height as u64 * 16 > decode::LARGEST / 2 {
+    if mask.width() as u64 * height as u64 * 16 > stored::LARGEST / 2 {
         let place = |i: u32, from: u32, to: u32| (i as u64 * from as u64 / to as u64) as u32;
         let value = |x, y| *mask.get_pixel(place(x, mask.width(), width), place(y, mask.height(), height));
         return GrayImage::from_fn(width, height, value);

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage};
 
-use super::decode::{LARGEST, Stored, decode, decode_bytes};
+use super::decode::{decode, decode_bytes};
+use super::stored::{LARGEST, Stored};
 use super::{icc, shown};
 
 /// A picture from a file.
