@@ -3,8 +3,8 @@
 use anyhow::Result;
 use candle_core::{Tensor, Var};
 
-use super::Inside;
 use super::samplers::{Past, Sampler};
+use super::start::{Inside, begun};
 use crate::base::Base;
 use crate::method::{Guided, Learned, Pass, Seen};
 use crate::model::scheduler::Level;
@@ -95,7 +95,7 @@ pub fn denoise(
     for draft in drafts.iter_mut() {
         draft.latents = match &plan.start {
             Some(start) => start.noisy(&draft.latents, plan.sampler, plan.first)?,
-            None => first(&draft.latents, plan.sampler)?,
+            None => begun(&draft.latents, plan.sampler)?,
         };
     }
     let mut before: Vec<Option<Seen>> = drafts.chunks(together).map(|_| None).collect();
@@ -128,12 +128,6 @@ pub fn denoise(
         }
     }
     Ok(())
-}
-
-/// Noise at the level that a sampler starts from.
-pub(super) fn first(noise: &Tensor, sampler: &dyn Sampler) -> Result<Tensor> {
-    let share = sampler.first();
-    Ok(if share == 1. { noise.clone() } else { (noise * share)? })
 }
 
 /// What a pass on drafts goes by.

@@ -4,7 +4,6 @@ use anyhow::Result;
 use candle_core::Tensor;
 use image::{GrayImage, RgbImage, imageops};
 
-use super::denoise::first as begun;
 use super::samplers::Sampler;
 use crate::base::Base;
 use crate::images::{self, Mask, resized_mask};
@@ -84,6 +83,12 @@ impl Inside {
         let own = level.mixed(&self.clean, noise)?;
         Ok((latents.broadcast_mul(anew)? + own.broadcast_mul(&(1. - anew)?)?)?)
     }
+}
+
+/// Noise at the level that a sampler starts from.
+pub(super) fn begun(noise: &Tensor, sampler: &dyn Sampler) -> Result<Tensor> {
+    let share = sampler.first();
+    Ok(if share == 1. { noise.clone() } else { (noise * share)? })
 }
 
 /// Noise between that of a picture and another, on the sphere on which normal noise lies: the first where `share` is 0,
