@@ -7,22 +7,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::published;
-use super::written::Written;
 use crate::evaluation::prompts::Kind;
 use crate::evaluation::scorer::encoders;
 use crate::files::read_text;
 use crate::method::elite;
-use crate::ops::Precision;
 use crate::settings::Settings;
-
-/// The plans that come with the program, by name.
-pub const PLANS: [(&str, &str); 5] = [
-    ("paper", include_str!("../../studies/paper.toml")),
-    ("ablation", include_str!("../../studies/ablation.toml")),
-    ("fdte", include_str!("../../studies/fdte.toml")),
-    ("mini", include_str!("../../studies/mini.toml")),
-    ("rows", include_str!("../../studies/rows.toml")),
-];
 
 /// A study as it is meant: complete, whatever files the plan was read from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -121,25 +110,6 @@ pub const MOST_PROMPTS: usize = 500;
 pub const MOST_PICTURES: usize = 1000;
 
 impl Plan {
-    /// Reads a plan from a file, or one of [`PLANS`]. Paths in it are relative to its folder.
-    ///
-    /// # Errors
-    /// If it cannot be read or makes no sense, or something that it names is not there.
-    pub fn read(name: &Path, precision: Precision, offline: bool) -> Result<Self> {
-        let (text, folder) = match PLANS.iter().find(|(plan, _)| Path::new(plan) == name) {
-            Some((_, text)) if !name.is_file() => (text.to_string(), Path::new("")),
-            _ => {
-                let known = PLANS.map(|(plan, _)| plan).join(", ");
-                let text = read_text(name);
-                let context = || format!("cannot read the plan {} (the program's own are {known})", name.display());
-                (text.with_context(context)?, name.parent().unwrap_or(Path::new("")))
-            }
-        };
-        let written: Written = toml::from_str(&text).with_context(|| format!("{} is no plan", name.display()))?;
-        let meant = written.meant(folder, precision, offline).and_then(Self::check);
-        meant.with_context(|| format!("the plan {}", name.display()))
-    }
-
     /// The plan that a study's folder holds.
     ///
     /// # Errors
@@ -182,7 +152,8 @@ impl Plan {
         [clip, dino].map(last)
     }
 
-    fn check(self) -> Result<Self> {
+    /// The plan, if it makes sense.
+    pub(super) fn check(self) -> Result<Self> {
         ensure!(!self.seeds.is_empty(), "seeds is empty: a training needs one");
         ensure!(self.pictures > 0, "pictures = 0: nothing would be drawn");
         ensure!(self.pictures <= MOST_PICTURES, "pictures = {}: at most {MOST_PICTURES} of a prompt", self.pictures);
@@ -253,8 +224,7 @@ fn only_once<T: Ord + std::fmt::Debug>(what: &str, all: impl Iterator<Item = T>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Sampling;
-    use crate::subject;
+    use crate::ops::Precision;
 
     fn of_methods(methods: &str) -> Result<Plan> {
         let folder = tempfile::tempdir()?;
@@ -283,39 +253,6 @@ mod tests {
         std::fs::write(&list, (0..501).map(|i| format!("a {{}} and {i}\n")).collect::<String>())?;
         let error = refused(&format!("[prompts]\nstyle = {:?}", list.path()))?;
         assert!(error.contains("prompts.style: 501 of them, at most 500"), "{error}");
-        Ok(())
-    }
-
-    #[test]
-    fn the_programs_own_plans_are_valid() -> Result<()> {
-        for (name, text) in PLANS {
-            let folder = tempfile::tempdir()?;
-            let names = text.split("folder = \"").skip(1).filter_map(|rest| rest.split('"').next());
-            for subject in names {
-                std::fs::create_dir_all(folder.path().join(subject))?;
-            }
-            std::fs::create_dir_all(folder.path().join("prompts"))?;
-            for list in ["live", "nolive", "style"] {
-                std::fs::write(folder.path().join(format!("prompts/prompt_{list}.txt")), "a {}\n{} in a box")?;
-            }
-            let file = folder.path().join("plan.toml");
-            std::fs::write(&file, text.replace("\"sd14\"", "\"mini\""))?;
-            let plan = Plan::read(&file, Precision::F32, true).with_context(|| name)?;
-            let subjects = match name {
-                "mini" => subject::bundled().len(),
-                "rows" => 5,
-                _ => 31,
-            };
-            assert_eq!(plan.subjects.len(), subjects, "{name}");
-            let live = plan.subjects.iter().filter(|subject| subject.kind == Kind::Live).count();
-            assert!(subjects < 31 || live == 9, "{name}: {live}");
-            assert!(plan.methods.iter().all(|method| method.settings.training.preview_every == 0));
-            // what is compared are methods, not ways to draw
-            let drawn = |method: &Method| Sampling { dreammatcher: false, ..method.settings.sampling.clone() };
-            let alike = plan.methods.iter().all(|method| drawn(method) == drawn(&plan.methods[0]));
-            assert!(alike || name == "rows", "{name}");
-            assert_eq!(toml::from_str::<Plan>(&plan.toml()?)?, plan);
-        }
         Ok(())
     }
 }

@@ -10,15 +10,46 @@ use toml::{Table, Value};
 use super::plan::{Method, Plan, Prompts, Subject};
 use crate::base::{Base, MINI, RANDOM_SD14};
 use crate::evaluation::prompts::{Kind, SLOT, builtin, kind_of, read_file};
+use crate::files::read_text;
 use crate::method::elite;
 use crate::ops::Precision;
 use crate::settings::Layers;
 use crate::subject::{self, BUNDLED};
 
+/// The plans that come with the program, by name.
+const PLANS: [(&str, &str); 5] = [
+    ("paper", include_str!("../../studies/paper.toml")),
+    ("ablation", include_str!("../../studies/ablation.toml")),
+    ("fdte", include_str!("../../studies/fdte.toml")),
+    ("mini", include_str!("../../studies/mini.toml")),
+    ("rows", include_str!("../../studies/rows.toml")),
+];
+
+impl Plan {
+    /// Reads a plan from a file, or one of the program's own by its name. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// If it cannot be read or makes no sense, or something that it names is not there.
+    pub fn read(name: &Path, precision: Precision, offline: bool) -> Result<Self> {
+        let (text, folder) = match PLANS.iter().find(|(plan, _)| Path::new(plan) == name) {
+            Some((_, text)) if !name.is_file() => (text.to_string(), Path::new("")),
+            _ => {
+                let known = PLANS.map(|(plan, _)| plan).join(", ");
+                let text = read_text(name);
+                let context = || format!("cannot read the plan {} (the program's own are {known})", name.display());
+                (text.with_context(context)?, name.parent().unwrap_or(Path::new("")))
+            }
+        };
+        let written: Written = toml::from_str(&text).with_context(|| format!("{} is no plan", name.display()))?;
+        let meant = written.meant(folder, precision, offline).and_then(Self::check);
+        meant.with_context(|| format!("the plan {}", name.display()))
+    }
+}
+
 /// A plan as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Written {
+struct Written {
     title: String,
     base: Option<String>,
     seeds: Option<Vec<u64>>,
@@ -91,7 +122,7 @@ struct Row {
 impl Written {
     /// The plan as it is meant, before it is checked; paths are relative to `folder`. They become whole ones: it means the
     /// same from wherever it is opened later.
-    pub(super) fn meant(self, folder: &Path, precision: Precision, offline: bool) -> Result<Plan> {
+    fn meant(self, folder: &Path, precision: Precision, offline: bool) -> Result<Plan> {
         let folder = std::path::absolute(Path::new(".").join(folder)).context("there is no current folder")?;
         let folder = folder.as_path();
         let base = self.base.as_deref().map_or(MINI.into(), |base| model(folder, base));
@@ -242,4 +273,43 @@ fn folders(folder: &Path) -> Result<Vec<String>> {
     ensure!(!found.is_empty(), "{} has no folder of a subject in it", folder.display());
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Sampling;
+
+    #[test]
+    fn the_programs_own_plans_are_valid() -> Result<()> {
+        for (name, text) in PLANS {
+            let folder = tempfile::tempdir()?;
+            let names = text.split("folder = \"").skip(1).filter_map(|rest| rest.split('"').next());
+            for subject in names {
+                std::fs::create_dir_all(folder.path().join(subject))?;
+            }
+            std::fs::create_dir_all(folder.path().join("prompts"))?;
+            for list in ["live", "nolive", "style"] {
+                std::fs::write(folder.path().join(format!("prompts/prompt_{list}.txt")), "a {}\n{} in a box")?;
+            }
+            let file = folder.path().join("plan.toml");
+            std::fs::write(&file, text.replace("\"sd14\"", "\"mini\""))?;
+            let plan = Plan::read(&file, Precision::F32, true).with_context(|| name)?;
+            let subjects = match name {
+                "mini" => subject::bundled().len(),
+                "rows" => 5,
+                _ => 31,
+            };
+            assert_eq!(plan.subjects.len(), subjects, "{name}");
+            let live = plan.subjects.iter().filter(|subject| subject.kind == Kind::Live).count();
+            assert!(subjects < 31 || live == 9, "{name}: {live}");
+            assert!(plan.methods.iter().all(|method| method.settings.training.preview_every == 0));
+            // what is compared are methods, not ways to draw
+            let drawn = |method: &Method| Sampling { dreammatcher: false, ..method.settings.sampling.clone() };
+            let alike = plan.methods.iter().all(|method| drawn(method) == drawn(&plan.methods[0]));
+            assert!(alike || name == "rows", "{name}");
+            assert_eq!(toml::from_str::<Plan>(&plan.toml()?)?, plan);
+        }
+        Ok(())
+    }
 }
