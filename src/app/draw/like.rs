@@ -6,8 +6,8 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use super::Observer;
-use super::draw::{Request, Seed, Source, Turned};
+use super::super::Observer;
+use super::request::{Request, Seed, Source, Turned};
 use crate::images::Written;
 use crate::images::png::read_parameters;
 use crate::settings::SamplerName;

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, bail};
 
-use super::draw::{Reference, Request};
-use super::grid::option;
-use super::studio::Studio;
-use super::{Observer, Usage};
+use super::super::grid::option;
+use super::super::studio::Studio;
+use super::super::{Observer, Usage};
+use super::request::{Reference, Request};
 use crate::method::Dial;
 
 /// How strongly the parts of what was learnt shall show. What there is not stays as it is, and that is told.

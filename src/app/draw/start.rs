@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use image::{GrayImage, RgbImage};
 
-use super::draw::Request;
-use super::{Observer, Usage};
+use super::super::{Observer, Usage};
+use super::request::Request;
 use crate::adapter::load_tensors;
 use crate::base::Base;
 use crate::images::{self, resized, resized_mask, shown};
