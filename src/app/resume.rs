@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::steps::{self, Run, own_images};
-use super::train::{Request, Trained, find_subject};
+use super::steps::{self, Run, Trained, own_images};
+use super::train::{Request, find_subject};
 use super::{Machine, Observer, Usage, page, places};
 use crate::adapter::{Adapter, MANIFEST, Manifest};
 use crate::base::Base;

@@ -1,6 +1,6 @@
 //! The steps of a training whose folder is there, by the method that its settings name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,6 @@ use image::RgbImage;
 use sha2::{Digest, Sha256};
 
 use super::places::{LAST_ADAPTER, OUTPUTS, remember};
-use super::train::Trained;
 use super::{Interrupted, Machine, Nobody, Observer};
 use crate::adapter::{Manifest, OwnImages};
 use crate::base::Base;
@@ -40,10 +39,19 @@ pub(super) struct Run<'a> {
     pub memory: Budget,
     /// Whose other cards draw class images too.
     pub machine: &'a Machine,
-    /// See [`Request::study`](super::train::Request::study).
+    /// The folder of the study that it is a part of: class images are kept there, and it is nobody's last training.
     pub study: Option<&'a Path>,
     /// Held as long as it runs.
     pub _lock: Lock,
+}
+
+/// How a training ended.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The adapter's folder.
+    pub folder: PathBuf,
+    /// Whether all steps were taken; if not, the user stopped it and it can go on.
+    pub finished: bool,
 }
 
 /// Trains from where the folder stands to the end, or until the user stops it.

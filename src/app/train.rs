@@ -7,6 +7,7 @@ use image::DynamicImage;
 
 use super::mask::{Way, with_maker};
 use super::places::{LAST_TRAINING, OUTPUTS, remember};
+pub use super::steps::Trained;
 use super::steps::{self, Run, first_token, own_images};
 use super::{Machine, Observer, Usage};
 use crate::adapter::{MANIFEST, Manifest};
@@ -81,15 +82,6 @@ impl Overrides {
         }
         Ok(lines)
     }
-}
-
-/// How a training ended.
-#[derive(Clone, Debug)]
-pub struct Trained {
-    /// The adapter's folder.
-    pub folder: PathBuf,
-    /// Whether all steps were taken; if not, the user stopped it and it can go on.
-    pub finished: bool,
 }
 
 /// The preset of a request that names none.
