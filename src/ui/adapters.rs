@@ -1,6 +1,5 @@
 //! What was trained: settings, curve, previews, scores, and the files for other programs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,9 +11,8 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::Ui;
-use super::answer::{Answer, aside, download, missing, refusal, stamp, version};
-use super::commands::address;
-use super::names::{inside, is_plain};
+use super::answer::{Answer, address, aside, download, missing, refusal, stamp, version};
+use super::names::{inside, names_in};
 use super::pictures::shown;
 use super::undo;
 use crate::adapter::{Adapter, MANIFEST, Manifest};
@@ -107,15 +105,6 @@ impl Ui {
         };
         found.map(export).collect()
     }
-}
-
-/// Plain names in a folder, sorted.
-pub(super) fn names_in(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.retain(|name| is_plain(name));
-    names.sort();
-    names
 }
 
 /// What of an adapter's can be turned up and down while drawing.

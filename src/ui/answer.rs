@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::json;
 
-use super::names::encoded;
 use crate::app::Usage;
 
 /// Why a request is not answered, with a word that people can use.
@@ -69,6 +68,20 @@ pub(super) fn picture(bytes: Vec<u8>, kind: &'static str) -> Response {
     ([(CONTENT_TYPE, HeaderValue::from_static(kind)), (CACHE_CONTROL, forever)], bytes).into_response()
 }
 
+/// The address of a picture or file: parts after `/api/`.
+pub(super) fn address(parts: &[&str]) -> String {
+    format!("/api/{}", parts.iter().map(|part| encoded(part)).collect::<Vec<_>>().join("/"))
+}
+
+/// A text as a part of an address.
+fn encoded(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
 /// What tells a file's content from an earlier one's: time and length.
 pub(super) fn stamp(path: &Path) -> Option<(u64, u64)> {
     let meta = path.metadata().ok()?;
@@ -120,4 +133,14 @@ pub(super) async fn download(path: PathBuf, kind: &'static str) -> Answer<Respon
 pub(super) fn attachment(name: &str) -> HeaderValue {
     let header = format!("attachment; filename*=UTF-8''{}", encoded(name));
     HeaderValue::from_str(&header).unwrap_or(HeaderValue::from_static("attachment"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_take_any_name() {
+        assert_eq!(encoded("a b/é"), "a%20b%2F%C3%A9");
+    }
 }

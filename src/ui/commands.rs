@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::Ui;
 use super::answer::{Answer, wrong};
 use super::journal::Kind;
-use super::names::{encoded, inside};
+use super::names::inside;
 use super::pictures::{SAMPLES, WITHOUT_ADAPTER};
 use super::queue::Asked;
 use super::subjects::{SUBJECTS, described, folder_of as folder_of_subject};
@@ -275,11 +275,6 @@ impl Draw {
         }
         Ok(jobs)
     }
-}
-
-/// The address of a picture or file: parts after `/api/`.
-pub(super) fn address(parts: &[&str]) -> String {
-    format!("/api/{}", parts.iter().map(|part| encoded(part)).collect::<Vec<_>>().join("/"))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Names that came over the network, and the files that they may mean.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::answer::{Answer, missing, wrong};
@@ -23,6 +24,15 @@ pub(super) fn plain(name: &str) -> Answer<&str> {
     if is_plain(name) { Ok(name) } else { Err(wrong(format!("{name:?} is no name of a file or folder"))) }
 }
 
+/// Plain names in a folder, sorted.
+pub(super) fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.retain(|name| is_plain(name));
+    names.sort();
+    names
+}
+
 /// What is at `names` inside `folder`: neither names nor links lead out of it.
 pub(super) fn inside(folder: &Path, names: &[&str]) -> Answer<PathBuf> {
     let mut path = folder.to_path_buf();
@@ -32,15 +42,6 @@ pub(super) fn inside(folder: &Path, names: &[&str]) -> Answer<PathBuf> {
     let gone = || missing(&format!("{} here", names.join("/")));
     let (real, top) = (path.canonicalize().map_err(|_| gone())?, folder.canonicalize().map_err(|_| gone())?);
     if real.starts_with(top) { Ok(path) } else { Err(gone()) }
-}
-
-/// A text as a part of an address.
-pub(super) fn encoded(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }
 
 /// A name made of what somebody typed or of another system's file name.
@@ -68,7 +69,6 @@ mod tests {
         }
         assert!(!is_plain(&"a".repeat(300)));
         assert_eq!([tidy(" My Teapot (1).x "), tidy("../../etc"), tidy("?")], ["My-Teapot-1-x", "etc", ""]);
-        assert_eq!(encoded("a b/é"), "a%20b%2F%C3%A9");
     }
 
     #[test]
@@ -76,9 +76,9 @@ mod tests {
     fn links_lead_nowhere_outside() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let (top, secret) = (folder.path().join("top"), folder.path().join("secret"));
-        std::fs::create_dir(&top)?;
-        std::fs::write(&secret, "x")?;
-        std::fs::write(top.join("a"), "x")?;
+        fs::create_dir(&top)?;
+        fs::write(&secret, "x")?;
+        fs::write(top.join("a"), "x")?;
         std::os::unix::fs::symlink(&secret, top.join("b"))?;
         assert!(inside(&top, &["a"]).is_ok());
         for names in [&["b"][..], &["c"], &["..", "secret"], &["../secret"]] {

@@ -16,9 +16,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Ui;
-use super::answer::{Answer, aside, missing, picture, refusal, stamp, wrong};
-use super::commands::address;
-use super::names::{inside, plain, tidy};
+use super::answer::{Answer, address, aside, missing, picture, refusal, stamp, wrong};
+use super::names::{inside, names_in, plain, tidy};
 use super::pictures::shown;
 use super::subjects::{SUBJECTS, described, folder_of};
 use super::undo;
@@ -116,7 +115,7 @@ fn numbered(file: &str) -> Option<(usize, &str)> {
 
 /// The number of the next photo: after all that are there.
 fn next_number(folder: &Path) -> usize {
-    let names = super::adapters::names_in(folder);
+    let names = names_in(folder);
     names.iter().filter_map(|name| numbered(name)).map(|(number, _)| number + 1).max().unwrap_or(1)
 }
 

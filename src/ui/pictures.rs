@@ -17,8 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Ui;
-use super::answer::{Answer, aside, attachment, download, picture, stamp, version};
-use super::commands::address;
+use super::answer::{Answer, address, aside, attachment, download, picture, stamp, version};
 use super::names::{inside, is_plain, plain};
 use super::undo;
 use super::zip::Zip;

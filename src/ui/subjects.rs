@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Ui;
 use super::answer::{Answer, aside, missing, refusal, wrong};
-use super::names::{inside, tidy};
+use super::names::{inside, names_in, tidy};
 use super::photos::{Look, look};
 use super::undo;
 use crate::files::{stage_folder, write_whole};
@@ -41,7 +41,7 @@ pub(super) async fn list(State(ui): State<Arc<Ui>>) -> Answer<Json<Value>> {
 }
 
 fn subjects(ui: &Ui) -> Value {
-    let names = super::adapters::names_in(&ui.subjects());
+    let names = names_in(&ui.subjects());
     let folders = names.into_iter().filter(|name| ui.subjects().join(name).is_dir());
     folders.map(|name| described(ui, &name)).collect()
 }
