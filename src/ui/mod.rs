@@ -11,6 +11,7 @@ mod guard;
 mod jobs;
 mod journal;
 mod log;
+mod looks;
 mod names;
 mod page;
 mod photos;
@@ -71,7 +72,7 @@ struct Ui {
     queue: Queue,
     guard: Guard,
     known: pictures::Known,
-    looks: photos::Looks,
+    looks: looks::Looks,
     /// One picture is read at a time.
     turn: tokio::sync::Mutex<()>,
 }

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::Ui;
 use super::answer::{Answer, aside, missing, refusal, wrong};
+use super::looks::{Look, look};
 use super::names::{inside, names_in, tidy};
-use super::photos::{Look, look};
 use super::undo;
 use crate::files::{stage_folder, write_whole};
 use crate::{images, subject};
