@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::files::digest;
 use crate::model::clip::TowerConfig;
 use crate::model::unet::{LATENTS, UnetConfig};
+use crate::model::vae::Posterior;
 use crate::model::{ClipText, Config, Scheduler, Tokenizer, Unet, Vae};
 use crate::ops::{Precision, prepare};
 use crate::weights::{Lora, Part, Weights, with_loras};
@@ -140,11 +141,23 @@ impl Base {
         self.unet.config.halvings() * self.vae.factor()
     }
 
+    /// The latents of `image` [1, 3, H, W]; `name` is for messages.
+    ///
+    /// # Errors
+    /// If they are not finite: the VAE is broken.
+    pub fn encoded(&self, image: &Tensor, name: &str) -> Result<Posterior> {
+        let posterior = self.vae.encode(image)?;
+        if !posterior.mean.sum_all()?.to_scalar::<f32>()?.is_finite() {
+            bail!("the VAE of {} makes no finite latents of {name}", self.name);
+        }
+        Ok(posterior)
+    }
+
     /// `image` [B, 3, H, W]'s latents from a normal draw `noise`, scaled for the denoiser.
     ///
     /// # Errors
     /// If shapes or devices do not fit.
-    pub fn latents(&self, posterior: &crate::model::vae::Posterior, noise: &Tensor) -> candle_core::Result<Tensor> {
+    pub fn latents(&self, posterior: &Posterior, noise: &Tensor) -> candle_core::Result<Tensor> {
         (&posterior.mean + (&posterior.std * noise)?)? * self.vae.config.scaling_factor
     }
 

@@ -1,8 +1,9 @@
 //! The denoising loss of the methods that came before: one pass of the UNet on photos and class images.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::Losses;
+use super::eqdiff::losses::rows;
 use super::eqdiff::mgdp::{Average, masked_loss};
 use super::eqdiff::{Band, Customisation, Customised};
 use crate::base::Base;
@@ -92,16 +93,4 @@ pub fn with_concept(
     let text = texts.with_concepts(&batch.prompts, &vec![embedding; batch.prompts.len()])?;
     let mut attention = Customised::new(learned, None, None).keeping(keep);
     losses(base, &base.unet, batch, &text, &mut attention, prior_weight)
-}
-
-/// The places of the photos and of the class images among the samples, as far as there are any.
-///
-/// # Errors
-/// If the device has no room.
-pub fn rows(is_prior: &[bool], device: &Device) -> Result<[Option<Tensor>; 2]> {
-    let rows = |prior: bool| {
-        let chosen: Vec<u32> = (0..is_prior.len()).filter(|&i| is_prior[i] == prior).map(|i| i as u32).collect();
-        if chosen.is_empty() { Ok(None) } else { Tensor::new(chosen, device).map(Some) }
-    };
-    Ok([rows(false)?, rows(true)?])
 }

@@ -71,7 +71,7 @@ impl<'a> Pictures<'a> {
     /// The latents of a view.
     ///
     /// # Errors
-    /// As [`encoded`].
+    /// As [`Base::encoded`].
     pub fn of_view(&self, view: View) -> Result<Posterior> {
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(posterior) = known().get(&view) {
@@ -80,7 +80,7 @@ impl<'a> Pictures<'a> {
         let posterior = match view {
             View::Photo(i, false) => self.of_photo(i, &self.tensor(&self.photos[i])?)?,
             View::Photo(i, true) => self.of_photo(i, &self.tensor(&imageops::flip_horizontal(&self.photos[i]))?)?,
-            View::Class(i) => encoded(self.base, &self.tensor(&self.class_images[i])?, "a class image")?,
+            View::Class(i) => self.base.encoded(&self.tensor(&self.class_images[i])?, "a class image")?,
         };
         known().insert(view, posterior.clone());
         Ok(posterior)
@@ -89,9 +89,9 @@ impl<'a> Pictures<'a> {
     /// The latents of `image` [1, 3, H, W], which was made of a photo.
     ///
     /// # Errors
-    /// As [`encoded`].
+    /// As [`Base::encoded`].
     pub fn of_photo(&self, photo: usize, image: &Tensor) -> Result<Posterior> {
-        encoded(self.base, image, &self.names[photo])
+        self.base.encoded(image, &self.names[photo])
     }
 
     fn tensor(&self, image: &RgbImage) -> candle_core::Result<Tensor> {
@@ -101,7 +101,7 @@ impl<'a> Pictures<'a> {
     /// [`batch`](Self::batch) of photos and as many class images with their prompt, if there are any.
     ///
     /// # Errors
-    /// As [`encoded`], or if tensors cannot be made.
+    /// As [`Base::encoded`], or if tensors cannot be made.
     pub fn batch_with_class_images(
         &self,
         mut samples: Vec<Shown>,
@@ -153,16 +153,4 @@ impl<'a> Pictures<'a> {
             valid,
         })
     }
-}
-
-/// The latents of `image` [1, 3, H, W]; `name` is for messages.
-///
-/// # Errors
-/// If they are not finite: the VAE is broken.
-pub fn encoded(base: &Base, image: &Tensor, name: &str) -> Result<Posterior> {
-    let posterior = base.vae.encode(image)?;
-    if !posterior.mean.sum_all()?.to_scalar::<f32>()?.is_finite() {
-        anyhow::bail!("the VAE of {} makes no finite latents of {name}", base.name);
-    }
-    Ok(posterior)
 }

@@ -13,7 +13,6 @@ use super::losses::{Batch, ReferenceBatch};
 use super::{Band, Recipe};
 use crate::base::Base;
 use crate::images::{self, Mask};
-use crate::method::pictures::encoded;
 use crate::model::tokenizer::{PLACEHOLDER, Tokens};
 use crate::model::vae::Posterior;
 use crate::rng;
@@ -72,7 +71,7 @@ impl Data {
         let latent_side = side / base.vae.factor();
         let tokens = |text: &str| base.tokenizer.encode(text, PLACEHOLDER);
         let mut encode = |image: Tensor, name: &str| -> Result<Posterior> {
-            let posterior = encoded(base, &image, name)?;
+            let posterior = base.encoded(&image, name)?;
             progress()?;
             Ok(posterior)
         };

@@ -1,6 +1,6 @@
 //! One training step's losses, from latents and token ids to the total.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::mgdp::{self, Average, Guidance};
 use super::rra::{Extent, reference_loss};
@@ -9,7 +9,6 @@ use crate::base::Base;
 use crate::base::texts::{Texts, placeholder_columns};
 use crate::images::Mask;
 use crate::method::custom_diffusion::cross_attention_loss;
-use crate::method::denoising::rows;
 use crate::method::{Losses, Recorder, Seen};
 use crate::model::tokenizer::Tokens;
 use crate::ops::Keep;
@@ -163,6 +162,18 @@ pub fn training_losses(
         }
     }
     Ok(Step { losses: Losses { total, terms }, predicted: predicted.detach(), fusion_masks: processor.fusion_masks })
+}
+
+/// The places of the photos and of the class images among the samples, as far as there are any.
+///
+/// # Errors
+/// If the device has no room.
+pub(crate) fn rows(is_prior: &[bool], device: &Device) -> Result<[Option<Tensor>; 2]> {
+    let rows = |prior: bool| {
+        let chosen: Vec<u32> = (0..is_prior.len()).filter(|&i| is_prior[i] == prior).map(|i| i as u32).collect();
+        if chosen.is_empty() { Ok(None) } else { Tensor::new(chosen, device).map(Some) }
+    };
+    Ok([rows(false)?, rows(true)?])
 }
 
 /// The frozen base on the references: the same noise, slightly ahead in time, plain text.
