@@ -85,6 +85,10 @@ fn what_was_learnt_is_drawn_matched_and_exported() {
         let out = format!("{adapter}-as-{layout}");
         place.ok(&["export", adapter, "--to", layout, "--out", &out]);
         assert!(place.path(&out).join(file).is_file(), "{out}/{file}");
+        let page = std::fs::read_to_string(place.path(&out).join("eqdiff-thing.md")).expect("a page");
+        let filled =
+            ["{name}", "{class}", "{identifier}", "{steps}", "{guidance}"].iter().all(|hole| !page.contains(hole));
+        assert!(filled && page.contains(if adapter == "ti" { "eqdiff-thing" } else { "sks thing" }), "{page}");
     }
     // in f16 wherever the trainings compute: this build need not even have the device
     let half = ["export", "dreambooth", "--to", "diffusers", "--device", "cuda", "--dtype", "f16", "--out", "half"];

@@ -129,10 +129,12 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
         Some(base) => machine.base(base, observer)?,
         None => machine.base_of_adapter(&adapter.manifest.base, observer)?,
     };
+    // as the base itself: not downloaded at an adapter's word
+    let offline = request.machine.offline || request.base.is_none();
     let tensors = adapter.tensors(&base)?;
     if whole {
         let name_of_base = request.base.as_ref().unwrap_or(&adapter.manifest.base);
-        let files = Folder::find(name_of_base, request.machine.offline)?;
+        let files = Folder::find(name_of_base, offline)?;
         let page = format!("{name}.md");
         let path = if request.to == Layout::Merged {
             let staged = stage_folder(&out)?;
@@ -166,7 +168,7 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
         Layout::Release => written(&export.release()?, &out)?,
         Layout::Merged => {
             let name = request.base.as_ref().unwrap_or(&adapter.manifest.base);
-            export.merged(&Folder::find(name, request.machine.offline)?, &out)?
+            export.merged(&Folder::find(name, offline)?, &out)?
         }
     };
     if export.learned.has_reference() && request.to != Layout::Release {

@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 
 use crate::adapter::formats::merged::overwrite;
 use crate::base::Folder;
+use crate::files::{read_text, write_whole};
 use crate::method::dreambooth::models;
 
-/// What a base in the diffusers layout is told by.
+/// What says of a base in the diffusers layout which parts it has.
 const INDEX: &str = "model_index.json";
 
-/// What it consists of beside that.
+/// The parts.
 const FOLDERS: [&str; 5] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"];
 
 /// Those of them that training may change.
@@ -40,9 +43,9 @@ pub(super) fn write(base: &Folder, file: &str, tensors: &BTreeMap<String, Tensor
             copied(unpacked.path(), out)?
         }
         Folder::Hub(hub) => {
-            // in the cache a repository's files lie as they do in it
-            let index = hub.get(INDEX)?;
-            copied(index.parent().context("the hub's cache has no folders")?, out)?
+            // in the cache a repository's files lie as they do in it, but for those that nobody has asked for
+            let unet = hub.get("unet/config.json")?;
+            copied(unet.ancestors().nth(2).context("the hub's cache has no folders")?, out)?
         }
         Folder::Random => bail!("made-up weights have no files"),
     };
@@ -62,8 +65,10 @@ pub(super) fn write(base: &Folder, file: &str, tensors: &BTreeMap<String, Tensor
 /// the UNet and the text encoder.
 fn copied(folder: &Path, out: &Path) -> Result<Vec<PathBuf>> {
     let mut weights = Vec::new();
-    for name in [INDEX, "eqdiff.toml"].map(|name| folder.join(name)).iter().filter(|path| path.is_file()) {
-        copy(name, &out.join(name.file_name().unwrap_or_default()))?;
+    write_index(folder, out)?;
+    let defaults = folder.join("eqdiff.toml");
+    if defaults.is_file() {
+        copy(&defaults, &out.join("eqdiff.toml"))?;
     }
     for part in FOLDERS {
         let (from, to) = (folder.join(part), out.join(part));
@@ -82,7 +87,49 @@ fn copied(folder: &Path, out: &Path) -> Result<Vec<PathBuf>> {
             }
         }
     }
+    let (length, tokenizer) = (out.join("text_encoder/config.json"), out.join("tokenizer/tokenizer_config.json"));
+    if !tokenizer.exists() {
+        // without it transformers' tokenizer fills texts up to no length at all
+        let config: Value = json_of(&length)?;
+        let told = json!({"tokenizer_class": "CLIPTokenizer", "model_max_length": config["max_position_embeddings"]});
+        write_whole(&tokenizer, told.to_string().as_bytes())?;
+    }
     Ok(weights)
+}
+
+/// Writes what pipelines of diffusers go by: the base's own where it has it, without the parts that are not copied.
+fn write_index(folder: &Path, out: &Path) -> Result<()> {
+    let path = folder.join(INDEX);
+    let mut index: Map<String, Value> = if path.is_file() {
+        json_of(&path)?
+    } else {
+        let scheduler: Value = json_of(&folder.join("scheduler/scheduler_config.json"))?;
+        let scheduler = scheduler["_class_name"].as_str().unwrap_or("DDIMScheduler");
+        let parts = [
+            ("unet", ["diffusers", "UNet2DConditionModel"]),
+            ("vae", ["diffusers", "AutoencoderKL"]),
+            ("text_encoder", ["transformers", "CLIPTextModel"]),
+            ("tokenizer", ["transformers", "CLIPTokenizer"]),
+            ("scheduler", ["diffusers", scheduler]),
+        ];
+        let parts = parts.map(|(part, class)| (part.to_string(), json!(class)));
+        parts.into_iter().chain([("_class_name".into(), json!("StableDiffusionPipeline"))]).collect()
+    };
+    let absent = ["safety_checker", "feature_extractor"].map(String::from);
+    index.extend(absent.map(|part| (part, Value::Null)));
+    for (part, class) in &mut index {
+        if (class.is_array() || class.is_null()) && !FOLDERS.contains(&part.as_str()) {
+            *class = json!([null, null]);
+        }
+    }
+    index.insert("requires_safety_checker".into(), json!(false));
+    let text = serde_json::to_string_pretty(&index).context("cannot write the index")?;
+    Ok(write_whole(&out.join(INDEX), text.as_bytes())?)
+}
+
+fn json_of<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let context = || format!("cannot use {}", path.display());
+    serde_json::from_str(&read_text(path).with_context(context)?).with_context(context)
 }
 
 /// Copies a file's content, and not its permissions: it shall be written to.
