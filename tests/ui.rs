@@ -215,9 +215,9 @@ fn uploads_are_read_before_they_are_kept() {
     let subjects = server.get("/api/subjects");
     assert_eq!((&subjects[0]["photos"][0]["coverage"], &subjects[0]["photos"][1]["mask"]), (&json!(0.5), &Value::Null));
     // which methods need the mask that is missing
-    let masked: Vec<Value> = server.get("/api/state")["masked"].as_array().expect("presets").clone();
-    assert_eq!(masked, ["eqdiff", "paper", "c", "d", "e", "f"]);
-    assert_eq!(subjects[0]["maskless"], json!(true));
+    let presets: Vec<Value> = server.get("/api/state")["needs_masks"].as_array().expect("presets").clone();
+    assert_eq!(presets, ["eqdiff", "paper", "c", "d", "e", "f"]);
+    assert_eq!(subjects[0]["lacks_masks_alone"], json!(true));
     // the order is that of the names, and masks go with their photos
     let order = json!({"files": ["002-a-b.png", "001-a-b.png"]});
     let (status, subject) = server.ask(

@@ -39,10 +39,10 @@ pub(super) async fn state(State(ui): State<Arc<Ui>>) -> Answer<Json<Value>> {
     let steps = |toml: Option<String>| -> anyhow::Result<BTreeMap<&str, usize>> {
         PRESETS.into_iter().map(|(preset, _)| Ok((preset, settings(&toml, preset)?.training.steps))).collect()
     };
-    let mut masked = Vec::new();
+    let mut needs_masks = Vec::new();
     for (preset, _) in PRESETS {
         if settings(&None, preset)?.uses_masks() {
-            masked.push(preset);
+            needs_masks.push(preset);
         }
     }
     Ok(Json(json!({
@@ -50,7 +50,7 @@ pub(super) async fn state(State(ui): State<Arc<Ui>>) -> Answer<Json<Value>> {
         "folder": shown(&ui.root),
         "jobs": ui.queue.jobs(),
         "presets": PRESETS.map(|(name, _)| name),
-        "masked": masked, // the presets that look at masks
+        "needs_masks": needs_masks, // presets
         "samplers": samplers.collect::<Vec<_>>(),
         "layouts": layouts.collect::<Vec<_>>(),
         "examples": subject::bundled(),

@@ -19,8 +19,10 @@ const MASKS: &str = "masks";
 pub(super) struct Look {
     /// As pages see it.
     pub value: Value,
-    /// The share of it that the subject covers; none without a mask.
+    /// The share of it that the subject covers; none without a mask that fits.
     pub coverage: Option<f64>,
+    /// Whether it has no mask, and nothing else is wrong.
+    pub bare: bool,
 }
 
 /// Photos that were read, by path, as long as they and their masks do not change.
@@ -45,7 +47,7 @@ pub(super) fn look(ui: &Ui, subject: &str, path: &Path) -> Option<Look> {
     let of_mask = stamps.1.map_or("0".into(), |(time, length)| format!("{time:x}-{length:x}"));
     let url = address(&["subjects", subject, "photos", file]);
     let mut value = json!({"file": file, "url": format!("{url}?v={version}")});
-    let mut coverage = None;
+    let (mut coverage, mut bare) = (None, false);
     match images::read(path) {
         Err(error) => value["error"] = json!(format!("{error:#}")),
         Ok(read) => {
@@ -64,13 +66,14 @@ pub(super) fn look(ui: &Ui, subject: &str, path: &Path) -> Option<Look> {
                 // a photo without a mask is no trouble yet, one whose mask does not fit is
                 Err(error) => {
                     let text = format!("{error:#}");
-                    let trouble = (!text.starts_with("no mask for")).then_some(text);
+                    bare = text.starts_with("no mask for");
+                    let trouble = (!bare).then_some(text);
                     value["warnings"] = json!(warnings.into_iter().chain(trouble).collect::<Vec<_>>());
                 }
             }
         }
     }
-    let look = Look { value, coverage };
+    let look = Look { value, coverage, bare };
     looks.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_path_buf(), (stamps, look.clone()));
     Some(look)
 }

@@ -61,7 +61,7 @@ pub(super) fn described(ui: &Ui, name: &str) -> Value {
         (_, _, n) => Some(format!("{n} photos have no mask yet.")),
     };
     json!({
-        "maskless": broken == 0 && open > 0, // that it lacks nothing else
+        "lacks_masks_alone": open > 0 && looks.iter().all(|look| look.coverage.is_some() || look.bare),
         "name": name, "class": subject::class_word(&folder.display().to_string()).unwrap_or_default(), "problem": problem, "left_out": listing.warnings(),
         "photos": looks.iter().map(|look| &look.value).collect::<Vec<_>>(),
     })

@@ -54,7 +54,7 @@ function trainForm(chosen, signal) {
   const stepsField = field("Steps", steps, "-");
   const previews = select([["0", "none"], ["3", "3"], ["5", "5"], ["10", "10"]], "5");
   const images = number("", { min: 0, max: 10000, step: 1, placeholder: "as the base needs" });
-  const [cropLabel, crop] = checkbox("Cut a square around the subject where a photo is wide", false);
+  const [cropLabel, crop] = checkbox("Cut a square around the subject where a photo is wide", false, { onchange: () => show() });
   const seed = number("", { min: 0, step: 1, placeholder: "0" });
   const memory = number("", { min: 0.5, step: 0.5, placeholder: "what is free" });
   const device = select([["", "where it is fastest"], ...store.state.devices.map((name) => [name, { cpu: "the processor", cuda: "the NVIDIA GPU", metal: "the Mac's GPU" }[name]])], "");
@@ -63,7 +63,8 @@ function trainForm(chosen, signal) {
   const show = () => {
     const known = store.subjects.find(({ name }) => name === subject.value);
     strip.replaceChildren(...(known?.photos ?? []).filter((photo) => !photo.error).slice(0, 6).map((photo) => h("img", { src: `${photo.url}&side=240`, alt: "" })));
-    problem.hidden = !known?.problem || (known.maskless && !store.state.masked.includes(kept.preset));
+    const idle = known?.lacks_masks_alone && !store.state.needs_masks.includes(kept.preset) && !crop.checked;
+    problem.hidden = !known?.problem || idle;
     problem.replaceChildren(icon("warn"), h("span", {}, known?.problem ?? "", " ", h("a", { href: `#/photos/${part(subject.value)}` }, "To its photos")));
     steps.placeholder = usual();
     stepsField.querySelector(".hint").textContent = `${usual()} unless you say otherwise. More steps: more alike, less free.`;
