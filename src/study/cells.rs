@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::plan::{MOST_PICTURES, MOST_PROMPTS, Method, Plan, Subject, last};
+use super::plan::{MOST_PICTURES, MOST_PROMPTS, Method, NOISES, Plan, Subject, last};
 use crate::evaluation::prompts::fill;
 use crate::evaluation::scores::Group;
 use crate::files::digest;
@@ -148,10 +148,8 @@ impl<'a> Training<'a> {
             let prompt = fill(template, &called);
             let named = fill(template, &format!("{PLACEHOLDER} {}", subject.class));
             (0..plan.pictures).map(move |picture| {
-                let (list, first) = if group == Group::Unstylised { ('u', 0) } else { ('s', NOISES / 2) };
-                let seed = training_seed
-                    .wrapping_mul(NOISES as u64)
-                    .wrapping_add((first + MOST_PICTURES * i + picture) as u64);
+                let (list, lists_before) = if group == Group::Unstylised { ('u', 0) } else { ('s', 1) };
+                let seed = noise(training_seed, lists_before, i, picture);
                 let digest = digest(format!("{seed} {prompt}").as_bytes(), 3);
                 let id = format!("{list}{i:03}-{picture}-{digest}");
                 Cell { id, group, template, prompt: prompt.clone(), named: named.clone(), picture, seed }
@@ -160,8 +158,11 @@ impl<'a> Training<'a> {
     }
 }
 
-/// Seeds of pictures that a training seed has to itself: two lists of prompts.
-const NOISES: usize = 2 * MOST_PROMPTS * MOST_PICTURES;
+/// The seed of a picture: no two of a plan share one but by different methods or of different subjects.
+fn noise(training_seed: u64, lists_before: usize, prompt: usize, picture: usize) -> u64 {
+    let before = (MOST_PROMPTS * lists_before + prompt) * MOST_PICTURES + picture;
+    training_seed.wrapping_mul(NOISES).wrapping_add(before as u64)
+}
 
 /// A name as a part of a file name.
 fn word(name: &str) -> String {
@@ -267,6 +268,18 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn noise_follows_noise() {
+        let (prompt, picture) = (MOST_PROMPTS - 1, MOST_PICTURES - 1);
+        for seed in [0, 7] {
+            assert_eq!(noise(seed, 0, 3, picture) + 1, noise(seed, 0, 4, 0));
+            assert_eq!(noise(seed, 0, prompt, picture) + 1, noise(seed, 1, 0, 0));
+            assert_eq!(noise(seed, 1, prompt, picture) + 1, noise(seed + 1, 0, 0, 0));
+        }
+        let most = u64::MAX / NOISES - 1;
+        assert!(noise(most, 1, prompt, picture) > noise(most, 0, 0, 0));
     }
 
     #[test]

@@ -104,10 +104,14 @@ impl Method {
 /// A study of more cells is a slip of the hand.
 const MOST: usize = 10_000_000;
 
-/// Prompts of a list, and pictures of a prompt, that have noise of their own.
-pub const MOST_PROMPTS: usize = 500;
-/// See [`MOST_PROMPTS`].
-pub const MOST_PICTURES: usize = 1000;
+/// Prompts of a list whose pictures have noise of their own.
+pub(super) const MOST_PROMPTS: usize = 500;
+
+/// Pictures of a prompt that have noise of their own.
+pub(super) const MOST_PICTURES: usize = 1000;
+
+/// Seeds of pictures that a training's seed has to itself: two lists of prompts.
+pub(super) const NOISES: u64 = (2 * MOST_PROMPTS * MOST_PICTURES) as u64;
 
 impl Plan {
     /// The plan that a study's folder holds.
@@ -186,7 +190,8 @@ impl Plan {
             ensure!(!settings.sampling.dreammatcher, "the method {name}: DreamMatcher matches what an adapter draws");
         }
         for seed in &self.seeds {
-            ensure!(i64::try_from(*seed).is_ok(), "the seed {seed} is too large: at most {}", i64::MAX);
+            let most = u64::MAX / NOISES - 1;
+            ensure!(*seed <= most, "the seed {seed} is too large: at most {most}");
         }
         let prompts = self.prompts.live.len().max(self.prompts.object.len()) + self.prompts.style.len();
         ensure!(prompts > 0, "there is no prompt");
@@ -243,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_pictures_share_their_noise() -> Result<()> {
+    fn there_is_noise_for_all_pictures() -> Result<()> {
         let method = "[[methods]]\nname = \"A\"\npreset = \"a\"\n";
         let refused = |text: &str| -> Result<String> {
             Ok(format!("{:#}", of_methods(&format!("{text}\n{method}")).err().context("no error")?))
@@ -253,6 +258,7 @@ mod tests {
         std::fs::write(&list, (0..501).map(|i| format!("a {{}} and {i}\n")).collect::<String>())?;
         let error = refused(&format!("[prompts]\nstyle = {:?}", list.path()))?;
         assert!(error.contains("prompts.style: 501 of them, at most 500"), "{error}");
+        assert!(refused("seeds = [18446744073709]")?.contains("too large"));
         Ok(())
     }
 }
