@@ -53,8 +53,13 @@ fn masks_go_where_training_finds_them() {
     // somebody else's are not, and those to compare with are left alone
     GrayImage::from_pixel(64, 64, Luma([255])).save(folder.join("masks/1.png")).expect("a mask");
     place.fails(2, &["masks/1.png", "not from eqdiff", "--out"], &["mask", &ball]);
+    let masks = || ["masks/0.png", "masks/1.png"].map(|name| common::bytes(&folder.join(name)));
+    let before = masks();
     assert!(shared(&place.ok(&["mask", &ball, "--way", "plain", "--compare"])) < 0.8);
-    assert!(place.path("outputs/masks/ball/1.png").is_file());
+    assert!(place.path("outputs/masks/ball/1.png").is_file() && masks() == before);
+    // in a world of toys
+    let said = place.ok(&["mask", "ball/0.png", "--class", "quux", "--out", "q"]);
+    assert!(said.contains("mini does not know quux"), "{said}");
     // nor does a mask replace another
     place.subject("other");
     let same = ["mask", "ball/0.png", "other/0.png", "--way", "plain", "--out", "m"];

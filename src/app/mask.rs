@@ -304,13 +304,15 @@ fn class(request: &Request) -> Result<String> {
 fn out(request: &Request) -> PathBuf {
     let folder = |path: &PathBuf| if path.is_dir() { Some(path.clone()) } else { path.parent().map(Path::to_path_buf) };
     let mut folders = request.photos.iter().map(|path| folder(path).filter(|_| path.exists()));
-    let (first, stem) = (folders.next().flatten(), request.photos[0].file_stem().unwrap_or_default());
+    let first = folders.next().flatten();
+    let photos = request.photos[0].canonicalize().unwrap_or_else(|_| request.photos[0].clone());
+    let name = if photos.is_dir() { photos.file_name() } else { photos.file_stem() };
     match (&request.out, first) {
         (Some(out), _) => out.clone(),
         (None, Some(first)) if !request.compare && folders.all(|other| other.as_ref() == Some(&first)) => {
             first.join("masks")
         }
-        (None, _) => Path::new(OUTPUTS).join("masks").join(stem),
+        (None, _) => Path::new(OUTPUTS).join("masks").join(name.unwrap_or_default()),
     }
 }
 

@@ -248,7 +248,8 @@ fn schedule(file: &Path) -> Option<String> {
 }
 
 /// The files that may hold a model. f32 is preferred, but what is there in half precision, in shards or without the moving
-/// average serves as well. Of the encoders some are published as nothing but a pickle; a base is converted once.
+/// average serves as well. Models that are no part of a base may be a pickle, as some encoders are published: they are small
+/// enough to be read as a whole, while a base is asked for tensor by tensor.
 fn candidates(model: Model) -> Vec<String> {
     let endings = [
         ".safetensors",
