@@ -36,44 +36,7 @@ impl Several {
     /// # Errors
     /// If one has no vector of its own, or the subjects' words cannot be told apart.
     pub fn merge(base: &Base, members: &[Member], captions: &[String]) -> anyhow::Result<Self> {
-        let texts = Texts::new(base);
-        let mut regularising = Vec::with_capacity(captions.len());
-        for caption in captions {
-            let words = base.tokenizer.plain(caption)?.len();
-            let states = texts.plain(&plain(base, caption)?)?.squeeze(0)?;
-            // from the start to the end of the text; what fills up is like its end
-            regularising.push(states.narrow(0, 0, (words + 2).min(states.dim(0)?))?);
-        }
-        let regularised = Regularised::of(&Tensor::cat(&regularising, 0)?)?;
-        let (mut concepts, mut states) = (Vec::new(), Vec::new());
-        for member in members {
-            let concept = ConceptEmbedding::from_tensors(member.tensors)?;
-            let tokens = base.tokenizer.encode(&format!("photo of a {PLACEHOLDER} {}", member.class), PLACEHOLDER)?;
-            let all = texts.with_concept(&tokens, &concept.of(Band::Original)?)?.squeeze(0)?;
-            let first = tokens.placeholder.first().copied().context("a prompt has no place for the subject")?;
-            let count = 1 + base.tokenizer.plain(member.class)?.len();
-            ensure!(first + count < all.dim(0)?, "the class {:?} is too long", member.class);
-            states.push(all.narrow(0, first, count)?);
-            concepts.push(concept);
-        }
-        let together = Tensor::cat(&states, 0)?;
-        let mut tensors = BTreeMap::from([(ConceptEmbedding::LOW.to_string(), concepts[0].low.clone())]);
-        for layer in base.unet.attentions().into_iter().filter(|layer| layer.name.ends_with("attn2")) {
-            for (name, own) in [("to_k", &layer.parts.to_k), ("to_v", &layer.parts.to_v)] {
-                let name = format!("{}.{name}.weight", layer.name);
-                if !members.iter().any(|member| member.tensors.contains_key(&name)) {
-                    continue;
-                }
-                let own = own.weight()?.to_device(&base.device)?;
-                let wanted = members.iter().zip(&states).map(|(member, states)| {
-                    // of a word alone (Textual Inversion) they are the base's
-                    states.matmul(&member.tensors.get(&name).unwrap_or(&own).t()?)
-                });
-                let wanted = Tensor::cat(&wanted.collect::<Result<Vec<_>>>()?, 0)?;
-                let merged = regularised.merged(&own, &together, &wanted)?;
-                tensors.insert(name, merged);
-            }
-        }
+        let (concepts, tensors) = merged(base, members, captions)?;
         Ok(Self { concepts, merged: Customisation::from_tensors(&base.unet, &tensors)? })
     }
 
@@ -82,6 +45,53 @@ impl Several {
         let (prompt, owners) = unified(prompt, self.concepts.len());
         Ok((base.tokenizer.encode(&prompt, PLACEHOLDER)?, owners))
     }
+}
+
+/// See [`Several::merge`]: the vectors, and the keys and values.
+fn merged(
+    base: &Base,
+    members: &[Member],
+    captions: &[String],
+) -> anyhow::Result<(Vec<ConceptEmbedding>, BTreeMap<String, Tensor>)> {
+    let texts = Texts::new(base);
+    let mut regularising = Vec::with_capacity(captions.len());
+    for caption in captions {
+        let words = base.tokenizer.plain(caption)?.len();
+        let states = texts.plain(&plain(base, caption)?)?.squeeze(0)?;
+        // from the start to the end of the text; what fills up is like its end
+        regularising.push(states.narrow(0, 0, (words + 2).min(states.dim(0)?))?);
+    }
+    let regularised = Regularised::of(&Tensor::cat(&regularising, 0)?)?;
+    let (mut concepts, mut states) = (Vec::new(), Vec::new());
+    for member in members {
+        let concept = ConceptEmbedding::from_tensors(member.tensors)?;
+        let tokens = base.tokenizer.encode(&format!("photo of a {PLACEHOLDER} {}", member.class), PLACEHOLDER)?;
+        let all = texts.with_concept(&tokens, &concept.of(Band::Original)?)?.squeeze(0)?;
+        let first = tokens.placeholder.first().copied().context("a prompt has no place for the subject")?;
+        let count = 1 + base.tokenizer.plain(member.class)?.len();
+        ensure!(first + count < all.dim(0)?, "the class {:?} is too long", member.class);
+        states.push(all.narrow(0, first, count)?);
+        concepts.push(concept);
+    }
+    let together = Tensor::cat(&states, 0)?;
+    let mut tensors = BTreeMap::from([(ConceptEmbedding::LOW.to_string(), concepts[0].low.clone())]);
+    for layer in base.unet.attentions().into_iter().filter(|layer| layer.name.ends_with("attn2")) {
+        for (name, own) in [("to_k", &layer.parts.to_k), ("to_v", &layer.parts.to_v)] {
+            let name = format!("{}.{name}.weight", layer.name);
+            if !members.iter().any(|member| member.tensors.contains_key(&name)) {
+                continue;
+            }
+            let own = own.weight()?.to_device(&base.device)?;
+            let wanted = members.iter().zip(&states).map(|(member, states)| {
+                // of a word alone (Textual Inversion) they are the base's
+                states.matmul(&member.tensors.get(&name).unwrap_or(&own).t()?)
+            });
+            let wanted = Tensor::cat(&wanted.collect::<Result<Vec<_>>>()?, 0)?;
+            let merged = regularised.merged(&own, &together, &wanted)?;
+            tensors.insert(name, merged);
+        }
+    }
+    Ok((concepts, tensors))
 }
 
 /// The prompt with the first placeholder for all of them, and which of `count` subjects each stands for, in order.
@@ -136,7 +146,36 @@ impl Learned for Several {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
+    use crate::base::MINI;
+    use crate::ops::Precision;
+
+    #[test]
+    fn the_keys_of_a_word_alone_are_the_bases() -> anyhow::Result<()> {
+        let base = Base::load(MINI, true, &Device::Cpu, Precision::F32)?;
+        let whole = Customisation::initial(&base.unet, &base.text.token_embedding(7)?, false, false)?;
+        let alone = BTreeMap::from([(ConceptEmbedding::LOW.to_string(), whole[ConceptEmbedding::LOW].clone())]);
+        let mut other = whole.clone();
+        for (name, tensor) in other.iter_mut().filter(|(name, _)| name.as_str() != ConceptEmbedding::LOW) {
+            *tensor = (&*tensor * if name.contains("to_k") { 1.1 } else { 0.8 })?;
+        }
+        let captions = ["a photo of a dog".to_string(), "a clock on the beach".to_string()];
+        let of = |word| merged(&base, &[word, &other].map(|tensors| Member { tensors, class: "dog" }), &captions);
+        let ((_, with_base), (_, with_word)) = (of(&whole)?, of(&alone)?);
+        assert_eq!(with_base.len(), whole.len());
+        for (name, tensor) in &with_base {
+            assert_eq!(
+                tensor.flatten_all()?.to_vec1::<f32>()?,
+                with_word[name].flatten_all()?.to_vec1::<f32>()?,
+                "{name}"
+            );
+        }
+        let words = [&alone, &alone].map(|tensors| Member { tensors, class: "dog" });
+        assert_eq!(merged(&base, &words, &captions)?.1.len(), 1);
+        Ok(())
+    }
 
     #[test]
     fn every_placeholder_stands_for_its_own_subject() {
