@@ -25,7 +25,7 @@ In a job array of Slurm the part is the task's; in an indexed job of Kubernetes 
 pub(super) struct StudyArgs {
     #[command(subcommand)]
     merge: Option<Merge>,
-    /// The plan: a TOML file, or paper, ablation, fdte, mini or rows
+    /// The plan: a TOML file, or paper, ablation, fdte, mini, fdte-mini or rows
     #[arg(required = true)]
     plan: Option<PathBuf>,
     /// The study's folder; what is there already is used

@@ -17,11 +17,12 @@ use crate::settings::Layers;
 use crate::subject::{self, BUNDLED};
 
 /// The plans that come with the program, by name.
-const PLANS: [(&str, &str); 5] = [
+const PLANS: [(&str, &str); 6] = [
     ("paper", include_str!("../../studies/paper.toml")),
     ("ablation", include_str!("../../studies/ablation.toml")),
     ("fdte", include_str!("../../studies/fdte.toml")),
     ("mini", include_str!("../../studies/mini.toml")),
+    ("fdte-mini", include_str!("../../studies/fdte-mini.toml")),
     ("rows", include_str!("../../studies/rows.toml")),
 ];
 
@@ -297,7 +298,7 @@ mod tests {
             let plan = Plan::read(&file, Precision::F32, true).with_context(|| name)?;
             let subjects = match name {
                 "mini" => subject::bundled().len(),
-                "rows" => 5,
+                "fdte-mini" | "rows" => 5,
                 _ => 31,
             };
             assert_eq!(plan.subjects.len(), subjects, "{name}");
