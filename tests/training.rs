@@ -150,7 +150,9 @@ fn a_folder_has_one_training_at_a_time() {
     child.kill().expect("an end");
     child.wait().expect("an end");
     // the lock ended with its process, and the first step is on the disk
-    place.ok(&["train", "--resume", "--out", "busy", "--steps", "1"]);
+    let manifest = String::from_utf8_lossy(&bytes(&place.path("busy/adapter.toml"))).into_owned();
+    let steps = manifest.lines().find_map(|line| line.strip_prefix("steps = ")).expect("its steps").to_string();
+    place.ok(&["train", "--resume", "--out", "busy", "--steps", &steps]);
 }
 
 #[test]
@@ -179,6 +181,35 @@ fn several_trainings_of_a_class_at_once() {
     for mut child in children {
         assert!(child.wait().expect("an end").success());
     }
+}
+
+#[test]
+fn one_that_is_finished_is_not_begun_again() {
+    let (place, base) = (place(), tiny_base());
+    place.ok(&train(&base, "outputs/one", &["--num-class-images", "2", "--steps", "2"]));
+    place.ok(&train(&base, "outputs/other", &["--num-class-images", "0", "--steps", "1"]));
+    place.fails(
+        2,
+        &["--steps 1", "2 are taken already"],
+        &["train", "--resume", "--out", "outputs/one", "--steps", "1"],
+    );
+    let class_images = place.path("outputs/class-images");
+    std::fs::rename(&class_images, place.path("away")).expect("class images");
+    let said = place.ok(&["train", "--resume", "--out", "outputs/one"]);
+    assert!(said.contains("2 steps are taken already") && !class_images.exists(), "{said}");
+    // it is the one to draw with now, and is named
+    assert!(said.contains("Draw with: eqdiff sample --adapter outputs/one --prompt"), "{said}");
+    let last = std::fs::read_to_string(place.path("outputs/last-adapter.txt")).expect("the last adapter");
+    assert!(last.trim().ends_with("outputs/one"), "{last}");
+    // from another folder the class images beside it are found
+    std::fs::rename(place.path("away"), &class_images).expect("class images");
+    let elsewhere = place.path("elsewhere");
+    std::fs::create_dir(&elsewhere).expect("a folder");
+    let out = place.path("outputs/one").display().to_string();
+    let on = ["train", "--resume", "--out", &out, "--base", &base, "--steps", "3"];
+    let done = place.command(&on).current_dir(&elsewhere).output().expect("the program");
+    assert!(done.status.success(), "{}", common::printed(&done));
+    assert!(!elsewhere.join("outputs/class-images").exists());
 }
 
 #[test]

@@ -43,7 +43,8 @@ pub fn import(request: &Request, observer: &mut dyn Observer) -> Result<PathBuf>
     }
     let subject = match &request.subject {
         Some(name) => {
-            let wanted = subject::Request { subject: name, class, ..Default::default() };
+            // nothing is trained here: where a photo has no mask, all of it is the subject
+            let wanted = subject::Request { subject: name, class, whole: true, ..Default::default() };
             Some(subject::find(&wanted)?)
         }
         None => None,

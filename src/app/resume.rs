@@ -48,6 +48,9 @@ pub(super) fn resume_on(base: Option<&Base>, request: &Request, observer: &mut d
         own.folder = std::path::absolute(given)?; // the same pictures, wherever they are now
     }
     if let Some(steps) = request.overrides.steps {
+        if steps < manifest.steps {
+            bail!(Usage(format!("--steps {steps}: {} are taken already", manifest.steps)));
+        }
         manifest.settings.training.steps = steps;
         manifest.settings.check().map_err(|error| Usage(format!("{error:#}")))?;
     }

@@ -27,6 +27,9 @@ use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::class_images::{self, Asked, Course};
 use crate::training::{Event, Next, PAGE, Trainer};
 
+/// The folder of class images, beside the adapters.
+const CLASS_IMAGES: &str = "class-images";
+
 /// A training whose folder is there.
 pub(super) struct Run<'a> {
     /// The base.
@@ -71,12 +74,16 @@ pub(super) fn run(run: &Run, manifest: Manifest, observer: &mut dyn Observer) ->
 }
 
 fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
-    let Run { base, subject, memory, study, .. } = run;
+    let Run { base, subject, memory, .. } = run;
     let (settings, side, class) = (&manifest.settings, manifest.side, manifest.class.as_str());
     without_effect(settings, subject, *memory).iter().for_each(|what| observer.warn(what));
     let (batch_size, seed) = (settings.training.batch_size, settings.training.seed);
-    let kept = study.unwrap_or(Path::new(OUTPUTS)).join("class-images");
-    let class_images = class_images(run, &manifest, &kept, observer)?;
+    if manifest.steps >= settings.training.steps && run.folder.join(PAGE).is_file() {
+        // before class images are drawn for nothing
+        observer.info(&format!("{} steps are taken already: more need --steps above that", manifest.steps));
+        return Ok(ended(run, &manifest.called(), observer));
+    }
+    let class_images = class_images(run, &manifest, observer)?;
     let samples = batch_size * if class_images.is_empty() { 1 } else { 2 };
     let latents = side / base.vae.factor();
     let plan = MemoryPlan::new(&base.unet, latents, samples, *memory, (&base.device, base.precision));
@@ -133,9 +140,6 @@ fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut
     let mut trainer = Trainer::new(base, method, folder, manifest, reference)?;
     match trainer.steps() {
         0 => {}
-        taken if taken >= all => {
-            observer.info(&format!("{taken} steps are taken already: more need --steps above that"))
-        }
         taken => observer.info(&format!("Going on after step {taken}")),
     }
     observer.begin("Training", all, trainer.steps());
@@ -156,15 +160,23 @@ fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut
         Ok(if observer.stopped() { Next::Stop } else { Next::Continue })
     })?;
     observer.end();
-    let trained = Trained { folder: folder.to_path_buf(), finished: trainer.steps() >= all };
-    if trained.finished {
-        observer.info(&format!("Adapter: {place}  (losses and previews: {place}/{PAGE})"));
-        observer.info(&format!("Draw with: eqdiff sample --prompt \"{called} in van gogh style\""));
-    } else {
-        let steps = trainer.steps();
+    let steps = trainer.steps();
+    if steps < all {
         observer.info(&format!("Stopped after step {steps} of {all}. Go on with: eqdiff train --resume --out {place}"));
+        return Ok(Trained { folder: folder.to_path_buf(), finished: false });
     }
-    Ok(trained)
+    Ok(ended(run, &called, observer))
+}
+
+/// Says where the adapter is, which is the one to draw with now.
+fn ended(run: &Run, called: &str, observer: &mut dyn Observer) -> Trained {
+    let place = run.folder.display();
+    if run.study.is_none() {
+        remember(LAST_ADAPTER, run.folder, observer);
+    }
+    observer.info(&format!("Adapter: {place}  (losses and previews: {place}/{PAGE})"));
+    observer.info(&format!("Draw with: eqdiff sample --adapter {place} --prompt \"{called} in van gogh style\""));
+    Trained { folder: run.folder.to_path_buf(), finished: true }
 }
 
 /// What was given, and the method of the settings makes nothing of.
@@ -203,9 +215,9 @@ fn digest_of(images: &[RgbImage]) -> String {
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The user's class images, or those that the base draws and that are kept in a folder of their own in `kept`, or none.
-fn class_images(run: &Run, manifest: &Manifest, kept: &Path, observer: &mut dyn Observer) -> Result<Vec<RgbImage>> {
-    let &Run { base, machine, .. } = run;
+/// The user's class images, or those that the base draws and that are kept in a folder of their own, or none.
+fn class_images(run: &Run, manifest: &Manifest, observer: &mut dyn Observer) -> Result<Vec<RgbImage>> {
+    let &Run { base, machine, study, .. } = run;
     let (settings, side) = (&manifest.settings, manifest.side);
     if let Some(own) = &manifest.class_images {
         let images = class_images::from_folder(&own.folder, side)
@@ -219,8 +231,14 @@ fn class_images(run: &Run, manifest: &Manifest, kept: &Path, observer: &mut dyn 
         return Ok(Vec::new());
     }
     let asked = Asked::new(base, &manifest.class, side, settings);
-    let folder = asked.folder(kept)?;
-    let mut begun = 0;
+    // a training that goes on from another folder finds those beside its adapter
+    let here = study.unwrap_or(Path::new(OUTPUTS)).join(CLASS_IMAGES);
+    let beside = run.folder.with_file_name(CLASS_IMAGES);
+    let mut folder = asked.folder(&here)?;
+    if !folder.is_dir() && asked.folder(&beside)?.is_dir() {
+        folder = asked.folder(&beside)?;
+    }
+    let (mut begun, mut waits) = (0, false);
     let (name, precision) = (base.name.as_str(), Some(base.precision));
     let again = |card: usize| -> Result<Set> {
         let machine = Machine { precision, ..machine.on_card(card) };
@@ -239,11 +257,11 @@ fn class_images(run: &Run, manifest: &Manifest, kept: &Path, observer: &mut dyn 
             observer.go_on(more)
         }
         Course::Waits => {
-            if observer.stopped() {
-                bail!(Interrupted)
-            } else {
-                Ok(())
+            if !std::mem::replace(&mut waits, true) {
+                observer
+                    .info(&format!("Another process draws the class images in {}: waiting for it", folder.display()));
             }
+            if observer.stopped() { bail!(Interrupted) } else { Ok(()) }
         }
         Course::Lost(text) => {
             observer.warn(text);
