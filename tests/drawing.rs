@@ -303,6 +303,39 @@ fn two_subjects_are_in_one_picture() {
 }
 
 #[test]
+fn pictures_say_what_was_in_view() {
+    let (place, base) = (Place::new(), tiny_base());
+    place.subject("cup");
+    let train =
+        ["train", "--subject", "cup", "--base", &base, "--steps", "2", "--num-class-images", "0", "--lr", "0.05"];
+    for out in ["outputs/cup", "outputs/mug"] {
+        place.ok(&[&train[..], &["--out", out]].concat());
+    }
+    let drawn = |out: &str, more: &[&str]| -> (String, String) {
+        let fixed = ["sample", "--adapter", "outputs/cup", "--steps", "2", "--out", out];
+        place.ok(&[&fixed[..], &["--prompt", "a S* cup"], more].concat());
+        let file = picture(&place.path(out), "a-s-cup-0");
+        (String::from_utf8_lossy(&bytes(&file)).into_owned(), file.display().to_string())
+    };
+    let (text, _) = drawn("own", &[]);
+    assert!(text.contains("Adapter: cup") && !text.contains("Reference:"), "{text}");
+    let (text, file) = drawn("none", &["--no-reference"]);
+    assert!(text.contains("Reference: none"), "{text}");
+    // and are drawn again so
+    let again = ["sample", "--adapter", "outputs/cup", "--like", &file, "--out", "none"];
+    assert!(place.ok(&again).contains("1 of 1 pictures"));
+    let of_other = ["sample", "--adapter", "outputs/mug", "--like", &file, "--out", "other"];
+    assert!(place.ok(&of_other).contains("the adapter cup, not mug"));
+    let photo = place.path("cup/2.png").display().to_string();
+    let (text, file) = drawn("photo", &["--reference", &photo]);
+    assert!(text.contains("Reference: another photo"), "{text}");
+    let said = place.ok(&["sample", "--adapter", "outputs/cup", "--like", &file, "--out", "photo-again"]);
+    assert!(said.contains("give that with --reference"), "{said}");
+    let nothing = ["--adapter", "outputs/cup", "--prompt", "a S* cup", "--no-reference", "--grid", "reference=0,1"];
+    place.fails(2, &["--grid reference", "--no-reference"], &[&["sample"], &nothing[..]].concat());
+}
+
+#[test]
 fn files_of_prompts_have_kohyas_flags_and_styles() {
     let (place, base) = (Place::new(), tiny_base());
     std::fs::write(place.path("p.txt"), "a dog --n mud --w 128 --h 64 --d 9 --l 3 --s 2 --ss euler_a\n# no\na cat\n")
@@ -314,6 +347,9 @@ fn files_of_prompts_have_kohyas_flags_and_styles() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(String::from_utf8_lossy(&bytes(&picture(&place.path("d"), "a-cat-ink-1"))).contains("Steps: 1"));
+    std::fs::write(place.path("own.txt"), "a dog --l 3\n").expect("a file");
+    let grid = ["--prompts", "own.txt", "--grid", "guidance=5,7"];
+    place.fails(2, &["--grid guidance", "a value of its own"], &draw(&base, "d", &grid));
     std::fs::write(place.path("bad.txt"), "a dog --w wide\n").expect("a file");
     place.fails(2, &["bad.txt", "--w"], &draw(&base, "d", &["--prompts", "bad.txt"]));
     place.fails(2, &["Oil", "Ink"], &draw(&base, "d", &["--prompt", "a dog", "--style", "Oil"]));

@@ -27,7 +27,7 @@ use crate::model::tokenizer::PLACEHOLDER;
 use crate::sampling::samplers::sampler;
 use crate::sampling::{Order, Special, Start, Style, latent_size};
 use crate::subject;
-use fitting::{check_explained, dial};
+use fitting::{check_explained, check_matched, dial};
 use like::like;
 pub use request::{Reference, Request, Seed, Source, Turned};
 
@@ -63,9 +63,6 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     if request.matching_guidance.is_some_and(|weight| !(weight.is_finite() && weight >= 0.)) {
         bail!(Usage("--matching-guidance: give a finite number, 0 or more".into()));
     }
-    if studio.learned.inverts() && size.0 != size.1 {
-        bail!(Usage("--dreammatcher: only square pictures are matched to a photo".into()));
-    }
     let dial = dial(request, &studio, observer)?;
     let prompts: Vec<String> = lines.iter().map(|line| unified(&line.prompt, subjects).0).collect();
     let presets = presets(request)?;
@@ -77,6 +74,11 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
     request.machine.warn_of_words(all, base, observer)?;
     if subjects > 1 {
         observer.info("Several subjects are drawn without reference attention, which looks at a photo of one");
+    }
+    if latents.is_some() && request.count > 1 {
+        observer.warn(
+            "--count: all pictures start from the latents given, so only noise of the sampler can tell them apart",
+        );
     }
     let seed = request.seed.unwrap_or(Seed::Given(0)).number(observer);
     let mut style = studio.style(&negative, reference.as_ref());
@@ -116,9 +118,15 @@ pub fn draw(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBu
             None => {
                 let mut style = style.clone();
                 line.flags.put(&mut style);
+                if let Some(axis) = request.grid.iter().find(|axis| line.flags.sets(axis.name())) {
+                    bail!(Usage(format!("--grid {}: {:?} has a value of its own", axis.name(), line.prompt)));
+                }
                 latent_size(base, style.size).map_err(|e| Usage(format!("{:?}: {e}", line.prompt)))?;
                 let cells = cells(&style, &request.grid).map_err(|e| Usage(format!("--grid {e}")))?;
-                cells.iter().try_for_each(|cell| check(&cell.style, base))?;
+                for Cell { style, .. } in &cells {
+                    check(style, base)?;
+                    check_matched(style, studio.learned.as_ref())?;
+                }
                 batches.push(Batch { flags: &line.flags, cells, orders: orders.collect() });
             }
         }

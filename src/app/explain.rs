@@ -55,7 +55,7 @@ pub(super) fn explain(
     let explained = Explained { base, learned: &learned, style, order, subject: &subject };
     let mut page = Page::new(&order.prompt, "How this picture came about, step by step and part by part.");
     let passes = if learned.concept.high.is_some() { 3 } else { 1 };
-    observer.begin("Explaining", passes * style.steps, 0);
+    observer.begin("Explaining", passes * style.taken(), 0);
     let (picture, views) = explained.watched(observer)?;
     explained.attention(&mut page, &picture, &views)?;
     explained.photos(&mut page)?;

@@ -150,11 +150,13 @@ pub(super) fn draw_grid(
     let captions: Vec<&str> = cells.iter().map(|cell| cell.caption.as_str()).collect();
     for (i, order) in orders.iter().enumerate() {
         let shown: Vec<PathBuf> = drawn.iter().map(|files| files[i].clone()).collect();
-        let names: String = shown.iter().map(|file| file.display().to_string()).collect();
+        let names = shown.iter().filter_map(|file| file.file_name());
+        let names: String = names.map(|name| name.to_string_lossy()).collect();
         let told = digest(names.as_bytes(), 4);
         let sheet = out.join(format!("{}-{}-{told}-contact-sheet.png", words(&order.prompt), order.seed));
         save_sheet(&sheet, &shown, &captions, columns)?;
-        observer.info(&format!("Sheet of {:?}: {}", order.prompt, sheet.display()));
+        let cut = if shown.len() > SHEET { format!(", the first {SHEET} of {}", shown.len()) } else { String::new() };
+        observer.info(&format!("Sheet of {:?}: {}{cut}", order.prompt, sheet.display()));
         files.push(sheet);
     }
     Ok(files)

@@ -45,6 +45,16 @@ impl Flags {
         style.sampler = self.sampler.unwrap_or(style.sampler);
     }
 
+    /// Whether they have a value for what a sheet calls so.
+    pub(super) fn sets(&self, name: &str) -> bool {
+        match name {
+            "guidance" => self.guidance.is_some(),
+            "steps" => self.steps.is_some(),
+            "sampler" => self.sampler.is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether they ask for another size.
     pub(super) fn is_sized(&self) -> bool {
         self.width.is_some() || self.height.is_some()

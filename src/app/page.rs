@@ -21,6 +21,9 @@ use crate::subject::{self, Subject};
 /// If its photos or masks cannot be read, or are not those that it was trained on.
 pub fn subject(adapter: &Adapter) -> Result<Subject> {
     let (photos, masks) = adapter.photos();
+    if !photos.is_dir() {
+        bail!("{} has no photos of its subject: eqdiff import --subject takes some along", adapter.folder.display());
+    }
     let subject = subject::find(&subject::Request {
         subject: &adapter.manifest.subject,
         images: Some(&photos),

@@ -305,8 +305,8 @@ impl Studio {
             }
             Drawn::Picture(i, picture) => {
                 let (path, order) = (&paths[missing[i]], &chosen[i]);
-                let matching = self.matching.filter(|_| learned.inverts());
-                save_png(path, &picture, &[("parameters", &self.parameters(order, style, matching).to_string())])?;
+                let parameters = self.parameters(order, style, !identity.is_empty());
+                save_png(path, &picture, &[("parameters", &parameters.to_string())])?;
                 finished += 1;
                 sketches.done(i);
                 observer.tell(Note::Picture(path));
@@ -331,10 +331,10 @@ impl Studio {
 
     /// What the text of a picture says that was drawn with what was learnt.
     pub(super) fn parameters_of_learned<'a>(&'a self, order: &'a Order, style: &'a Style) -> Parameters<'a> {
-        self.parameters(order, style, self.matching)
+        self.parameters(order, style, true)
     }
 
-    fn parameters<'a>(&'a self, order: &'a Order, style: &'a Style, matching: Option<f64>) -> Parameters<'a> {
+    fn parameters<'a>(&'a self, order: &'a Order, style: &'a Style, of_learned: bool) -> Parameters<'a> {
         Parameters {
             prompt: &order.prompt,
             negative: style.negative,
@@ -343,7 +343,7 @@ impl Studio {
             guidance: style.guidance,
             guidance_rescale: style.guidance_rescale,
             seed: style.special.variation.map_or(order.seed, |(seed, _)| seed),
-            others: self.others(order, style, matching),
+            others: self.others(order, style, of_learned),
             width: style.size.0 as u32,
             height: style.size.1 as u32,
             model: &self.base.name,
@@ -351,18 +351,30 @@ impl Studio {
     }
 
     /// What a picture's text says besides, in the words of AUTOMATIC1111's web UI where it has some.
-    fn others(&self, order: &Order, style: &Style, matching: Option<f64>) -> Vec<(&'static str, String)> {
+    fn others(&self, order: &Order, style: &Style, of_learned: bool) -> Vec<(&'static str, String)> {
         let Special { start, variation, dial, .. } = &style.special;
         let mut others = Vec::new();
         if let Some(start) = start {
             others.push(("Denoising strength", start.strength.to_string()));
+        }
+        if order.init_latents.is_some() {
+            others.push(("Initial latents", "given".into()));
         }
         if let Some((_, share)) = variation {
             others.extend([("Variation seed", order.seed.to_string()), ("Variation seed strength", share.to_string())]);
         }
         let weights = [("S low", dial.low), ("S high", dial.high), ("Reference strength", dial.reference)];
         others.extend(weights.into_iter().filter(|(_, weight)| *weight != 1.).map(|(name, w)| (name, w.to_string())));
-        if let Some(guidance) = matching {
+        if let (true, Some(adapter)) = (of_learned, &self.adapter) {
+            let name = adapter.folder.file_name().unwrap_or_default().to_string_lossy();
+            others.push(("Adapter", name.into()));
+            match (&self.reference, style.reference) {
+                (Some(_), None) => others.push(("Reference", "none".into())),
+                (Some(own), Some((photo, _))) if own != photo => others.push(("Reference", "another photo".into())),
+                _ => {}
+            }
+        }
+        if let Some(guidance) = self.matching.filter(|_| of_learned && style.reference.is_some()) {
             others.push(("DreamMatcher", "true".into()));
             others.extend((guidance != 0.).then(|| ("Matching guidance", guidance.to_string())));
         }

@@ -2,11 +2,13 @@
 
 use anyhow::{Result, bail};
 
-use super::super::grid::option;
+use super::super::grid::{Axis, option};
 use super::super::studio::Studio;
 use super::super::{Observer, Usage};
 use super::request::{Reference, Request};
-use crate::method::Dial;
+use crate::method::{Dial, Learned};
+use crate::sampling::Style;
+use crate::settings::SamplerName;
 
 /// How strongly the parts of what was learnt shall show. What there is not stays as it is, and that is told.
 ///
@@ -30,6 +32,10 @@ pub(super) fn dial(request: &Request, studio: &Studio, observer: &mut dyn Observ
         }
         if there { asked.unwrap_or(usual) } else { usual }
     });
+    let axes = || request.grid.iter().map(Axis::name);
+    if matches!(request.reference, Reference::None) && axes().any(|name| name == "reference") {
+        bail!(Usage("--grid reference: --no-reference leaves it nothing to turn".into()));
+    }
     for axis in &request.grid {
         if let Some((name, part, why, ..)) = parts.iter().find(|part| part.0 == axis.name() && !part.3) {
             bail!(Usage(format!("--grid {name}: it turns the {part}, but {why}")));
@@ -45,6 +51,25 @@ pub(super) fn dial(request: &Request, studio: &Studio, observer: &mut dyn Observ
     Ok(Dial { low, high, reference })
 }
 
+/// Whether pictures of that style can be matched to its photo, if they are to be.
+///
+/// # Errors
+/// [`Usage`] if not.
+pub(super) fn check_matched(style: &Style, learned: &dyn Learned) -> Result<()> {
+    let Some((photo, _)) = style.reference.filter(|_| learned.inverts()) else { return Ok(()) };
+    if style.sampler == SamplerName::Lms {
+        bail!(Usage(
+            "--dreammatcher: a photo cannot be inverted between timesteps: take another sampler than LMS".into()
+        ));
+    }
+    let (width, height) = style.size;
+    if photo.dimensions() != (width as u32, height as u32) {
+        let (side, _) = photo.dimensions();
+        bail!(Usage(format!("--dreammatcher: only pictures of {side}x{side} are matched, not of {width}x{height}")));
+    }
+    Ok(())
+}
+
 /// Whether a page can say how the first picture came about.
 ///
 /// # Errors
@@ -56,6 +81,9 @@ pub(super) fn check_explained(request: &Request, studio: &Studio) -> Result<()> 
         Some(_) if !request.more.is_empty() => "one subject is explained: give one --adapter",
         Some(_) if studio.learned.inverts() => "what DreamMatcher matches is not explained",
         Some(_) if !studio.learned.dials().low => "the adapter has nothing of Equilibrated Diffusion",
+        Some(adapter) if !adapter.photos().0.is_dir() => {
+            "the adapter has no photos: eqdiff import --subject takes some along"
+        }
         Some(_) => return Ok(()),
     };
     bail!(Usage(format!("--explain: {why}")))

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use super::super::Observer;
-use super::request::{Request, Seed, Source, Turned};
+use super::super::{Observer, places};
+use super::request::{Reference, Request, Seed, Source, Turned};
 use crate::images::Written;
 use crate::images::png::read_parameters;
 use crate::settings::SamplerName;
@@ -28,6 +28,24 @@ pub(super) fn like(path: &Path, request: &Request, observer: &mut dyn Observer) 
     }
     if let (Some(loras), true) = (written.setting("LoRAs"), request.loras.is_empty()) {
         observer.warn(&format!("{name} was drawn with the LoRAs {loras}: give their files with --lora"));
+    }
+    if written.setting("Initial latents").is_some() && request.init_latents.is_none() {
+        observer.warn(&format!("{name} was drawn from given latents: give their file with --init-latents"));
+    }
+    let own_reference = !matches!(request.reference, Reference::Default);
+    if written.setting("Reference") == Some("another photo") && !own_reference {
+        observer.warn(&format!("{name} was drawn with another photo in view: give that with --reference"));
+    }
+    let adapter = match &request.adapter {
+        Source::LastAdapter => places::adapter(None).ok(),
+        Source::Adapter(folder) => Some(folder.clone()),
+        Source::BaseAlone | Source::Elite(..) => None,
+    };
+    let adapter = adapter.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy());
+    if let (Some(then), Some(now)) = (written.setting("Adapter"), adapter)
+        && then != now
+    {
+        observer.warn(&format!("{name} was drawn with the adapter {then}, not {now}: --adapter chooses"));
     }
     let request = request.clone();
     let dial = request.dial;
@@ -59,6 +77,10 @@ pub(super) fn like(path: &Path, request: &Request, observer: &mut dyn Observer) 
             low: dial.low.or_else(|| number(&written, "S low")),
             high: dial.high.or_else(|| number(&written, "S high")),
             reference: dial.reference.or_else(|| number(&written, "Reference strength")),
+        },
+        reference: match written.setting("Reference") {
+            Some("none") if !own_reference => Reference::None,
+            _ => request.reference,
         },
         ..request
     })
