@@ -11,7 +11,7 @@ use super::names::words;
 use super::studio::Studio;
 use crate::files::digest;
 use crate::images;
-use crate::images::png::save_over_ours;
+use crate::images::png::save_sheet_over_ours;
 use crate::report::contact_sheet;
 use crate::sampling::{Order, Style};
 use crate::settings::SamplerName;
@@ -172,7 +172,7 @@ pub(super) const SHEET: usize = 200;
 pub(super) fn save_sheet(path: &Path, files: &[PathBuf], captions: &[&str], columns: usize) -> Result<()> {
     let cells = files.iter().zip(captions).take(SHEET);
     let cells = cells.map(|(file, caption)| Ok((images::open(file)?, caption.to_string())));
-    save_over_ours(path, &contact_sheet(&cells.collect::<Result<Vec<_>>>()?, columns))
+    save_sheet_over_ours(path, &contact_sheet(&cells.collect::<Result<Vec<_>>>()?, columns))
 }
 
 #[cfg(test)]

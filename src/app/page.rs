@@ -9,7 +9,7 @@ use super::names::words;
 use crate::adapter::Adapter;
 use crate::evaluation::scores::{Evaluation, ImageScores, Scores, title};
 use crate::images;
-use crate::images::png::save_png;
+use crate::images::png::{SHEET, save_png};
 use crate::method::eqdiff::fdte::split_bands;
 use crate::report::overview;
 use crate::report::page::{Cell, Drawing, PhotoRow, ReportInput, report_page};
@@ -84,7 +84,7 @@ pub fn write(path: &Path, adapter: &Adapter, subject: &Subject, folder: &Path, e
         evaluation: Some(evaluation.clone()),
     };
     if let Some(overview) = overview(&input) {
-        save_png(&folder.join(OVERVIEW), &overview, &[])?;
+        save_png(&folder.join(OVERVIEW), &overview, &SHEET)?;
     }
     report_page(&input)?.write(path)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use image::RgbImage;
 
-use crate::images::png::{is_ours, save_over_ours};
+use crate::images::png::{is_ours, save_sheet_over_ours};
 use crate::report::contact_sheet;
 
 /// The file beside the pictures.
@@ -46,7 +46,7 @@ impl Sketches {
             return Ok(());
         }
         let cells: Vec<_> = self.pictures.values().map(|picture| (picture.clone(), String::new())).collect();
-        save_over_ours(&self.path, &contact_sheet(&cells, 4))
+        save_sheet_over_ours(&self.path, &contact_sheet(&cells, 4))
     }
 
     /// Removes the file: there is nothing more to wait for.

@@ -8,11 +8,12 @@ use anyhow::{Context, Result, bail};
 
 use super::format::{CONVERT, HEAD, Kind, kind};
 use super::shown;
+use super::png::is_sheet;
 
 /// A mask beside its photo is called `NAME` and one of these.
 const MASK_ENDINGS: [&str; 3] = ["-masklabel", "-mask", "_mask"];
 
-/// Our own sheets of all pictures of a folder.
+/// How our own sheets of pictures are called; those of older versions are told by that alone.
 const SHEET: &str = "contact-sheet.png";
 
 /// What a folder holds.
@@ -42,6 +43,9 @@ impl Listing {
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
         match (kind(&content, &path), unreadable) {
+        if is_sheet(&content) {
+            return;
+        }
             (Kind::Other, _) => {}
             (_, Some(why)) => self.left_out.push((path, why)),
             (Kind::Foreign(_) | Kind::Misnamed(_), _) if content.is_empty() => {
@@ -159,6 +163,7 @@ mod tests {
             ("subject.json", b"{}"),
             ("b.txt", b"a caption"),
             ("Thumbs.db", b"\xd0\xcf\x11\xe0"),
+    use super::super::png::save_sheet_over_ours;
             (".DS_Store", b"\0\0\0\x01Bud1"),
             ("IMG_3.HEIC", b"x"),
             ("film.mov", b"x"),
@@ -173,6 +178,10 @@ mod tests {
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let names: Vec<String> = listing.pictures.iter().map(name).collect();
         assert_eq!(names, ["a", "b.png", "c.jpg", "cat.png", "d.dat", "damaged.webp", "e_mask.png"]);
+        // what shows other pictures says so, whatever it is called
+        for name in ["overview.png", "preview.png"] {
+            save_sheet_over_ours(&at(name), &RgbImage::new(4, 4))?;
+        }
         let left: Vec<String> = listing.left_out.iter().map(|(path, _)| name(path)).collect();
         assert_eq!(left, ["IMG_3.HEIC", "empty.jpg", "film.mov", "folder.png"]);
         let warnings = listing.warnings().join("; ");

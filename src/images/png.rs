@@ -126,15 +126,37 @@ pub fn is_ours(path: &Path) -> bool {
     text().is_ok_and(|text| text.as_deref() == Some(OURS.1))
 }
 
+/// The texts of a sheet: it shows pictures to people, and is none of a folder's pictures itself.
+pub const SHEET: [(&str, &str); 2] = [OURS, ("Title", "contact sheet")];
+
+/// Whether a file that begins so is a sheet of this program's, whatever it is called.
+pub(super) fn is_sheet(head: &[u8]) -> bool {
+    let (key, value) = SHEET[1];
+    let mark = ["tEXt", key, "\0", value].concat().into_bytes();
+    head[..head.len().min(HEAD)].windows(mark.len()).any(|bytes| bytes == mark)
+}
+
 /// Writes a PNG that says it is this program's; an older one is replaced only if it does so too.
 ///
 /// # Errors
 /// If the file is somebody else's or cannot be written; the message names it.
 pub fn save_over_ours(path: &Path, image: &RgbImage) -> Result<()> {
+    save_over(path, image, &[OURS])
+}
+
+/// The same of a sheet.
+///
+/// # Errors
+/// As [`save_over_ours`].
+pub fn save_sheet_over_ours(path: &Path, image: &RgbImage) -> Result<()> {
+    save_over(path, image, &SHEET)
+}
+
+fn save_over(path: &Path, image: &RgbImage, text: &[(&str, &str)]) -> Result<()> {
     if path.exists() && !is_ours(path) {
         bail!("{} is there already and not from eqdiff: choose another folder with --out", shown(path));
     }
-    save_png(path, image, &[OURS])
+    save_png(path, image, text)
 }
 
 /// The first text of a PNG with that key.

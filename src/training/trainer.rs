@@ -15,7 +15,8 @@ use super::state;
 use crate::adapter::{self, Manifest};
 use crate::base::Base;
 use crate::files::{Set, make_own_folder};
-use crate::images::{self, png::save_png};
+use crate::images;
+use crate::images::png::{SHEET, save_png};
 use crate::method::Method;
 use crate::report::{Course, contact_sheet, course_page};
 use crate::sampling::{Drawn, Order, Special, Style, draw};
@@ -265,7 +266,7 @@ impl<'a, M: Method> Trainer<'a, M> {
         drawn?;
         let path = self.preview_path();
         make_own_folder(&self.folder.join(PREVIEWS))?;
-        save_png(&path, &contact_sheet(&cells, 2), &[])?;
+        save_png(&path, &contact_sheet(&cells, 2), &SHEET)?;
         self.show(Next::Continue)?;
         observe(Event::Preview(&path))
     }
