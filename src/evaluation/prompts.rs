@@ -70,17 +70,11 @@ pub fn fill(template: &str, subject: &str) -> String {
     template.replace(SLOT, subject)
 }
 
-/// A prompt as CLIP-T compares it: without the placeholder, which CLIP does not know, and without
-/// what it would leave behind ("a S* dog" -> "a dog", "S*'s ball, S*." -> "ball.").
+/// A prompt as CLIP-T compares it: without the placeholder, which CLIP does not know, with several subjects without
+/// `S2*` and so on, and without what they would leave behind ("a S* dog" -> "a dog", "S*'s ball, S*." -> "ball.").
 pub fn without_placeholder(prompt: &str, placeholder: &str) -> String {
-    if placeholder.is_empty() {
-        return prompt.trim().to_string();
-    }
-    let mut text = prompt.to_string();
-    for possessive in ["'s", "\u{2019}s", ""] {
-        text = text.replace(&format!("{placeholder}{possessive}"), " ");
-    }
-    let mut text = text.replace("( )", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = blanked(prompt, placeholder).replace("( )", " ");
+    let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for mark in [",", ".", ";", ":", "!", "?", ")"] {
         text = text.replace(&format!(" {mark}"), mark);
     }
@@ -88,6 +82,29 @@ pub fn without_placeholder(prompt: &str, placeholder: &str) -> String {
         text = text.replace(doubled, single);
     }
     text.trim_start_matches([',', ';', ':', ' ']).trim_end_matches([',', ';', ':', ' ']).to_string()
+}
+
+/// A text with a space in place of every placeholder, numbered or not, and of the `'s` that follows it.
+fn blanked(text: &str, placeholder: &str) -> String {
+    let mut letters = placeholder.chars();
+    let Some(first) = letters.next() else { return text.to_string() };
+    let (mut done, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once(first) {
+        done += before;
+        let behind = after.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(letters.as_str());
+        match behind {
+            Some(behind) => {
+                done.push(' ');
+                let possessive = ["'s", "\u{2019}s"].into_iter().find_map(|ending| behind.strip_prefix(ending));
+                rest = possessive.unwrap_or(behind);
+            }
+            None => {
+                done.push(first);
+                rest = after;
+            }
+        }
+    }
+    done + rest
 }
 
 fn lines(text: &str) -> Vec<String> {
@@ -228,6 +245,8 @@ mod tests {
             ("S* and S* dogs", "and dogs"),
             ("  two   dogs! ", "two dogs!"),
             ("S*", ""),
+            ("a S* dog beside a S2* cat and S12*'s ball", "a dog beside a cat and ball"),
+            ("a USS 2 ship, S2 and S * dogs", "a USS 2 ship, S2 and S * dogs"),
         ] {
             assert_eq!(without_placeholder(prompt, "S*"), text, "{prompt}");
         }
