@@ -18,7 +18,6 @@ use super::studio::Studio;
 use super::{Nobody, Observer, Usage, elite, places};
 use crate::adapter::Adapter;
 use crate::base::Base;
-use crate::evaluation::prompts;
 use crate::files::check_writable;
 use crate::images::png::is_ours;
 use crate::images::{self, shown};
@@ -266,10 +265,7 @@ fn lines(request: &Request, adapter: Option<&Adapter>, observer: &mut dyn Observ
             None => PLACEHOLDER.to_string(),
             Some(adapter) => adapter.manifest.called(),
         };
-        for (i, template) in prompts::read_file(path)?.iter().enumerate() {
-            let place = format!("{} prompt {}", shown(path), i + 1);
-            lines.push(Line::parse(&prompts::fill(template, &subject), &place, observer)?);
-        }
+        lines.extend(Line::read(path, &subject, observer)?);
     }
     if lines.is_empty() || request.count == 0 {
         bail!(Usage("nothing to draw: give --prompt, --prompts with at least one line, and a --count above 0".into()));

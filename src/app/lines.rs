@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::{Observer, Usage};
+use crate::evaluation::prompts;
+use crate::images::shown;
 use crate::sampling::Style;
 use crate::settings::SamplerName;
 
@@ -62,6 +64,19 @@ impl Flags {
 }
 
 impl Line {
+    /// Those of a file, with `subject` in every place for it.
+    ///
+    /// # Errors
+    /// If the file cannot be read or holds none, or as [`parse`](Self::parse).
+    pub(super) fn read(path: &Path, subject: &str, observer: &mut dyn Observer) -> Result<Vec<Self>> {
+        let mut lines = Vec::new();
+        for (i, template) in prompts::read_file(path)?.iter().enumerate() {
+            let place = format!("{} prompt {}", shown(path), i + 1);
+            lines.push(Self::parse(&prompts::fill(template, subject), &place, observer)?);
+        }
+        Ok(lines)
+    }
+
     /// Takes a line apart: `a dog --n mud --w 512 --h 768 --d 7 --l 7.5 --s 30 --ss euler_a`.
     ///
     /// # Errors

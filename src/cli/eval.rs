@@ -31,8 +31,9 @@ pub(super) struct EvalArgs {
     /// The adapter to score: it draws the built-in prompts [default: the last one trained]
     #[arg(long, value_name = "DIR", conflicts_with = "generated")]
     adapter: Option<PathBuf>,
-    /// Where the base is now, or a base to download [default: the adapter's]
-    #[arg(long, value_name = "NAME|DIR|FILE|ID", conflicts_with = "generated")]
+    /// Where the base is now, or a base to download [default: the adapter's]; with --generated the one whose encoders
+    /// and judge score [default: mini]
+    #[arg(long, value_name = "NAME|DIR|FILE|ID")]
     base: Option<String>,
     /// Draw the same prompts without the adapter too, for comparison
     #[arg(long, conflicts_with = "generated")]
@@ -50,7 +51,8 @@ pub(super) struct EvalArgs {
     /// Photos of the subject to compare with
     #[arg(long, value_name = "DIR", requires = "generated")]
     concept: Option<PathBuf>,
-    /// The prompts of --generated, a line for each picture by name
+    /// The prompts of --generated, a line for each picture by name (2.png is before 10.png), as sample --prompts reads
+    /// them; {} is S* and the class word of --concept
     #[arg(long, value_name = "FILE", requires = "generated")]
     prompts: Option<PathBuf>,
     /// The CLIP: a directory or a repository of the hub [default: as the base's]

@@ -1,5 +1,6 @@
 //! The pictures of a folder, and what is left out of them.
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::format::{CONVERT, HEAD, Kind, kind};
-use super::shown;
 use super::png::is_sheet;
+use super::shown;
 
 /// A mask beside its photo is called `NAME` and one of these.
 const MASK_ENDINGS: [&str; 3] = ["-masklabel", "-mask", "_mask"];
@@ -42,10 +43,10 @@ impl Listing {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => (vec![1], None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
-        match (kind(&content, &path), unreadable) {
         if is_sheet(&content) {
             return;
         }
+        match (kind(&content, &path), unreadable) {
             (Kind::Other, _) => {}
             (_, Some(why)) => self.left_out.push((path, why)),
             (Kind::Foreign(_) | Kind::Misnamed(_), _) if content.is_empty() => {
@@ -131,6 +132,24 @@ pub fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(listing.pictures)
 }
 
+/// The order that people count in: `2.png` is before `10.png`. Lists stay in the order of bytes ([`Listing`]), since
+/// which photo is a training's first, and what its photos' digest is, must not change.
+pub fn by_number(one: &Path, other: &Path) -> Ordering {
+    let pieces = |path: &Path| -> Vec<(u8, usize, Vec<u8>)> {
+        let bytes = path.as_os_str().as_encoded_bytes();
+        let numbers = bytes.chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit());
+        let piece = |piece: &[u8]| match piece {
+            [first, ..] if first.is_ascii_digit() => {
+                let number = &piece[piece.iter().take_while(|digit| **digit == b'0').count()..];
+                (b'0', number.len(), number.to_vec()) // of two numbers the longer one is greater
+            }
+            other => (other[0], 0, Vec::new()),
+        };
+        numbers.map(piece).collect()
+    };
+    (pieces(one), one).cmp(&(pieces(other), other))
+}
+
 /// The message for a folder without pictures.
 pub(crate) fn none_in(folder: &Path, what: &str, listing: &Listing) -> String {
     let mut message = format!("there are no {what} (PNG, JPEG, WebP, TIFF, BMP, GIF) in {}", shown(folder));
@@ -144,6 +163,7 @@ pub(crate) fn none_in(folder: &Path, what: &str, listing: &Listing) -> String {
 mod tests {
     use image::RgbImage;
 
+    use super::super::png::save_sheet_over_ours;
     use super::*;
 
     #[test]
@@ -158,12 +178,15 @@ mod tests {
         for name in ["._b.png", ".hidden.png", SHEET] {
             std::fs::write(at(name), &png)?;
         }
+        // what shows other pictures says so, whatever it is called
+        for name in ["overview.png", "preview.png"] {
+            save_sheet_over_ours(&at(name), &RgbImage::new(4, 4))?;
+        }
         for (name, content) in [
             ("README.txt", b"text".as_slice()),
             ("subject.json", b"{}"),
             ("b.txt", b"a caption"),
             ("Thumbs.db", b"\xd0\xcf\x11\xe0"),
-    use super::super::png::save_sheet_over_ours;
             (".DS_Store", b"\0\0\0\x01Bud1"),
             ("IMG_3.HEIC", b"x"),
             ("film.mov", b"x"),
@@ -178,10 +201,6 @@ mod tests {
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let names: Vec<String> = listing.pictures.iter().map(name).collect();
         assert_eq!(names, ["a", "b.png", "c.jpg", "cat.png", "d.dat", "damaged.webp", "e_mask.png"]);
-        // what shows other pictures says so, whatever it is called
-        for name in ["overview.png", "preview.png"] {
-            save_sheet_over_ours(&at(name), &RgbImage::new(4, 4))?;
-        }
         let left: Vec<String> = listing.left_out.iter().map(|(path, _)| name(path)).collect();
         assert_eq!(left, ["IMG_3.HEIC", "empty.jpg", "film.mov", "folder.png"]);
         let warnings = listing.warnings().join("; ");
@@ -189,6 +208,18 @@ mod tests {
             assert!(warnings.contains(part), "{part}: {warnings}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn numbers_in_names_count_as_numbers() {
+        let sorted = ["0.png", "01.png", "1.png", "2.png", "10.png", "a-2-9.png", "a-10-1.png", "a.png", "a2.png"];
+        let huge = ["99999999999999999999.png", "100000000000000000000.png"];
+        for names in [&sorted[..], &huge] {
+            let mut paths: Vec<PathBuf> = names.iter().rev().map(PathBuf::from).collect();
+            paths.sort_by(|one, other| by_number(one, other));
+            let expected: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
+            assert_eq!(paths, expected);
+        }
     }
 
     #[cfg(unix)]

@@ -26,7 +26,7 @@ use image::imageops::{self, FilterType};
 use image::{GrayImage, RgbImage};
 
 pub use levels::{Levels, read_mask};
-pub use listing::{Listing, list, pictures_in};
+pub use listing::{Listing, by_number, list, pictures_in};
 pub(crate) use listing::{head, is_hidden, mask_stems, none_in};
 pub use mask::Mask;
 pub use parameters::Written;
