@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use anyhow::{Result, bail};
 
 use super::draw::{Seed, Source};
+use super::evaluations::{self, Asked, SCORES};
 use super::studio::Studio;
 use super::{Machine, Nobody, Observer, Usage, page, places};
 use crate::adapter::Adapter;
 use crate::evaluation::prompts::{self, without_placeholder};
 use crate::evaluation::scorer::{Concept, Scorer, Wanted};
 use crate::evaluation::scores::{self, Evaluation, Group, ImageScores, Measured, WITHOUT_ADAPTER};
-use crate::files::{check_target, check_writable, make_own_folder, numbered, read_text, stage_folder, write_whole};
+use crate::files::{check_target, check_writable, make_own_folder};
 use crate::images;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::report::html;
@@ -76,8 +76,19 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
             Studio::open(&machine, base.as_deref(), Some(Adapter::open(&opened)?), &mut Nobody)
         });
     let Some(adapter) = &studio.adapter else { bail!("no adapter") };
-    let folder = place(adapter, &studio, request, seed)?;
     let manifest = &adapter.manifest;
+    let sampling = &manifest.settings.sampling;
+    let asked = Asked {
+        adapter: studio.identity.clone(),
+        base: studio.base.identity.clone(),
+        steps: sampling.steps,
+        guidance: sampling.guidance,
+        limit: request.limit,
+        seed: seed.to_string(),
+        dtype: studio.base.precision.to_string(),
+        trained: Some(manifest.steps),
+    };
+    let folder = evaluations::place(&adapter.folder, &asked)?;
     let scorer = request.scorer(&studio.base.name)?;
     let chosen = templates(&manifest.class, request.limit, |prompt| {
         Ok(studio.base.tokenizer.encode(prompt, PLACEHOLDER)?.unknown.is_empty())
@@ -122,7 +133,7 @@ pub fn evaluate(request: &Request, observer: &mut dyn Observer) -> Result<Evalua
         let files = studio.draw_plain(&studio.style("", None), &plain, &below, observer)?;
         evaluation.others.insert(WITHOUT_ADAPTER.into(), judge(&files, observer)?);
     }
-    evaluation.write_json(&folder.join("evaluation.json"))?;
+    evaluation.write_json(&folder.join(SCORES))?;
     if let Some(path) = &request.json {
         evaluation.write_json(path)?;
     }
@@ -173,51 +184,4 @@ pub fn scored(
     }
     observer.end();
     Ok(Measured::new(images))
-}
-
-/// The file that says what an evaluation was asked for.
-const ASKED: &str = "asked.toml";
-
-/// What decides which pictures an evaluation has.
-#[derive(Serialize)]
-struct Asked {
-    adapter: String,
-    base: String,
-    steps: usize,
-    guidance: f64,
-    limit: Option<usize>,
-    seed: String,
-    baseline: bool,
-    dtype: String,
-}
-
-/// The folder of this evaluation: one that an earlier call of the same request began, or a new one.
-fn place(adapter: &Adapter, studio: &Studio, request: &Request, seed: u64) -> Result<PathBuf> {
-    let sampling = &adapter.manifest.settings.sampling;
-    let asked = toml::to_string(&Asked {
-        adapter: studio.identity.clone(),
-        base: studio.base.identity.clone(),
-        steps: sampling.steps,
-        guidance: sampling.guidance,
-        limit: request.limit,
-        seed: seed.to_string(),
-        baseline: request.baseline,
-        dtype: studio.base.precision.to_string(),
-    })
-    .context("cannot write down what was asked for")?;
-    for n in 1.. {
-        let folder = numbered(&adapter.folder.join("evaluation"), n);
-        if folder.is_symlink() {
-            continue; // nothing of ours: it may lead anywhere
-        }
-        if !folder.exists() {
-            let staged = stage_folder(&folder)?;
-            write_whole(&staged.path().join(ASKED), asked.as_bytes())?;
-            staged.place(&folder)?; // none: another evaluation was faster, perhaps of the same
-        }
-        if read_text(&folder.join(ASKED)).is_ok_and(|known| known == asked) {
-            return Ok(folder);
-        }
-    }
-    bail!("there is no free name for an evaluation in {}", adapter.folder.display())
 }

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod draw;
 pub mod elite;
 pub mod evaluate;
+pub mod evaluations;
 mod explain;
 pub mod export;
 pub mod grid;

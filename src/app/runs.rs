@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::evaluations::{Finished, finished};
 use super::places::OUTPUTS;
 use super::{Observer, Usage};
 use crate::adapter::{Adapter, MANIFEST};
-use crate::evaluation::scores::{Evaluation, number};
-use crate::files::{numbered, read_text};
+use crate::evaluation::scores::number;
+use crate::files::read_text;
 use crate::images::{self, shown};
 use crate::report::html::{Card, Figure, Page, check_ours};
 
@@ -30,7 +31,7 @@ pub struct Run {
     /// Its last preview.
     pub preview: Option<PathBuf>,
     /// Its last evaluation.
-    pub evaluation: Option<Evaluation>,
+    pub evaluation: Option<Finished>,
 }
 
 /// All runs of a folder, by name, and a page of them if one is asked for.
@@ -70,12 +71,10 @@ impl Run {
         let folder = &adapter.folder;
         let files = std::fs::read_dir(folder.join("previews")).into_iter().flatten().flatten();
         let is_preview = |path: &PathBuf| path.file_name().is_some_and(|f| f.to_string_lossy().starts_with("step-"));
-        let finished = |below: PathBuf| serde_json::from_str(&read_text(&below.join("evaluation.json")).ok()?).ok();
-        let evaluations = (1..).map(|n| numbered(&folder.join("evaluation"), n)).take_while(|below| below.exists());
         Self {
             loss: read_text(&folder.join("loss.csv")).ok().and_then(|text| loss(&text)),
             preview: files.map(|entry| entry.path()).filter(is_preview).max(),
-            evaluation: evaluations.filter_map(finished).last(),
+            evaluation: finished(&adapter).pop(),
             adapter,
         }
     }
@@ -98,9 +97,10 @@ impl Run {
             facts.push(("learning rate", training.learning_rate.to_string()));
         }
         facts.extend(self.loss.map(|loss| ("loss", format!("{loss:.4}"))));
-        if let Some(evaluation) = &self.evaluation {
-            let all = &evaluation.measured.all;
-            facts.extend(evaluation.metrics().into_iter().map(|metric| (metric.name(), number(all.get(metric)))));
+        if let Some(Finished { found, older, .. }) = &self.evaluation {
+            let all = &found.measured.all;
+            facts.extend(found.metrics().into_iter().map(|metric| (metric.name(), number(all.get(metric)))));
+            facts.extend(older.map(|steps| ("scored at", format!("step {steps}, not as it is now"))));
         }
         facts
     }

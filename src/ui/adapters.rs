@@ -1,6 +1,6 @@
 //! What was trained: settings, curve, previews, scores, and the files for other programs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
@@ -16,15 +16,13 @@ use super::names::{inside, names_in};
 use super::pictures::shown;
 use super::undo;
 use crate::adapter::{Adapter, MANIFEST, Manifest};
+use crate::app::evaluations::{Finished, SCORES, finished, is_evaluation};
 use crate::app::export::Layout;
 use crate::app::places::OUTPUTS;
-use crate::evaluation::scores::{Evaluation, Measured, Metric, WITHOUT_ADAPTER};
+use crate::evaluation::scores::{Measured, Metric, WITHOUT_ADAPTER};
 use crate::files::read_text;
 use crate::method::MethodName;
 use crate::settings::Settings;
-
-/// How folders of evaluations begin.
-const EVALUATION: &str = "evaluation";
 
 impl Ui {
     /// What an adapter was made of.
@@ -44,10 +42,11 @@ impl Ui {
     fn adapter(&self, name: &str) -> (u64, Value) {
         let folder = self.outputs().join(name);
         let time = stamp(&folder.join(MANIFEST)).map_or(0, |(time, _)| time);
-        let manifest = match Adapter::open(&folder) {
-            Ok(adapter) => adapter.manifest,
+        let adapter = match Adapter::open(&folder) {
+            Ok(adapter) => adapter,
             Err(error) => return (time, json!({"name": name, "time": time, "error": format!("{error:#}")})),
         };
+        let manifest = &adapter.manifest;
         let listed = |below: &str| {
             let file = |file: String| {
                 let url = address(&["adapters", name, below, &file]);
@@ -63,7 +62,7 @@ impl Ui {
         let sampling = &manifest.settings.sampling;
         let layouts = Layout::of(manifest.settings.training.method).iter().map(|layout| layout.name());
         let layouts: Vec<&str> = layouts.collect();
-        let evaluations = names_in(&folder).into_iter().filter(|below| below.starts_with(EVALUATION));
+        let evaluations = finished(&adapter).into_iter().map(|finished| evaluation(&adapter, name, finished));
         let value = json!({
             "name": name, "time": time, "subject": manifest.subject, "class": manifest.class, "called": manifest.called(), "base": manifest.base,
             "steps": manifest.steps, "of": manifest.settings.training.steps, "preset": manifest.preset,
@@ -75,7 +74,7 @@ impl Ui {
             "sampler": sampling.sampler, "sampling_steps": sampling.steps, "guidance": sampling.guidance,
             "guidance_rescale": sampling.guidance_rescale,
             "photos": listed("photos"), "previews": listed("previews"), "ready": manifest.steps > 0 || !manifest.imported.is_empty(),
-            "evaluations": evaluations.filter_map(|below| evaluation(&folder, name, &below)).collect::<Vec<_>>(),
+            "evaluations": evaluations.collect::<Vec<_>>(),
             "exports": self.exports(name),
         });
         (time, value)
@@ -117,22 +116,22 @@ fn dial(settings: &Settings) -> Vec<&'static str> {
     turns.into_iter().filter_map(|(name, there)| there.then_some(name)).collect()
 }
 
-/// An evaluation's means; none while it is not finished.
-fn evaluation(folder: &Path, adapter: &str, below: &str) -> Option<Value> {
-    let path = folder.join(below).join("evaluation.json");
-    let found: Evaluation = serde_json::from_str(&read_text(&path).ok()?).ok()?;
+/// An evaluation's means, and which state of the adapter they are of.
+fn evaluation(adapter: &Adapter, name: &str, Finished { name: below, found, older }: Finished) -> Value {
+    let folder = adapter.folder.join(&below);
     let means = |measured: &Measured| {
         let values = Metric::ALL
             .into_iter()
             .filter_map(|metric| Some((metric.name().to_string(), json!(measured.all.get(metric)?))));
         json!({"pictures": measured.images.len(), "means": values.collect::<serde_json::Map<_, _>>()})
     };
-    let page = folder.join(below).join("report.html").is_file();
-    Some(json!({
-        "name": below, "time": stamp(&path).map_or(0, |(time, _)| time), "clip": found.clip, "dino": found.dino,
+    let page = folder.join("report.html").is_file();
+    let time = stamp(&folder.join(SCORES)).map_or(0, |(time, _)| time);
+    json!({
+        "name": below, "time": time, "older": older, "clip": found.clip, "dino": found.dino,
         "with": means(&found.measured), "without": found.others.get(WITHOUT_ADAPTER).map(means),
-        "report": page.then(|| address(&["adapters", adapter, "report", below])),
-    }))
+        "report": page.then(|| address(&["adapters", name, "report", &below])),
+    })
 }
 
 /// The adapters.
@@ -178,7 +177,7 @@ pub(super) async fn report(
     State(ui): State<Arc<Ui>>,
     Parts((name, below)): Parts<(String, String)>,
 ) -> Answer<Response> {
-    if !below.starts_with(EVALUATION) {
+    if !is_evaluation(&below) {
         return Err(missing("such evaluation"));
     }
     let path = inside(&ui.outputs(), &[&name, &below, "report.html"])?;

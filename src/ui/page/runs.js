@@ -63,10 +63,11 @@ const MEANING = { "CLIP-T": "follows the prompt", cosine: "the same, unscaled", 
 
 function scores({ evaluations, name }) {
   if (!evaluations.length) return null;
-  const last = evaluations.reduce((a, b) => (b.time > a.time ? b : a));
+  const last = evaluations.at(-1);
   const metrics = Object.keys(last.with.means);
   const row = (title, measured) => h("tr", {}, h("th", { scope: "row" }, title), metrics.map((metric) => h("td", {}, measured.means[metric]?.toFixed(3) ?? "-")));
   return h("div", { class: "scores" },
+    last.older !== null && h("p", { class: "chip stopped" }, `scored at step ${last.older}, not as it is now`),
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Scores of ${name}` },
       h("table", {}, h("caption", { class: "offstage" }, `Scores of ${name}`),
         h("thead", {}, h("tr", {}, h("th", { scope: "col" }, `${last.with.pictures} ${last.with.pictures === 1 ? "picture" : "pictures"}`), metrics.map((metric) => h("th", { scope: "col", title: MEANING[metric] }, metric)))),
