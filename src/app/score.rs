@@ -97,7 +97,8 @@ fn pictures_of(folder: &Path, observer: &mut dyn Observer) -> Result<Vec<PathBuf
 fn above(folder: &Path) -> Result<PathBuf> {
     let real = || folder.canonicalize().with_context(|| format!("cannot read the folder {}", images::shown(folder)));
     let full = if folder.file_name().is_some() { folder.to_path_buf() } else { real()? };
-    Ok(full.parent().unwrap_or(&full).to_path_buf())
+    let parent = full.parent().unwrap_or(&full);
+    Ok(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_path_buf() })
 }
 
 /// What stands for the subject in a file of prompts, with the class word that scores go by: that of the adapter whose
@@ -178,7 +179,7 @@ mod tests {
     #[test]
     fn the_folder_above_is_found_by_any_name() -> Result<()> {
         let here = std::env::current_dir()?;
-        assert_eq!(above(Path::new("drawn"))?, Path::new(""));
+        assert_eq!(above(Path::new("drawn"))?, Path::new("."));
         assert_eq!(above(Path::new("a/drawn/"))?, Path::new("a"));
         let real = here.canonicalize()?;
         let up = real.parent().context("the root")?;
