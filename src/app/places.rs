@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::{Observer, Usage};
-use crate::files::{is_empty, make_folder, write_whole};
+use crate::files::{is_free, make_folder, write_whole};
 
 /// Where results go.
 pub const OUTPUTS: &str = "outputs";
@@ -21,7 +21,7 @@ pub const LAST_TRAINING: &str = "last-training.txt";
 /// # Errors
 /// [`Usage`] if something is there already.
 pub fn check_unused(folder: &Path) -> Result<()> {
-    if folder.exists() && !(folder.is_dir() && is_empty(folder)?) {
+    if !is_free(folder)? {
         bail!(Usage(format!("{} is there already: name another folder with --out", folder.display())));
     }
     Ok(())

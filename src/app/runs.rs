@@ -10,7 +10,7 @@ use super::places::OUTPUTS;
 use super::{Observer, Usage};
 use crate::adapter::{Adapter, MANIFEST};
 use crate::evaluation::scores::number;
-use crate::files::read_text;
+use crate::files::{is_partial, read_text};
 use crate::images::{self, shown};
 use crate::report::html::{Card, Figure, Page, check_ours};
 
@@ -46,6 +46,7 @@ pub fn runs(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Run>> 
         bail!(Usage(format!("there is no folder {}: nothing was trained here yet", shown(folder))));
     }
     let mut found = entries().with_context(|| format!("cannot read the folder {}", shown(folder)))?;
+    found.retain(|path| !path.file_name().is_some_and(|name| is_partial(&name.to_string_lossy())));
     found.push(folder.to_path_buf());
     found.sort();
     let mut runs = Vec::new();

@@ -272,13 +272,14 @@ pub(super) fn lasting_name(base: &str) -> String {
 
 /// Whether a training can begin in a folder: nothing of anybody's is there.
 fn check_free(out: &Path) -> Result<()> {
+    let free = files::is_free(out)?;
     if out.join(MANIFEST).exists() {
         bail!(Usage(format!(
             "{} holds an adapter already: give another --out, or --resume to go on with it",
             out.display()
         )));
     }
-    if out.exists() && !(out.is_dir() && files::is_empty(out)?) {
+    if !free {
         bail!(Usage(format!("{} is not an empty folder: give another --out", out.display())));
     }
     Ok(())

@@ -2,8 +2,8 @@
 //! a part of it, whenever the program is killed or the disk is full.
 //!
 //! Content goes to a file of a unique name in the same folder, is synced and renamed, and the folder is
-//! synced too. A temporary file of a process that died is called `.eqdiff-*.part`; [`Lock::sweep`]
-//! removes those.
+//! synced too. A temporary file of a process that died is called `.eqdiff-*.part`; [`Lock::sweep`] and
+//! [`sweep_old`] remove those.
 
 mod folder;
 mod set;
@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-pub use folder::{Lock, StagedFolder, is_empty, numbered, stage_folder, sweep_old};
+pub use folder::{Lock, StagedFolder, is_free, numbered, stage_folder, sweep_old};
 pub use set::{Set, finish_set};
 
 /// How names of temporary files begin and end.
@@ -113,7 +113,8 @@ fn entries(folder: &Path) -> Result<Vec<String>> {
     names.collect::<io::Result<_>>().with_context(|| format!("cannot read the folder {}", folder.display()))
 }
 
-fn is_partial(name: &str) -> bool {
+/// Whether that is a name of what is not finished.
+pub fn is_partial(name: &str) -> bool {
     name.starts_with(PARTIAL.0) && name.ends_with(PARTIAL.1)
 }
 

@@ -60,6 +60,17 @@ impl<'a> Set<'a> {
     }
 }
 
+/// Gives what lies in a folder under temporary names the names beside those, as a set: files, or folders with all that
+/// is in them.
+///
+/// # Errors
+/// As [`Set::commit`].
+pub(super) fn settle(folder: &Path, parts: &[(String, String)]) -> Result<()> {
+    let journal: String = parts.iter().map(|(part, name)| format!("{part}\t{name}\n")).collect();
+    write_whole(&folder.join(JOURNAL), journal.as_bytes())?;
+    finish(folder, &journal)
+}
+
 /// Finishes a set whose writer died after the point of no return. Without one there is nothing to do.
 ///
 /// # Errors
