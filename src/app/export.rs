@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 
-use super::{Machine, Observer, Usage, page, places};
+use super::{Interrupted, Machine, Observer, Usage, page, places};
 use crate::adapter::formats::lora::Lora;
 use crate::adapter::formats::{custom_diffusion, embedding, release};
 use crate::adapter::{Adapter, Manifest, serialised};
 use crate::base::{Base, Folder};
-use crate::files::{Set, check_writable, stage_folder, write_whole};
+use crate::files::{Set, check_writable, read_text, stage_folder, sweep_old, write_whole};
 use crate::images::png::png_bytes;
 use crate::method::MethodName;
 use crate::method::eqdiff::{Band, Customisation};
+use crate::ops::Precision;
 
 /// What to export, and how.
 #[derive(Clone, Debug)]
@@ -25,7 +26,8 @@ use crate::method::eqdiff::{Band, Customisation};
 pub struct Request {
     pub adapter: Option<PathBuf>,
     pub to: Layout,
-    pub rank: usize,
+    /// Of the LoRA; none: 32.
+    pub rank: Option<usize>,
     pub name: Option<String>,
     pub base: Option<String>,
     pub out: Option<PathBuf>,
@@ -68,6 +70,9 @@ impl Layout {
     }
 }
 
+/// The rank of a LoRA unless another is asked for.
+const RANK: usize = 32;
+
 /// What the exported folder says of itself.
 const DIFFUSERS: &str = include_str!("export/diffusers.md");
 const WEBUI: &str = include_str!("export/webui.md");
@@ -96,7 +101,7 @@ type Files = Vec<(String, Vec<u8>)>;
 /// # Errors
 /// [`Usage`] if the request makes no sense, else if the adapter or its base cannot be read or the files not written.
 pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<PathBuf>> {
-    if request.rank == 0 {
+    if request.rank == Some(0) {
         bail!(Usage("--rank: give 1 or more".into()));
     }
     let adapter = Adapter::open(&places::adapter(request.adapter.as_deref())?)?;
@@ -123,28 +128,44 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
         Layout::Diffusers if whole => places::check_unused(&out)?,
         _ => check_writable(&out)?,
     }
+    if request.rank.is_some() && (request.to != Layout::Webui || method == MethodName::TextualInversion) {
+        observer.warn("--rank has no effect: it is for LoRAs, which only --to webui makes, of tuned keys and values");
+    }
+    // a whole UNet is the adapter's alone; changes of a base are told from its values, which must not be rounded
+    let precision = match (request.machine.precision, whole && request.to == Layout::Diffusers) {
+        (given, true) => given,
+        (given, false) => {
+            if given.is_some() {
+                observer
+                    .warn("--dtype has no effect: it is for the files of a whole UNet, DreamBooth's --to diffusers");
+            }
+            Some(Precision::F32)
+        }
+    };
     // on the CPU whatever else there is: it computes little, and keeps weights in every precision that files may have
-    let machine = Machine { device: "cpu".into(), ..request.machine.clone() };
+    let machine = Machine { device: "cpu".into(), precision, ..request.machine.clone() };
     let base = match &request.base {
         Some(base) => machine.base(base, observer)?,
         None => machine.base_of_adapter(&adapter.manifest.base, observer)?,
     };
+    let go_on = |observer: &dyn Observer| if observer.stopped() { bail!(Interrupted) } else { Ok(()) };
+    go_on(observer)?;
     // as the base itself: not downloaded at an adapter's word
     let offline = request.machine.offline || request.base.is_none();
     let tensors = adapter.tensors(&base)?;
     if whole {
         let name_of_base = request.base.as_ref().unwrap_or(&adapter.manifest.base);
         let files = Folder::find(name_of_base, offline)?;
-        let page = format!("{name}.md");
+        let page = page_of(&name);
         let path = if request.to == Layout::Merged {
             let staged = stage_folder(&out)?;
-            merged::write(&files, &format!("{name}-merged.safetensors"), &tensors, staged.path())?;
+            let file = format!("{name}-merged.safetensors");
+            merged::write(&files, &file, &tensors, staged.path(), &|| go_on(observer))?;
             write_whole(&staged.path().join(page), &explained(WHOLE_MERGED, &name, &adapter.manifest))?;
             staged.place(&out)?.with_context(|| format!("{} is there already", out.display()))?
         } else {
             let text = explained(WHOLE, &name, &adapter.manifest);
-            let precision = request.machine.precision.unwrap_or_default();
-            whole::write(&files, tensors, precision, (&page, &text), &out)?
+            whole::write(&files, tensors, precision.unwrap_or_default(), (&page, &text), &out)?
         };
         observer.info(&format!("Exported: {}", path.display()));
         return Ok(vec![path]);
@@ -155,20 +176,22 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
         let files = vec![
             (embedding::LEARNED.to_string(), embedding::learned(&format!("<{name}>"), &vector)?),
             (format!("{name}.safetensors"), embedding::file(&name, &vector)?),
-            (format!("{name}.md"), explained(EMBEDDING, &name, &adapter.manifest)),
+            (page_of(&name), explained(EMBEDDING, &name, &adapter.manifest)),
         ];
-        let paths = written(&files, &out)?;
+        let paths = written(&files, &page_of(&name), &out)?;
         paths.iter().for_each(|path| observer.info(&format!("Exported: {}", path.display())));
         return Ok(paths);
     }
-    let export = Export { adapter: &adapter, base: &base, tensors, learned, name, rank: request.rank };
+    let rank = request.rank.unwrap_or(RANK);
+    let export = Export { adapter: &adapter, base: &base, tensors, learned, name, rank };
+    let page = export.page();
     let paths = match request.to {
-        Layout::Diffusers => written(&export.diffusers()?, &out)?,
-        Layout::Webui => written(&export.webui(observer)?, &out)?,
-        Layout::Release => written(&export.release()?, &out)?,
+        Layout::Diffusers => written(&export.diffusers()?, &page, &out)?,
+        Layout::Webui => written(&export.webui(observer)?, &page, &out)?,
+        Layout::Release => written(&export.release()?, &page, &out)?,
         Layout::Merged => {
             let name = request.base.as_ref().unwrap_or(&adapter.manifest.base);
-            export.merged(&Folder::find(name, offline)?, &out)?
+            export.merged(&Folder::find(name, offline)?, &out, &|| go_on(observer))?
         }
     };
     if export.learned.has_reference() && request.to != Layout::Release {
@@ -183,10 +206,16 @@ pub fn export(request: &Request, observer: &mut dyn Observer) -> Result<Vec<Path
     Ok(paths)
 }
 
-/// Writes all files or none. Those of an earlier export of that name, which its page tells, are replaced, others are not.
-fn written(files: &Files, folder: &Path) -> Result<Vec<PathBuf>> {
+/// Writes all files or none. Those of an earlier export of that name and layout are replaced, others are not: the
+/// title of its `page` says both.
+fn written(files: &Files, page: &str, folder: &Path) -> Result<Vec<PathBuf>> {
+    sweep_old(folder)?; // what an export that died has left, which finishes its set
     let there = |name: &str| folder.join(name).exists();
-    let again = files.iter().any(|(name, _)| name.ends_with(".md") && there(name));
+    let title = |text: &str| text.lines().next().map(str::to_string);
+    let known = read_text(&folder.join(page)).ok().and_then(|text| title(&text));
+    let again = files.iter().any(|(name, content)| {
+        name == page && known.is_some() && known == std::str::from_utf8(content).ok().and_then(title)
+    });
     if let Some((name, _)) = files.iter().find(|(name, _)| !again && there(name)) {
         bail!(Usage(format!("{} is there already: give another --out or --name", folder.join(name).display())));
     }
@@ -226,7 +255,8 @@ impl Export<'_> {
             100. * lora.error,
             100. * lora.worst
         );
-        observer.info(&format!("LoRA of rank {}: {error}; a higher --rank leaves less", lora.rank));
+        let advice = if lora.full { "" } else { "; a higher --rank leaves less" };
+        observer.info(&format!("LoRA of rank {}: {error}{advice}", lora.rank));
         let manifest = &self.adapter.manifest;
         let lora_name = format!("{}-lora", self.name);
         let summed = self.learned.concept.of(Band::Original)?;
@@ -264,12 +294,12 @@ impl Export<'_> {
         Ok(files)
     }
 
-    fn merged(&self, base: &Folder, out: &Path) -> Result<Vec<PathBuf>> {
+    fn merged(&self, base: &Folder, out: &Path, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<PathBuf>> {
         let staged = stage_folder(out)?;
         let summed = self.learned.concept.of(Band::Original)?;
         let tuned = self.tensors.iter().filter(|(name, _)| name.contains(".attn2."));
         let tuned = tuned.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
-        merged::write(base, &format!("{}-merged.safetensors", self.name), &tuned, staged.path())?;
+        merged::write(base, &format!("{}-merged.safetensors", self.name), &tuned, staged.path(), go_on)?;
         let token = format!("{}.safetensors", self.name);
         write_whole(&staged.path().join(token), &embedding::file(&self.name, &summed)?)?;
         write_whole(&staged.path().join(self.page()), &self.explained(MERGED))?;
@@ -277,14 +307,18 @@ impl Export<'_> {
         Ok(vec![placed.with_context(|| format!("{} is there already", out.display()))?])
     }
 
-    /// The file that says how to use the others.
     fn page(&self) -> String {
-        format!("{}.md", self.name)
+        page_of(&self.name)
     }
 
     fn explained(&self, text: &str) -> Vec<u8> {
         explained(text, &self.name, &self.adapter.manifest)
     }
+}
+
+/// The file that says how to use those of that name.
+fn page_of(name: &str) -> String {
+    format!("{name}.md")
 }
 
 /// A page with what it says of an adapter filled in.

@@ -18,7 +18,7 @@ Examples:
 
 Reference attention travels to nobody but the released code: other programs draw what `eqdiff sample --no-reference`
 draws, which is less like the subject (docs/interop.md has figures). NAME.md beside the files says how to use them.
-It computes on the CPU whatever --device says, where --dtype can be f16 too: that of the files of a whole UNet.";
+It computes on the CPU whatever --device says. --dtype is that of the files of a whole UNet, and can be f16 there.";
 
 /// Arguments of `export`.
 #[derive(Args)]
@@ -30,9 +30,9 @@ pub(super) struct ExportArgs {
     /// For which program
     #[arg(long, value_name = "LAYOUT", value_enum)]
     to: Layout,
-    /// Rank of the LoRA: higher ranks are nearer to what was trained, and larger
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    rank: usize,
+    /// Rank of the LoRA of webui: higher ranks are nearer to what was trained, and larger [default: 32]
+    #[arg(long, value_name = "N")]
+    rank: Option<usize>,
     /// What stands for the subject in prompts there, and what files are called [default: eqdiff-SUBJECT]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,

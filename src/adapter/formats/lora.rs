@@ -20,6 +20,8 @@ pub struct Lora {
     pub worst: f64,
     /// The rank of all of them: one for all, since not every loader copes with several.
     pub rank: usize,
+    /// Whether a higher rank could leave no less of an error.
+    pub full: bool,
 }
 
 /// A layer's part of [`Lora`].
@@ -43,7 +45,8 @@ impl Lora {
             bail!("it has no keys and values of its own, of which a LoRA could be made");
         }
         let lesser = |change: &Tensor| change.dims().iter().copied().min().unwrap_or_default();
-        let rank = rank.min(changes.iter().map(|(_, change)| lesser(change)).max().unwrap_or_default());
+        let most = changes.iter().map(|(_, change)| lesser(change)).max().unwrap_or_default();
+        let rank = rank.min(most);
         let layers = changes.into_par_iter().map(|(name, change)| Layer::new(name, &change, rank));
         let layers = layers.collect::<Result<Vec<_>>>()?;
         let relative = |left: f64, change: f64| if change > 0. { (left / change).sqrt() } else { 0. };
@@ -57,7 +60,7 @@ impl Lora {
             named.insert(format!("{name}.lora_up.weight"), up);
             named.insert(format!("{name}.lora_down.weight"), down);
         }
-        Ok(Self { tensors: named, error: relative(left, change), worst, rank })
+        Ok(Self { tensors: named, error: relative(left, change), worst, rank, full: rank == most })
     }
 
     /// The file, with what viewers read of it. `token` is what the embedding beside it is called.
