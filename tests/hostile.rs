@@ -142,6 +142,7 @@ fn what_cannot_be_read_to_its_end_is_not_begun() {
         (".eqdiff-lock", &RESUME[..]),
         ("training.safetensors", &RESUME[..]),
         ("loss.csv", &RESUME[..]),
+        ("training.html", &RESUME[..]),
     ] {
         let _ = std::fs::remove_dir_all(place.path("b"));
         copy(&place.path("a"), &place.path("b"));
@@ -154,6 +155,14 @@ fn what_cannot_be_read_to_its_end_is_not_begun() {
         std::os::unix::fs::symlink("/dev/zero", &path).expect("a link");
         place.fails(1, &[file], command);
     }
+    // what only follows from the rest is made anew
+    let _ = std::fs::remove_dir_all(place.path("b"));
+    copy(&place.path("a"), &place.path("b"));
+    let events = place.path("b/events.out.tfevents.0.eqdiff");
+    std::fs::remove_file(&events).expect("a file");
+    std::os::unix::fs::symlink("/dev/zero", &events).expect("a link");
+    place.ok(&RESUME);
+    assert!(!events.is_symlink() && events.is_file());
     // 16 GiB that take no room
     let _ = std::fs::remove_dir_all(place.path("b"));
     copy(&place.path("a"), &place.path("b"));
@@ -163,6 +172,20 @@ fn what_cannot_be_read_to_its_end_is_not_begun() {
     let file = std::fs::File::options().write(true).open(place.path("b/adapter.safetensors")).expect("a file");
     file.set_len(head.len() as u64 + (16 << 30)).expect("a hole");
     place.fails(1, &["adapter.safetensors", "MiB"], &DRAW);
+}
+
+#[test]
+#[cfg(unix)]
+fn pipes_are_nothing_to_be_replaced() {
+    let place = Place::new();
+    place.subject("thing");
+    for pipe in ["pipe", "0-low.png"] {
+        assert!(std::process::Command::new("mkfifo").arg(place.path(pipe)).status().expect("mkfifo").success());
+    }
+    let score = ["eval", "--generated", "thing", "--concept", "thing", "--json", "pipe"];
+    place.fails(1, &["pipe is there already", "no ordinary file", "--json"], &score);
+    place.fails(1, &["pipe is there already", "no ordinary file"], &["runs", "thing", "--page", "pipe"]);
+    place.fails(1, &["0-low.png is there already"], &["bands", "thing/0.png", "--out", "."]);
 }
 
 #[test]

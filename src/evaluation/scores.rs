@@ -1,13 +1,14 @@
 //! What an evaluation found: per picture, per group and in all; as a table and as JSON.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::judge::{Finding, shares};
-use crate::files::write_whole;
+use crate::files::{read_text, write_whole};
 
 /// Which list a prompt comes from. The paper reports the lists apart, since what serves one (a
 /// stronger likeness) can cost the other (style).
@@ -242,12 +243,13 @@ impl Evaluation {
 /// # Errors
 /// If it does not; the message names it.
 pub fn check_ours(path: &Path) -> Result<()> {
-    match std::fs::read(path) {
-        Ok(bytes) if serde_json::from_slice::<Evaluation>(&bytes).is_err() => {
-            bail!("{} is there already and holds no scores of eqdiff: give another name with --json", path.display())
-        }
-        _ => Ok(()),
-    }
+    let why = match read_text(path) {
+        Ok(text) if serde_json::from_str::<Evaluation>(&text).is_ok() => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Ok(_) => String::new(),
+        Err(error) => format!(" ({error})"),
+    };
+    bail!("{} is there already and holds no scores of eqdiff{why}: give another name with --json", path.display())
 }
 
 /// The evaluation for a terminal: a line per group, other ways of drawing beside the first.

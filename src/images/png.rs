@@ -123,7 +123,7 @@ const OURS: (&str, &str) = ("Software", "eqdiff");
 /// Whether a file is a PNG that says it is this program's.
 pub fn is_ours(path: &Path) -> bool {
     let text = || text_of(&mut BufReader::new(File::open(path)?), OURS.0.as_bytes());
-    text().is_ok_and(|text| text.as_deref() == Some(OURS.1))
+    path.is_file() && text().is_ok_and(|text| text.as_deref() == Some(OURS.1))
 }
 
 /// The texts of a sheet: it shows pictures to people, and is none of a folder's pictures itself.

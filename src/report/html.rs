@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
-use std::io::Cursor;
+use std::io::{Cursor, ErrorKind};
 use std::path::Path;
 
-use crate::files::write_whole;
+use crate::files::{read_text, write_whole};
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -52,15 +52,16 @@ const SIGNATURE: &str = "Written by eqdiff";
 /// # Errors
 /// If it is not; the message names it.
 pub fn check_ours(path: &Path) -> Result<()> {
-    match std::fs::read(path) {
-        Ok(bytes) if !String::from_utf8_lossy(&bytes).contains(SIGNATURE) => {
-            bail!(
-                "{} is there already and no page of eqdiff: move it away, or give another name with --out",
-                path.display()
-            )
-        }
-        _ => Ok(()),
-    }
+    let why = match read_text(path) {
+        Ok(text) if text.contains(SIGNATURE) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Ok(_) => String::new(),
+        Err(error) => format!(" ({error})"),
+    };
+    bail!(
+        "{} is there already and no page of eqdiff{why}: move it away, or give another name with --out",
+        path.display()
+    )
 }
 
 /// A page that grows downwards. All text given to it is plain text.

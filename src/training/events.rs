@@ -32,7 +32,8 @@ where
 /// # Errors
 /// If it cannot be written; the message names it.
 pub fn update(path: &Path, content: &[u8]) -> Result<()> {
-    let there = std::fs::read(path).unwrap_or_default();
+    let begins = std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= content.len() as u64);
+    let there = if begins { std::fs::read(path).unwrap_or_default() } else { Vec::new() };
     match content.strip_prefix(&there[..]) {
         Some(new) if !there.is_empty() => {
             let add = || File::options().append(true).open(path)?.write_all(new);
