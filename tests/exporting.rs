@@ -227,3 +227,90 @@ fn loras_change_what_adapters_draw() {
     assert!(alone != draw(&["--lora", "w/it-lora.safetensors:50"], "more"));
     assert!(alone == draw(&["--lora", "w/it-lora.safetensors:0"], "none"));
 }
+
+#[test]
+fn only_exports_of_that_name_and_layout_are_replaced() {
+    let place = place();
+    let export = |to: &'static str, name: &'static str, out: &'static str| {
+        ["export", "a", "--to", to, "--name", name, "--out", out]
+    };
+    std::fs::create_dir(place.path("notes")).expect("a folder");
+    let theirs = ["notes/README.md", "notes/README.safetensors"].map(|name| place.path(name));
+    theirs.iter().for_each(|path| std::fs::write(path, "# Theirs\n").expect("a file"));
+    place.fails(2, &["is there already", "--name"], &export("webui", "README", "notes"));
+    assert!(theirs.iter().all(|path| common::bytes(path) == b"# Theirs\n"));
+    assert_eq!(names(&place.path("notes")).len(), 2);
+
+    place.ok(&export("webui", "it", "w"));
+    let [page, token] = ["w/it.md", "w/it.safetensors"].map(|name| place.path(name));
+    let before = [&page, &token].map(|path| common::bytes(path));
+    place.fails(2, &["it.safetensors is there already"], &export("diffusers", "it", "w"));
+    assert!(before == [&page, &token].map(|path| common::bytes(path)));
+    // killed over the last name of the set
+    std::fs::rename(&page, place.path("w/.eqdiff-x.part")).expect("a file");
+    std::fs::write(place.path("w/.eqdiff-set"), ".eqdiff-x.part\tit.md\n").expect("a journal");
+    place.ok(&export("webui", "it", "w"));
+    assert_eq!(names(&place.path("w")), ["it-lora.png", "it-lora.safetensors", "it.md", "it.safetensors"]);
+}
+
+#[test]
+fn options_without_effect_are_told_and_change_nothing() {
+    let place = place();
+    let lora = |more: &[&str], out: &str| {
+        let said = place.ok(&[&["export", "a", "--to", "webui", "--name", "it", "--out", out][..], more].concat());
+        (said, common::bytes(&place.path(out).join("it-lora.safetensors")))
+    };
+    let (whole, plain) = lora(&["--rank", "99"], "plain");
+    let (told, rounded) = lora(&["--rank", "99", "--dtype", "bf16"], "rounded");
+    assert!(told.contains("--dtype has no effect") && !whole.contains("no effect"), "{told}");
+    assert!(plain == rounded, "a LoRA of the changes from a rounded base");
+    // a higher rank is only of use below the full one
+    assert!(!whole.contains("a higher --rank"), "{whole}");
+    assert!(lora(&["--rank", "1"], "thin").0.contains("a higher --rank"));
+    assert!(place.ok(&["export", "a", "--to", "release", "--rank", "3"]).contains("--rank has no effect"));
+}
+
+#[test]
+#[cfg(unix)]
+fn empty_folders_are_filled_that_none_can_replace() {
+    let (place, base) = (place(), tiny_base());
+    place.ok(&["export", "a", "--to", "diffusers", "--name", "it", "--out", "d"]);
+    for folder in ["real", "m", "here"] {
+        std::fs::create_dir(place.path(folder)).expect("a folder");
+    }
+    for (to, link) in [("real", "link"), ("nowhere", "nothing")] {
+        std::os::unix::fs::symlink(place.path(to), place.path(link)).expect("a link");
+    }
+    let import = |out: &'static str| {
+        let files = ["d/pytorch_custom_diffusion_weights.safetensors", "d/it.safetensors"];
+        [&["import"][..], &files, &["--base", &base, "--class", "thing", "--out", out]].concat()
+    };
+    place.ok(&import("link"));
+    assert!(place.path("link").is_symlink());
+    assert_eq!(names(&place.path("real")), ["adapter.safetensors", "adapter.toml"]);
+    place.fails(2, &["nothing is there already"], &import("nothing"));
+    place.ok(&["export", "link", "--to", "merged", "--out", "m"]);
+    assert!(place.path("m/unet").is_dir() && names(&place.path("m")).iter().all(|name| !name.starts_with('.')));
+    // the working directory
+    let (subject, config) = (place.path("thing").display().to_string(), place.path("tiny.toml").display().to_string());
+    let fixed = ["train", "--base", &base, "--subject", &subject, "--config", &config];
+    let output = place.command(&[&fixed[..], &["--out", "."]].concat()).current_dir(place.path("here")).output();
+    let output = output.expect("the program runs");
+    assert!(output.status.success(), "{}", common::printed(&output));
+    assert!(place.path("here/adapter.safetensors").is_file());
+    place.ok(&["train", "--resume", "--out", "here", "--steps", "2"]);
+    place.fails(2, &["nothing is not an empty folder"], &[&fixed[..], &["--out", "nothing"]].concat());
+}
+
+#[test]
+fn everything_that_can_be_told_is_told() {
+    let place = place();
+    place.ok(&["export", "a", "--to", "webui", "--name", "it", "--out", "w"]);
+    std::fs::copy(place.path("w/it-lora.safetensors"), place.path("my lora.SAFETENSORS")).expect("a copy");
+    let parts = ["no file nowhere.png", "--lora 'my lora.SAFETENSORS'", "a: adapter of eqdiff"];
+    place.fails(1, &parts, &["info", "nowhere.png", "my lora.SAFETENSORS", "a"]);
+    // what is being made, or was when a process died, is no training yet
+    common::copy(&place.path("a"), &place.path(".eqdiff-x.part"));
+    let said = place.ok(&["runs", "."]);
+    assert!(said.contains("subject") && !said.contains(".part"), "{said}");
+}

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Base;
 use crate::files::{Set, finish_set, read_text};
+use crate::images::typed;
 use crate::method::dreambooth::{self, Tuned};
 use crate::method::eqdiff::{ConceptEmbedding, Customisation};
 use crate::method::{Learned, MethodName};
@@ -142,8 +143,9 @@ impl Adapter {
     pub fn tensors(&self, base: &Base) -> Result<BTreeMap<String, Tensor>> {
         if self.manifest.steps == 0 && self.manifest.imported.is_empty() {
             bail!(
-                "the training in {0} was stopped before its first step: eqdiff train --resume --out {0}",
-                self.folder.display()
+                "the training in {} was stopped before its first step: eqdiff train --resume --out {}",
+                self.folder.display(),
+                typed(&self.folder)
             );
         }
         let (trained_on, given) = (&self.manifest.fingerprint, &base.fingerprint);
@@ -153,7 +155,7 @@ impl Adapter {
                 self.folder.display(),
                 self.manifest.base,
                 base.name,
-                self.manifest.base
+                typed(&self.manifest.base)
             );
         }
         let tensors = load_tensors(&self.folder.join(TENSORS), &base.device)?;

@@ -9,7 +9,7 @@ use super::runs::Run;
 use crate::adapter::formats::release;
 use crate::adapter::{Adapter, MANIFEST};
 use crate::images::png::read_parameters;
-use crate::images::{self, Written, shown};
+use crate::images::{self, Written, shown, typed};
 use crate::method::eqdiff::ConceptEmbedding;
 use crate::weights::{Lora, Weights, header_text};
 
@@ -33,7 +33,8 @@ pub fn info(path: &Path) -> Result<Info> {
     if !path.is_file() {
         bail!("there is no file {}", shown(path));
     }
-    match path.extension().and_then(|ending| ending.to_str()) {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    match ending.as_deref() {
         Some("safetensors" | "bin" | "ckpt" | "pt" | "pth") => weights(path),
         _ => picture(path),
     }
@@ -69,7 +70,7 @@ fn weights(path: &Path) -> Result<Info> {
         let lora = Lora::open(path, 1., &Device::Cpu)?;
         facts.push(("changes".into(), format!("{} matrices", lora.changed().count())));
         facts.push(("rank".into(), lora.ranks()));
-        facts.push(("draw with".into(), format!("eqdiff sample --lora {}", shown(path))));
+        facts.push(("draw with".into(), format!("eqdiff sample --lora {}", typed(path))));
         "LoRA"
     } else if names.iter().any(|name| name == release::BANDS) {
         "embeddings of both bands, of the released code"
@@ -106,7 +107,7 @@ fn picture(path: &Path) -> Result<Info> {
         facts.push(("negative prompt".into(), negative));
     }
     facts.extend(settings);
-    facts.push(("draw like it".into(), format!("eqdiff sample --like {}", shown(path))));
+    facts.push(("draw like it".into(), format!("eqdiff sample --like {}", typed(path))));
     Ok(Info { kind: "picture that was drawn".into(), facts })
 }
 

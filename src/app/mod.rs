@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::base::{Base, Folder, MINI, RANDOM_SD14, device, other_cards, things};
+use crate::images::typed;
 use crate::model::tokenizer::PLACEHOLDER;
 use crate::ops::Precision;
 use crate::weights::Lora;
@@ -255,7 +256,7 @@ impl Machine {
         let found = Folder::find(name, true).context("the adapter's base (--base says where it is now)")?;
         let remote = found.is_remote();
         here.base_with(name, loras, observer).with_context(|| match remote && !self.offline {
-            true => format!("the adapter's base is not on this machine: give --base {name} to download it"),
+            true => format!("the adapter's base is not on this machine: give --base {} to download it", typed(name)),
             false => "the adapter's base".to_string(),
         })
     }

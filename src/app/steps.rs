@@ -12,6 +12,7 @@ use super::{Interrupted, Machine, Nobody, Observer};
 use crate::adapter::{Manifest, OwnImages};
 use crate::base::Base;
 use crate::files::Lock;
+use crate::images::typed;
 use crate::method::custom_diffusion::{CustomDiffusion, Published};
 use crate::method::dreambooth::{self, DreamBooth};
 use crate::method::eqdiff::EqDiff;
@@ -62,11 +63,11 @@ pub struct Trained {
 /// # Errors
 /// If something cannot be read, computed or written.
 pub(super) fn run(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<Trained> {
-    let place = run.folder.display();
+    let typed = typed(run.folder);
     let first = manifest.steps + 1;
     match steps(run, manifest, observer) {
         Err(error) if error.is::<Interrupted>() => {
-            observer.info(&format!("Stopped before step {first}. Go on with: eqdiff train --resume --out {place}"));
+            observer.info(&format!("Stopped before step {first}. Go on with: eqdiff train --resume --out {typed}"));
             Ok(Trained { folder: run.folder.to_path_buf(), finished: false })
         }
         done => done,
@@ -162,7 +163,8 @@ fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut
     observer.end();
     let steps = trainer.steps();
     if steps < all {
-        observer.info(&format!("Stopped after step {steps} of {all}. Go on with: eqdiff train --resume --out {place}"));
+        let typed = typed(folder);
+        observer.info(&format!("Stopped after step {steps} of {all}. Go on with: eqdiff train --resume --out {typed}"));
         return Ok(Trained { folder: folder.to_path_buf(), finished: false });
     }
     Ok(ended(run, &called, observer))
@@ -170,12 +172,12 @@ fn by_method<M: Method>(run: &Run, method: M, manifest: Manifest, observer: &mut
 
 /// Says where the adapter is, which is the one to draw with now.
 fn ended(run: &Run, called: &str, observer: &mut dyn Observer) -> Trained {
-    let place = run.folder.display();
+    let (place, typed) = (run.folder.display(), typed(run.folder));
     if run.study.is_none() {
         remember(LAST_ADAPTER, run.folder, observer);
     }
     observer.info(&format!("Adapter: {place}  (losses and previews: {place}/{PAGE})"));
-    observer.info(&format!("Draw with: eqdiff sample --adapter {place} --prompt \"{called} in van gogh style\""));
+    observer.info(&format!("Draw with: eqdiff sample --adapter {typed} --prompt \"{called} in van gogh style\""));
     Trained { folder: run.folder.to_path_buf(), finished: true }
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Error, Result, bail};
 
 use super::{Interrupted, Machine, Observer, Usage, elite, page};
 use crate::files::{Lock, advice, check_writable, make_folder, read_text, write_whole};
+use crate::images::typed;
 use crate::report::study::{StudyInput, study_page};
 use crate::study::ledger::{self, LEDGER, Merged, Progress, training_folder};
 use crate::study::plan::{Method, PLAN, Subject};
@@ -83,7 +84,7 @@ pub fn study(request: &Request, observer: &mut dyn Observer) -> Result<Finished>
         bail!("{failed} of {} trainings failed: the same study command tries them again", share.len());
     }
     if !shard.is_whole() {
-        observer.info(&format!("Part {shard} is done. When all are: eqdiff study merge {}", out.display()));
+        observer.info(&format!("Part {shard} is done. When all are: eqdiff study merge {}", typed(out)));
     }
     Ok(Finished { progress, busy })
 }

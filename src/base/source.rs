@@ -8,6 +8,7 @@ use include_dir::{Dir, include_dir};
 
 use super::hub::{self, Hub};
 use super::{MINI, sd1};
+use crate::images::typed;
 use crate::weights::{self, Part, Weights, foreign};
 
 static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/mini");
@@ -213,10 +214,12 @@ impl Folder {
             return anyhow::anyhow!("{} is missing, and {} is {what}", full.display(), file.display());
         }
         let Self::Disk(folder) = self else { return anyhow::anyhow!("{} is missing", full.display()) };
-        let whole = inside(folder).into_iter().find(|file| file.extension().is_some_and(|e| e == "safetensors"));
+        let whole = inside(folder)
+            .into_iter()
+            .find(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors")));
         let hint = match whole {
             Some(file) if !folder.join("model_index.json").is_file() => {
-                format!(" (is the base the file in it, --base {}?)", file.display())
+                format!(" (is the base the file in it, --base {}?)", typed(file))
             }
             _ => String::new(),
         };

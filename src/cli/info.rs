@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::Outcome;
 use super::output::print;
+use super::{Outcome, complain};
 use crate::app::info::{Info, info};
 
 const EXAMPLES: &str = "\
@@ -24,14 +24,22 @@ pub(super) struct InfoArgs {
     paths: Vec<PathBuf>,
 }
 
-pub(super) fn run(args: &InfoArgs) -> Result<Outcome> {
+pub(super) fn run(args: &InfoArgs, json: bool) -> Result<Outcome> {
+    let mut outcome = Outcome::Done;
     for path in &args.paths {
-        let Info { kind, facts } = info(path)?;
+        let Info { kind, facts } = match info(path) {
+            Ok(info) => info,
+            Err(error) => {
+                complain(&error, json);
+                outcome = Outcome::Failed;
+                continue;
+            }
+        };
         print(format!("{}: {kind}", path.display()))?;
         let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         for (name, value) in facts {
             print(format!("  {name:width$}  {}", value.replace('\n', " ")))?;
         }
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
 }

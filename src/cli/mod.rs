@@ -120,7 +120,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Ui(args) => ui::run(args, cli.json_progress),
         Command::Demo(args) => demo::run(args, &mut console()),
         Command::Runs(args) => runs::run(args, &mut console()),
-        Command::Info(args) => info::run(&args),
+        Command::Info(args) => info::run(&args, cli.json_progress),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
         Command::Bands(args) => bands::run(&args, &mut console()),
@@ -153,18 +153,25 @@ pub fn exit_code(result: Result<Outcome>, json: bool) -> ExitCode {
         Err(error) if error.is::<Closed>() => return ended(0),
         Err(error) => error,
     };
-    let tell = |kind: &str, plain: &str, text: &str| {
-        say(&if json { event(kind, text) } else { format!("{plain}{text}") });
-    };
     if error.is::<Interrupted>() {
-        tell("info", "", "Stopped");
+        tell(json, "info", "", "Stopped");
         return ended(130);
     }
-    tell("error", "error: ", told(&format!("{error:#}")));
-    if let Some(advice) = advice(&error).or_else(|| base::advice(&error)) {
-        tell("info", "help: ", advice);
-    }
+    complain(&error, json);
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+}
+
+/// Says what went wrong, and what helps against it.
+fn complain(error: &anyhow::Error, json: bool) {
+    tell(json, "error", "error: ", told(&format!("{error:#}")));
+    if let Some(advice) = advice(error).or_else(|| base::advice(error)) {
+        tell(json, "info", "help: ", advice);
+    }
+}
+
+/// Says something to a program as an event of that kind, or to people behind a word for it.
+fn tell(json: bool, kind: &str, plain: &str, text: &str) {
+    say(&if json { event(kind, text) } else { format!("{plain}{text}") });
 }
 
 /// An error's text without the frames of the program that candle lists below it.

@@ -37,6 +37,13 @@ pub fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
 }
 
+/// A path as it is typed in a command that a message suggests: in quotes where a shell would make something else of it.
+pub fn typed(path: impl AsRef<Path>) -> String {
+    let text = shown(path.as_ref());
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:=@%".contains(c) || (cfg!(windows) && c == '\\');
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 /// Text for messages, as [`shown`].
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() }).collect()

@@ -378,3 +378,20 @@ fn the_largest_pictures_are_resized_within_the_bound() {
     let small = resized_mask(&mask, 200, 900);
     assert!(small.enumerate_pixels().all(|(x, _, p)| (p.0[0] > 0) == (x < 50)));
 }
+
+#[test]
+#[cfg(not(windows))]
+fn suggested_commands_can_be_typed() {
+    let words = [
+        ("outputs/dog-2.b", "outputs/dog-2.b"),
+        ("B b", "'B b'"),
+        ("it's", "'it'\\''s'"),
+        ("~/$HOME", "'~/$HOME'"),
+        ("日本", "日本"),
+        ("", "''"),
+    ];
+    for (path, word) in words {
+        assert_eq!(typed(path), word);
+    }
+    assert!(!typed("a\u{1b}[2J").contains('\u{1b}'));
+}

@@ -15,8 +15,8 @@ use super::state;
 use crate::adapter::{self, Manifest};
 use crate::base::Base;
 use crate::files::{Set, make_own_folder};
-use crate::images;
 use crate::images::png::{SHEET, save_png};
+use crate::images::{self, typed};
 use crate::method::Method;
 use crate::report::{Course, contact_sheet, course_page};
 use crate::sampling::{Drawn, Order, Special, Style, draw};
@@ -212,7 +212,7 @@ impl<'a, M: Method> Trainer<'a, M> {
         let course = Course {
             title: format!("{} {}", self.manifest.placeholder, self.manifest.class),
             steps: (taken, all),
-            stopped: stopped.then(|| format!("eqdiff train --resume --out {}", self.folder.display())),
+            stopped: stopped.then(|| format!("eqdiff train --resume --out {}", typed(&self.folder))),
             losses: self.log.series(),
             previews: files.into_iter().take(SHOWN).filter_map(read).collect(),
         };
