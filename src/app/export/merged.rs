@@ -132,7 +132,7 @@ fn write_index(folder: &Path, out: &Path) -> Result<()> {
     }
     index.insert("requires_safety_checker".into(), json!(false));
     let text = serde_json::to_string_pretty(&index).context("cannot write the index")?;
-    Ok(write_whole(&out.join(INDEX), text.as_bytes())?)
+    write_whole(&out.join(INDEX), text.as_bytes())
 }
 
 fn json_of<T: DeserializeOwned>(path: &Path) -> Result<T> {
