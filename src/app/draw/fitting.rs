@@ -65,7 +65,9 @@ pub(super) fn check_matched(style: &Style, learned: &dyn Learned) -> Result<()> 
     let (width, height) = style.size;
     if photo.dimensions() != (width as u32, height as u32) {
         let (side, _) = photo.dimensions();
-        bail!(Usage(format!("--dreammatcher: only pictures of {side}x{side} are matched, not of {width}x{height}")));
+        bail!(Usage(format!(
+            "--dreammatcher: only square pictures of {side}x{side} are matched, not of {width}x{height}"
+        )));
     }
     Ok(())
 }
