@@ -201,6 +201,12 @@ fn one_that_is_finished_is_not_begun_again() {
     assert!(said.contains("Draw with: eqdiff sample --adapter outputs/one --prompt"), "{said}");
     let last = std::fs::read_to_string(place.path("outputs/last-adapter.txt")).expect("the last adapter");
     assert!(last.trim().ends_with("outputs/one"), "{last}");
+    // a preview that a kill has cut off is still drawn
+    place.ok(&train(&base, "shown", &["--num-class-images", "0", "--steps", "4"]));
+    let preview = place.path("shown/previews/step-000004.png");
+    std::fs::remove_file(&preview).expect("a preview");
+    place.ok(&["train", "--resume", "--out", "shown"]);
+    assert!(preview.is_file());
     // from another folder the class images beside it are found
     std::fs::rename(place.path("away"), &class_images).expect("class images");
     let elsewhere = place.path("elsewhere");

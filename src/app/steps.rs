@@ -26,7 +26,7 @@ use crate::settings::{self, Settings};
 use crate::subject::Subject;
 use crate::training::budget::{Budget, MemoryPlan};
 use crate::training::class_images::{self, Asked, Course};
-use crate::training::{Event, Next, PAGE, Trainer};
+use crate::training::{Event, Next, PAGE, Trainer, is_complete};
 
 /// The folder of class images, beside the adapters.
 const CLASS_IMAGES: &str = "class-images";
@@ -79,7 +79,7 @@ fn steps(run: &Run, manifest: Manifest, observer: &mut dyn Observer) -> Result<T
     let (settings, side, class) = (&manifest.settings, manifest.side, manifest.class.as_str());
     without_effect(settings, subject, *memory).iter().for_each(|what| observer.warn(what));
     let (batch_size, seed) = (settings.training.batch_size, settings.training.seed);
-    if manifest.steps >= settings.training.steps && run.folder.join(PAGE).is_file() {
+    if is_complete(run.folder, &manifest) {
         // before class images are drawn for nothing
         observer.info(&format!("{} steps are taken already: more need --steps above that", manifest.steps));
         return Ok(ended(run, &manifest.called(), observer));

@@ -9,4 +9,4 @@ pub mod state;
 pub mod trainer;
 
 pub use optimiser::AdamW;
-pub use trainer::{Event, Next, PAGE, Trainer};
+pub use trainer::{Event, Next, PAGE, Trainer, is_complete};

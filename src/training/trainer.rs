@@ -227,7 +227,7 @@ impl<'a, M: Method> Trainer<'a, M> {
     }
 
     fn preview_path(&self) -> PathBuf {
-        self.folder.join(format!("{PREVIEWS}/step-{:06}.png", self.steps()))
+        preview_path(&self.folder, self.steps())
     }
 
     /// Draws the subject with fixed prompts and seeds. Stopped in the middle there is no preview: the next run draws it.
@@ -270,6 +270,17 @@ impl<'a, M: Method> Trainer<'a, M> {
         self.show(Next::Continue)?;
         observe(Event::Preview(&path))
     }
+}
+
+/// Whether nothing is left to do in a training's folder: all steps are taken, and their page and last preview are there.
+pub fn is_complete(folder: &Path, manifest: &Manifest) -> bool {
+    let (taken, settings) = (manifest.steps, &manifest.settings.training);
+    let shows = settings.preview_every > 0 && taken.is_multiple_of(settings.preview_every);
+    taken >= settings.steps && folder.join(PAGE).is_file() && (!shows || preview_path(folder, taken).is_file())
+}
+
+fn preview_path(folder: &Path, step: usize) -> PathBuf {
+    folder.join(format!("{PREVIEWS}/step-{step:06}.png"))
 }
 
 const LOSSES: &str = "loss.csv";
